@@ -1,0 +1,72 @@
+"""One Dag for each pipeline file: the day's recordings in, a row for each phase of each call out.
+
+| task | what it does | when it fails |
+|---|---|---|
+| `list` | lists the day, cuts what is to do into chunks | bucket, rights or key: the log names the setting |
+| `calls.transcribe` | has a chunk transcribed, waits, saves transcripts | a service is down: it is tried again |
+| `calls.segment` | asks the language model for each call's phases | as above |
+| `publish` | replaces the day's object of both tables | as above; until then the day's old objects stay |
+| `verify` | listed = completed + no speech + failed; few failed | the message counts the failures by class |
+
+A recording that fails is a row of the table `calls` with `failure_class` and `failure_message`; it stops nothing else.
+To run a day again clear its run, or trigger one with the Param `date`: what is paid for is not paid for again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, task_group
+
+from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
+from callphases.airflow.unreadable import unreadable_dag
+from callphases.pipeline import Pipeline, load_all
+
+
+def call_phases(pipeline: Pipeline) -> DAG:
+    """The Dag of one pipeline."""
+    with DAG(
+        dag_id=pipeline.dag_id,
+        schedule=CronDataIntervalTimetable(pipeline.schedule, timezone=pipeline.timezone)
+        if pipeline.schedule
+        else None,
+        start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
+        catchup=False,
+        max_active_runs=4,
+        default_args={
+            "owner": "callphases",
+            "retries": 2,
+            "retry_delay": dt.timedelta(seconds=30),
+            "retry_exponential_backoff": 2,
+            "max_retry_delay": dt.timedelta(minutes=10),
+        },
+        params={"date": Param(None, type=["null", "string"], format="date", description="The day to process.")},
+        tags=["callphases", pipeline.pipeline],
+        doc_md=__doc__,
+    ) as dag:
+
+        @task_group(group_id="calls")
+        def calls(manifest: str) -> None:
+            chunk = {"pipeline": pipeline, "manifest": manifest, "map_index_template": "{{ chunk }}"}
+            TranscribeRecordings(task_id="transcribe", **chunk) >> SegmentCalls(task_id="segment", **chunk)
+
+        listed = ListRecordings(task_id="list", pipeline=pipeline)
+        published = PublishDay(
+            task_id="publish",
+            pipeline=pipeline,
+            # A chunk that failed keeps nobody's rows back; `verify` fails the run for it.
+            trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+            outlets=[Asset(name=pipeline.dag_id, uri=pipeline.output.tables)],
+        )
+        listed >> calls.expand(manifest=listed.output) >> published
+        listed >> published >> VerifyDay(task_id="verify", pipeline=pipeline, published=published.output)
+    return dag
+
+
+pipelines, mistakes = load_all()
+for pipeline in pipelines:
+    globals()[pipeline.dag_id] = call_phases(pipeline)
+# One bad file must not take the other pipelines away for a night, as an import error would.
+for path, mistake in mistakes.items():
+    dag = unreadable_dag(path, mistake)
+    globals()[dag.dag_id] = dag

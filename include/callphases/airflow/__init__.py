@@ -1,0 +1,1 @@
+"""The core's tasks as Airflow knows them: connection, operators, trigger."""

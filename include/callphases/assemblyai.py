@@ -1,0 +1,194 @@
+"""The speech service as a client: upload, submit, look up, list, captions, delete.
+
+Facts about the service are from its OpenAPI document and its public documentation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from callphases.errors import (
+    AccountError,
+    BadAudio,
+    CallFailure,
+    DownloadRefused,
+    ModelRetired,
+    ProviderError,
+    RequestRefused,
+    ServiceUnavailable,
+    TooShort,
+    without_secrets,
+)
+from callphases.throttle import send
+
+log = logging.getLogger(__name__)
+
+DEFAULT_URL = "https://api.assemblyai.com"
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 120.0
+LIST_LIMIT = 200
+"""Jobs that one answer of the list endpoint shows at most."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is known of a transcription: ``status`` is queued, processing, completed or error."""
+
+    id: str
+    status: str
+    error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in ("completed", "error")
+
+
+class AssemblyAI:
+    """A client of one account.
+
+    Every method may raise AccountError (key, balance), ServiceUnavailable, or RequestRefused with the service's words.
+    """
+
+    def __init__(self, key: str, url: str = DEFAULT_URL, session: requests.Session | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._session = session or requests.Session()
+        self._session.headers["authorization"] = key
+
+    def check(self) -> None:
+        """Ask for one job, to see that the service answers and takes the key. Costs nothing."""
+        self._json("GET", "/v2/transcript", params={"limit": 1})
+
+    def upload(self, body: Callable[[], Iterator[bytes]]) -> str:
+        """Send a file in pieces; returns the URL that ``submit`` takes.
+
+        Args:
+            body: opens the file and yields its pieces; called again when the upload has to start again.
+        """
+        response = self._send("POST", "/v2/upload", body=body, headers={"content-type": "application/octet-stream"})
+        return str(_document(response)["upload_url"])
+
+    def submit(self, audio_url: str, options: dict[str, Any]) -> Job:
+        """Start a transcription with ``options`` as they are. This is what is paid for, so it is sent only once.
+
+        Raises:
+            ModelRetired: none of the speech models is served any more.
+        """
+        return _job(self._json("POST", "/v2/transcript", repeatable=False, json={"audio_url": audio_url, **options}))
+
+    def transcript(self, transcript_id: str) -> dict[str, Any]:
+        """The whole transcript document of a job, whatever its status."""
+        return self._json("GET", f"/v2/transcript/{transcript_id}")
+
+    def jobs(self, ids: Collection[str]) -> dict[str, Job]:
+        """The state of each job: by the list endpoint, 200 jobs a request, and one by one for what it doesn't show."""
+        found: dict[str, Job] = {}
+        if len(ids) > 1:
+            wanted = set(ids)
+            for page in self._pages(most=1 + len(ids) // LIST_LIMIT):
+                found.update((job.id, job) for job in page if job.id in wanted)
+                if len(found) == len(wanted):
+                    break
+        found.update((one, _job(self.transcript(one))) for one in ids if one not in found)
+        return found
+
+    def _pages(self, most: int) -> Iterator[list[Job]]:
+        before: dict[str, str] = {}
+        for _ in range(most):
+            try:
+                page = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})["transcripts"]
+            except (RequestRefused, KeyError):  # a server without this endpoint: one by one, then
+                return
+            jobs = [_job(item) for item in page]
+            yield jobs
+            if len(jobs) < LIST_LIMIT:
+                return
+            before = {"before_id": jobs[-1].id}
+
+    def vtt(self, transcript_id: str) -> str:
+        """The captions as WebVTT. The service refuses this for a transcript without speech."""
+        response = self._send("GET", f"/v2/transcript/{transcript_id}/vtt")
+        # text/* without a charset is Latin-1 to requests, and UTF-8 to everyone else.
+        return response.content.decode("utf-8", errors="replace")
+
+    def delete(self, transcript_id: str) -> None:
+        """Remove the transcript and its upload at the provider."""
+        self._json("DELETE", f"/v2/transcript/{transcript_id}")
+
+    def _json(self, method: str, path: str, *, repeatable: bool = True, **kwargs: Any) -> dict[str, Any]:
+        return _document(self._send(method, path, repeatable=repeatable, **kwargs))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeatable: bool = True,
+        body: Callable[[], Iterator[bytes]] | None = None,
+        **kwargs: Any,
+    ) -> requests.Response:
+        def request() -> requests.Response:
+            if body is not None:
+                kwargs["data"] = body()
+            return self._session.request(method, self.url + path, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), **kwargs)
+
+        response = send(request, f"speech service at {self.url}", repeatable=repeatable)
+        if response.status_code >= 400:
+            raise _refusal(response, self.url)
+        return response
+
+
+def job_failure(error: str | None) -> CallFailure:
+    """The failure that a job with status ``error`` stands for, by the service's own words."""
+    text = without_secrets(error or "The job ended in an error without a message.")
+    lower = text.lower()
+    if "too short" in lower:
+        return TooShort(text)
+    if lower.startswith("download error"):
+        return DownloadRefused(text)
+    if "does not appear to contain audio" in lower or "transcoding failed" in lower:
+        return BadAudio(text)
+    return ProviderError(text)
+
+
+def _job(document: dict[str, Any]) -> Job:
+    return Job(id=str(document["id"]), status=str(document["status"]), error=document.get("error") or None)
+
+
+def _document(response: requests.Response) -> dict[str, Any]:
+    try:
+        document = response.json()
+    except requests.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise ServiceUnavailable(
+            f"Expected JSON from the speech service and got {response.headers.get('content-type', 'nothing')}: "
+            "check the host of the assemblyai connection."
+        )
+    return document
+
+
+def _refusal(response: requests.Response, url: str) -> Exception:
+    try:
+        words = str(response.json()["error"])
+    except (requests.JSONDecodeError, KeyError, TypeError):
+        words = response.text
+    words = without_secrets(words) or f"an answer of {response.status_code} without a word"
+    if response.status_code == 401:
+        return AccountError(
+            f"The speech service at {url} does not take the key ({words}): "
+            "set the password of the assemblyai connection to a valid API key."
+        )
+    if "balance" in words.lower():
+        return AccountError(f"The speech service says: {words} Nothing more is sent before the account is topped up.")
+    if response.status_code >= 500:
+        return ServiceUnavailable(f"The speech service at {url} answered {response.status_code}: {words}")
+    if "model" in words.lower() and any(
+        sign in words.lower() for sign in ("retired", "supported", "deprecated", "unknown")
+    ):
+        return ModelRetired(f"The speech service says: {words}")
+    return RequestRefused(f"The speech service answered {response.status_code}: {words}")

@@ -1,0 +1,134 @@
+"""What can go wrong, by name: each failure says what happened and which setting to change."""
+
+from __future__ import annotations
+
+import re
+
+
+class CallphasesError(Exception):
+    """Base of every error that callphases raises on purpose."""
+
+
+class ConfigurationError(CallphasesError):
+    """A pipeline file, a connection or a request of the user's does not hold together; nothing was started."""
+
+
+class AccountError(CallphasesError):
+    """What concerns the account (key, balance, retired models): every further call would fail too, so the run stops."""
+
+
+class ServiceUnavailable(CallphasesError):
+    """A service did not answer, or asked to be left alone, for longer than we wait; a later try may succeed."""
+
+
+class CallFailure(CallphasesError):
+    """One recording failed. It becomes a row of the table ``calls`` and stops nothing else.
+
+    ``failure_class`` is the column of that name. ``permanent`` says whether the same recording with the same settings
+    must fail again; what is not permanent is tried again by the next run of the day.
+    """
+
+    failure_class = "failed"
+    permanent = True
+    advice = ""
+
+    def __str__(self) -> str:
+        what = super().__str__()
+        return f"{what} {self.advice}".strip()
+
+
+class EmptyFile(CallFailure):
+    """The object has no bytes."""
+
+    failure_class = "empty_file"
+    advice = "Upload the recording again; it is taken up when its ETag changes."
+
+
+class BadAudio(CallFailure):
+    """The service found no audio in the file, or could not decode it."""
+
+    failure_class = "bad_audio"
+    advice = "Check that the recording plays, or narrow recordings.suffixes."
+
+
+class TooShort(CallFailure):
+    """The audio is shorter than the service accepts (160 ms)."""
+
+    failure_class = "too_short"
+
+
+class DownloadRefused(CallFailure):
+    """The service could not download the presigned URL."""
+
+    failure_class = "download_refused"
+    permanent = False
+    advice = "If the service can't reach the bucket, set recordings.send: upload."
+
+
+class RecordingGone(CallFailure):
+    """The object was deleted, or can't be read any more, between listing and sending."""
+
+    failure_class = "recording_gone"
+    permanent = False
+    advice = "Run the day again: it is then not listed, or is read."
+
+
+class TranscriptGone(CallFailure):
+    """A transcript that was paid for is no longer in the state area."""
+
+    failure_class = "transcript_gone"
+    permanent = False
+    advice = "Restore it below output.state, which must not be cleaned up before the tables are final."
+
+
+class RequestRefused(CallFailure):
+    """The service refused the request (4xx)."""
+
+    failure_class = "request_refused"
+    permanent = False
+    advice = "Check the pipeline file's transcription and segmentation."
+
+
+class ModelRetired(RequestRefused):
+    """A model is retired, unknown or not supported."""
+
+    failure_class = "model_retired"
+    advice = "Name another in transcription.speech_models or segmentation.models."
+
+
+class ProviderError(CallFailure):
+    """The service accepted the call and then failed on its own side. Failed jobs are not billed."""
+
+    failure_class = "provider_error"
+    permanent = False
+    advice = "Run the day again."
+
+
+class AnswerCut(CallFailure):
+    """The model's answer ended at its token limit; a cut answer is never read."""
+
+    failure_class = "answer_cut"
+    permanent = False
+    advice = "Use fewer phases, or a model that answers more briefly."
+
+
+class AnswerInvalid(CallFailure):
+    """The model's answer does not make a timeline, also after it was asked to mend it."""
+
+    failure_class = "answer_invalid"
+    permanent = False
+    advice = "Try another model in segmentation.models."
+
+
+class Unfinished(CallFailure):
+    """The run ended before this recording was done."""
+
+    failure_class = "unfinished"
+    permanent = False
+    advice = "The log of the run's failed task says why; run the day again, what is paid for is not paid for again."
+
+
+def without_secrets(text: str, longest: int = 300) -> str:
+    """A service's words, fit for a log or a row: one line, no query of any URL (presigned ones sign there), capped."""
+    line = " ".join(re.sub(r"(\w+://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1", text).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
