@@ -41,7 +41,7 @@ class Divider:
             AccountError, ServiceUnavailable, ConfigurationError: none of the others would fare better. What was
                 answered until then is in the ledger.
         """
-        todo: list[tuple[str, Event]] = []
+        todo: list[tuple[Recording, str, Event]] = []
         for recording in recordings:
             transcript = transcript_key(recording, self.pipeline.transcription)
             transcribed = self.ledger.find(transcript)
@@ -49,9 +49,9 @@ class Divider:
                 continue
             key = answer_key(transcript, question(self.pipeline))
             if not self.ledger.settled(key, since):
-                todo.append((key, transcribed))
+                todo.append((recording, key, transcribed))
         with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-            futures: list[Future[Event]] = [pool.submit(self._divide_one, key, event) for key, event in todo]
+            futures: list[Future[Event]] = [pool.submit(self._divide_one, *one) for one in todo]
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
                 future.cancel()
@@ -60,18 +60,21 @@ class Divider:
         for future in ended:
             future.result()
 
-    def _divide_one(self, key: str, transcribed: Event) -> Event:
+    def _divide_one(self, recording: Recording, key: str, transcribed: Event) -> Event:
         try:
             cues = load_cues(self.state, transcribed)
             answer = self.segmenter.segment(cues)
         except CallFailure as failure:
+            log.warning("%s: %s", recording.key, failure)
             return failed(key, failure)
         end_s = call_end_s(transcribed["audio_s"], cues)
+        phases = timeline(cues, answer.labels, end_s)
+        log.info("%s: %d phases", recording.key, len(phases))
         return {
             "event": "answered",
             "key": key,
             "duration_s": end_s,
-            "phases": [asdict(phase) for phase in timeline(cues, answer.labels, end_s)],
+            "phases": [asdict(phase) for phase in phases],
             "llm_model": answer.model,
             "llm_input_tokens": answer.input_tokens,
             "llm_output_tokens": answer.output_tokens,

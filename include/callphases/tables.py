@@ -10,6 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -206,6 +207,15 @@ def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:
     """A day of a table, or None where it has no rows."""
     body = tables.get(object_name(table, day))
     return None if body is None else pq.read_table(io.BytesIO(body), schema=SCHEMAS[table])
+
+
+def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
+    """A day of a table as dicts; ``tables`` is ``output.tables``, or a local folder with a copy of it."""
+    if isinstance(tables, Folder):
+        read = read_day(tables, table, day)
+        return [] if read is None else read.to_pylist()
+    path = tables / object_name(table, day)
+    return pq.read_table(path, partitioning=None).to_pylist() if path.is_file() else []
 
 
 def object_name(table: str, day: dt.date) -> str:

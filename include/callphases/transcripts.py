@@ -59,6 +59,7 @@ class Transcriber:
                 raise AccountError(str(error)) from None
             except CallFailure as failure:
                 self.ledger.write([failed(key, failure)])
+                log.warning("%s: %s", recording.key, failure)
             else:
                 self.ledger.write([{"event": "submitted", "key": key, "transcript_id": job.id}])
 
@@ -83,6 +84,7 @@ class Transcriber:
         try:
             for job in ended:
                 events.append(self._collect_one(job, waiting[job.id]))
+                _tell(waiting[job.id], events[-1])
         finally:
             self.ledger.write(events)
         return len(waiting) - len(ended)
@@ -140,6 +142,13 @@ class Transcriber:
                 model, audio_s, speaker_labels=bool(self.pipeline.transcription.get("speaker_labels"))
             ),
         }
+
+
+def _tell(recording: Recording, event: Event) -> None:
+    if event["event"] == "failed":
+        log.warning("%s: %s", recording.key, event["failure_message"])
+    else:
+        log.info("%s: %.0f s of audio transcribed (%s)", recording.key, event["audio_s"], event["status"])
 
 
 def load_cues(state: Folder, transcribed: Event) -> list[Cue]:

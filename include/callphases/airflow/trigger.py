@@ -25,7 +25,7 @@ class TranscriptsTrigger(BaseTrigger):
     """
 
     def __init__(self, conn_id: str, transcript_ids: list[str], poll_interval_s: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id = conn_id
         self.transcript_ids = transcript_ids
         self.poll_interval_s = poll_interval_s

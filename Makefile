@@ -1,0 +1,57 @@
+# What there is to run here: `make help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV_VERSION := 0.13.9
+# The first of these that runs and is 3.11 or newer; name another with `make PYTHON=…`.
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
+	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' >/dev/null 2>&1 && echo $(p))))
+
+.PHONY: help setup demo up down check test test-fast samples lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make the environment (.venv) from the lock file
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "==> Making the environment in $(VENV) with $$($(PYTHON) --version); the first time takes a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## Run two days of sample calls through everything, no key and no cloud
+	@$(BIN)/python -m demo run
+
+up: setup  ## The same stack, left running, with Airflow's UI
+	@$(BIN)/python -m demo up
+
+down:  ## End what `make up` started
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "Nothing is running."; fi
+
+check: setup  ## Lint, format and types
+	@echo "==> ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "==> mypy"; $(BIN)/mypy
+
+test: check  ## Everything that CI runs: check, then all tests
+	@echo "==> pytest"
+	@$(BIN)/python -m pytest
+	@echo "==> All is well. Next: make demo, or make up for the UI."
+
+test-fast: setup  ## The tests that start no server
+	@$(BIN)/python -m pytest -m "not integration and not e2e"
+
+samples: setup  ## Make the sample calls again from their scripts
+	@$(BIN)/python include/samples/make_samples.py
+
+lock: setup  ## Resolve the dependencies again
+	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
+		--no-header --no-annotate --upgrade --quiet --output-file requirements.lock
+
+clean: down  ## Remove the environment and everything that runs have left
+	@rm -rf $(VENV) .callphases .mypy_cache .ruff_cache .pytest_cache .hypothesis

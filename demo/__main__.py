@@ -1,0 +1,235 @@
+"""``python -m demo run | up | down``: what `make demo`, `make up` and `make down` call."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from demo.stack import (
+    DAG_ID,
+    DAYS,
+    HOME,
+    LOGS,
+    ROOT,
+    TABLES,
+    WAREHOUSE,
+    migrate,
+    running,
+    say,
+    stop,
+    wait_for,
+    whole_environment,
+)
+
+UP_ENV, UP_PID = HOME / "up.env", HOME / "up.pid"
+AIRFLOW_PORT = 8080
+# A line of a task's log that callphases wrote: "<time> [info     ] <message>   [<logger>] …".
+OWN_LINE = re.compile(r"\[(\w+)\s*\] (.*?)\s+\[(?:airflow\.task\.operators\.)?callphases[\w.]*\]")
+
+
+def run() -> None:
+    """Run both days, then show them."""
+    began = time.monotonic()
+    if _up_pid():
+        raise SystemExit("`make up` is running on the same files: end it with `make down` first.")
+    say("==> Starting an S3 server and speechbox (speech and phases on local models)")
+    with running() as stack:
+        environment = whole_environment(stack)
+        say("==> Preparing Airflow (its database is .callphases/airflow)")
+        migrate(environment)
+        for day in DAYS:
+            say(f"==> Running the Dag {DAG_ID} for {day}")
+            _run_day(day, environment)
+    picture = HOME / "phases.png"
+    tables = WAREHOUSE / TABLES
+    say()
+    _callphases("show", str(tables), *(f"--date={day}" for day in DAYS), f"--png={picture}")
+    shown = tables.relative_to(ROOT)
+    question = f"select phase_name, round(avg(duration_s), 1) as mean_s from '{shown}/phases/*/*.parquet' group by 1"
+    say(
+        f"""
+==> Done in {time.monotonic() - began:.0f} s; all servers are stopped.
+    Parquet   {shown}/phases/dt=…/phases.parquet and calls/dt=…/calls.parquet
+    Picture   {picture.relative_to(ROOT)}
+    Logs      {LOGS.relative_to(ROOT)}
+
+    Next:
+      {Path(sys.executable).parent.relative_to(ROOT)}/python -c "import duckdb; duckdb.sql(\\"{question}\\").show()"
+      make demo    again: nothing is transcribed a second time
+      make up      the same with Airflow's UI, left running
+      README.md    your own bucket and key"""
+    )
+
+
+def up() -> None:
+    """Leave the stack and Airflow running in the background."""
+    if _up_pid():
+        say(f"Already running: http://127.0.0.1:{_up_port()}. End it with: make down")
+        return
+    LOGS.mkdir(parents=True, exist_ok=True)
+    say("==> Starting an S3 server, speechbox and Airflow")
+    log = LOGS / "up.log"
+    with log.open("w") as out:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "demo", "_keep_up"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    UP_PID.write_text(str(keeper.pid))
+
+    def healthy() -> bool:
+        if keeper.poll() is not None:
+            raise SystemExit(f"It did not start; see {log}")
+        return UP_ENV.exists() and _healthy(_up_port())
+
+    try:
+        wait_for(healthy, 180, "Airflow was not healthy")
+    except BaseException:
+        down()
+        raise
+    say(
+        f"""==> Running.
+    Airflow   http://127.0.0.1:{_up_port()} (no password), Dag {DAG_ID}
+
+    Next:
+      . ./env.sh
+      airflow dags unpause {DAG_ID}
+      airflow backfill create --dag-id {DAG_ID} --from-date {DAYS[0]} --to-date {DAYS[-1]}
+      callphases show s3://warehouse/{TABLES} --date {DAYS[0]}
+      make down"""
+    )
+
+
+def keep_up() -> None:
+    """The background process of ``up``: holds the stack and Airflow until it is told to end."""
+    try:
+        with running() as stack:
+            port = _free_port(AIRFLOW_PORT)
+            environment = whole_environment(stack) | _airflow_at(port)
+            migrate(environment)
+            with (LOGS / "airflow.log").open("w") as out:
+                airflow = subprocess.Popen(
+                    ["airflow", "standalone"],
+                    env=environment,
+                    stdout=out,
+                    stderr=out,
+                    text=True,
+                    start_new_session=True,
+                )
+            try:
+                _write_env(stack.environment | _airflow_at(port))
+                airflow.wait()
+            finally:
+                stop(airflow)
+    finally:
+        UP_ENV.unlink(missing_ok=True)
+        UP_PID.unlink(missing_ok=True)
+
+
+def down() -> None:
+    """End what ``up`` started."""
+    pid = _up_pid()
+    if pid is None:
+        say("Nothing is running.")
+        return
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: _up_pid() is None, 60, "It did not end")
+    say("==> Stopped. The tables stay in .callphases/warehouse; `make clean` removes everything.")
+
+
+def _run_day(day: str, environment: dict[str, str]) -> None:
+    log = LOGS / f"run-{day}.log"
+    command = ["airflow", "dags", "test", DAG_ID, day, "--conf", f'{{"date": "{day}"}}']
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        with log.open("w") as out:
+            for line in process.stdout:
+                out.write(line)
+                if match := OWN_LINE.search(line):
+                    say(f"    {match[2]}")
+        if process.wait():
+            raise SystemExit(f"The run of {day} failed; see {log}")
+    finally:
+        stop(process)
+
+
+def _callphases(*arguments: str) -> None:
+    subprocess.run([Path(sys.executable).with_name("callphases"), *arguments], cwd=ROOT, check=True)
+
+
+def _write_env(variables: dict[str, str]) -> None:
+    # Readable by its owner alone, as a file with keys should be, even with keys that open nothing.
+    UP_ENV.touch(mode=0o600)
+    UP_ENV.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+
+
+def _airflow_at(port: int) -> dict[str, str]:
+    """The variables that put Airflow's API on a port of this machine."""
+    url = f"http://127.0.0.1:{port}"
+    return {
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+    }
+
+
+def _up_port() -> int:
+    match = re.search(r"AIRFLOW__API__PORT=(\d+)", UP_ENV.read_text()) if UP_ENV.exists() else None
+    return int(match[1]) if match else AIRFLOW_PORT
+
+
+def _free_port(wish: int) -> int:
+    for port in (wish, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise SystemExit("There is no free port.")
+
+
+def _up_pid() -> int | None:
+    try:
+        pid = int(UP_PID.read_text())
+        os.kill(pid, 0)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return None
+    return pid
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=2) as answer:
+            health = answer.read().decode()
+    except OSError:
+        return False
+    return health.count('"healthy"') >= 4
+
+
+COMMANDS = {"run": run, "up": up, "down": down, "_keep_up": keep_up}
+
+if __name__ == "__main__":
+    command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else "")
+    if command is None:
+        raise SystemExit("usage: python -m demo run | up | down")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        command()
+    except KeyboardInterrupt:
+        raise SystemExit("\n==> Interrupted; all servers are stopped.") from None

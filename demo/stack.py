@@ -1,0 +1,197 @@
+"""The servers around the product: S3 (moto's) in this process, speechbox in one of its own, and Airflow's settings.
+
+Everything lies below ``.callphases`` in the clone. moto keeps its objects in memory, so the bucket of the tables is
+written to a folder at the end and read from it at the beginning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".callphases"
+SAMPLES = ROOT / "include" / "samples" / "audio"
+WAREHOUSE = HOME / "warehouse"
+LOGS = HOME / "logs"
+DAYS = ("2026-11-19", "2026-11-20")
+DAG_ID = "call_phases_demo"
+TABLES = "call_phases/demo/"
+# Keys that open nothing: both servers are on this machine and answer on 127.0.0.1 alone.
+SPEECH_KEY, AWS_KEY = "demo-key", "demo"
+
+
+def say(text: str = "") -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where the servers answer."""
+
+    s3_url: str
+    speech_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point Airflow, the command line and boto3 at this stack."""
+        aws = {
+            "conn_type": "aws",
+            "login": AWS_KEY,
+            "password": AWS_KEY,
+            "extra": {"endpoint_url": self.s3_url, "region_name": "us-east-1"},
+        }
+        speech = {"conn_type": "assemblyai", "host": self.speech_url, "password": SPEECH_KEY}
+        return {
+            "AIRFLOW_HOME": str(HOME / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
+            "AIRFLOW_CONN_ASSEMBLYAI_DEFAULT": json.dumps(speech),
+            "CALLPHASES_PIPELINES": str(ROOT / "demo" / "pipelines"),
+            "AWS_ENDPOINT_URL": self.s3_url,
+            "AWS_ACCESS_KEY_ID": AWS_KEY,
+            "AWS_SECRET_ACCESS_KEY": AWS_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Stack]:
+    """Start the servers on free ports, with the samples in a bucket; stop them at the end, whatever happened."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    s3_server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3_server.start()
+    host, port = s3_server.get_host_and_port()
+    stack = Stack(s3_url=f"http://{host}:{port}", speech_url="")
+    try:
+        s3 = _client(stack)
+        count = _fill(s3)
+        say(f"    S3 server on {stack.s3_url}, {count} sample calls in s3://recordings/support/")
+        with _speechbox() as speech_url:
+            say(f"    speechbox on {speech_url}")
+            yield Stack(stack.s3_url, speech_url)
+        _keep(s3)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            _keep(_client(stack))
+        raise
+    finally:
+        s3_server.stop()
+
+
+def migrate(environment: dict[str, str]) -> None:
+    """Make Airflow's database, or bring it up to date.
+
+    Raises:
+        SystemExit: it could not; the message names the log.
+    """
+    log = LOGS / "migrate.log"
+    with log.open("w") as out:
+        done = subprocess.run(["airflow", "db", "migrate"], env=environment, stdout=out, stderr=out, check=False)
+    if done.returncode:
+        raise SystemExit(f"Airflow's database could not be made; see {log}")
+
+
+def whole_environment(stack: Stack) -> dict[str, str]:
+    """This process's variables with the stack's, and the environment's programs first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **stack.environment, "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a process that was started with a session of its own, and everything that it started."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+            return
+
+
+@contextlib.contextmanager
+def _speechbox() -> Iterator[str]:
+    log = LOGS / "speechbox.log"
+    command = [sys.executable, "-m", "speechbox", "--port", "0", "--jobs", "2", "--data", str(HOME / "speechbox")]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "SPEECHBOX_API_KEY": SPEECH_KEY, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if "listening on " not in line:
+                raise SystemExit(f"speechbox did not start; see {log}")
+            yield line.split("listening on ")[1].strip()
+        finally:
+            stop(process)
+
+
+def _client(stack: Stack):  # type: ignore[no-untyped-def]
+    return boto3.client(
+        "s3",
+        endpoint_url=stack.s3_url,
+        aws_access_key_id=AWS_KEY,
+        aws_secret_access_key=AWS_KEY,
+        region_name="us-east-1",
+    )
+
+
+def _fill(s3) -> int:  # type: ignore[no-untyped-def]
+    for bucket in ("recordings", "warehouse"):
+        s3.create_bucket(Bucket=bucket)
+    samples = sorted(path for path in SAMPLES.rglob("*") if path.is_file())
+    for path in samples:
+        s3.upload_file(str(path), "recordings", f"support/{path.relative_to(SAMPLES).as_posix()}")
+    for path in WAREHOUSE.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), "warehouse", path.relative_to(WAREHOUSE).as_posix())
+    return len(samples)
+
+
+def _keep(s3) -> None:  # type: ignore[no-untyped-def]
+    kept: set[Path] = set()
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket="warehouse"):
+        for item in page.get("Contents", []):
+            path = WAREHOUSE / item["Key"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file("warehouse", item["Key"], str(path))
+            kept.add(path)
+    for path in WAREHOUSE.rglob("*"):
+        if path.is_file() and path not in kept:
+            path.unlink()
+
+
+def wait_for(done, limit_s: float, what: str) -> None:  # type: ignore[no-untyped-def]
+    """Wait until ``done()`` is true.
+
+    Raises:
+        SystemExit: it was not within ``limit_s`` seconds.
+    """
+    give_up = time.monotonic() + limit_s
+    while not done():
+        if time.monotonic() > give_up:
+            raise SystemExit(f"{what} within {limit_s:.0f} s; see {LOGS}")
+        time.sleep(1)
