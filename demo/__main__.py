@@ -21,16 +21,17 @@ from demo.stack import (
     ROOT,
     TABLES,
     WAREHOUSE,
+    airflow_environment,
     migrate,
     running,
     say,
     stop,
     wait_for,
-    whole_environment,
 )
 
 UP_ENV, UP_PID = HOME / "up.env", HOME / "up.pid"
 AIRFLOW_PORT = 8080
+AIRFLOW_HOME = "airflow"
 # A line of a task's log that callphases wrote: "<time> [info     ] <message>   [<logger>] …".
 OWN_LINE = re.compile(r"\[(\w+)\s*\] (.*?)\s+\[(?:airflow\.task\.operators\.)?callphases[\w.]*\]")
 
@@ -42,8 +43,8 @@ def run() -> None:
         raise SystemExit("`make up` is running on the same files: end it with `make down` first.")
     say("==> Starting an S3 server and speechbox (speech and phases on local models)")
     with running() as stack:
-        environment = whole_environment(stack)
-        say("==> Preparing Airflow (its database is .callphases/airflow)")
+        environment = airflow_environment(stack, "airflow-demo")
+        say("==> Preparing Airflow")
         migrate(environment)
         for day in DAYS:
             say(f"==> Running the Dag {DAG_ID} for {day}")
@@ -116,7 +117,7 @@ def keep_up() -> None:
     try:
         with running() as stack:
             port = _free_port(AIRFLOW_PORT)
-            environment = whole_environment(stack) | _airflow_at(port)
+            environment = airflow_environment(stack, AIRFLOW_HOME) | _airflow_at(port)
             migrate(environment)
             with (LOGS / "airflow.log").open("w") as out:
                 airflow = subprocess.Popen(
@@ -128,7 +129,7 @@ def keep_up() -> None:
                     start_new_session=True,
                 )
             try:
-                _write_env(stack.environment | _airflow_at(port))
+                _write_env(stack.environment | _airflow_at(port) | {"AIRFLOW_HOME": environment["AIRFLOW_HOME"]})
                 airflow.wait()
             finally:
                 stop(airflow)

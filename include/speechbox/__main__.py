@@ -1,0 +1,85 @@
+"""Starts the server: `python -m speechbox`."""
+
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+import yaml
+
+from speechbox.api import Api
+from speechbox.chat import LocalResponder, Responder, ScriptedResponder
+from speechbox.engines import Engine
+from speechbox.engines.scripted import Script, ScriptedEngine
+from speechbox.fetch import AudioSource
+from speechbox.jobs import Jobs
+from speechbox.settings import Settings, parse
+from speechbox.store import Store
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens as soon as it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            sys.stdout.write(f"speechbox listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+            sys.stdout.flush()
+
+
+def build(settings: Settings) -> Api:
+    """Put the rooms together."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    source = AudioSource(settings.data)
+    store = Store(settings.data / "speechbox.sqlite")
+    engine: Engine
+    responder: Responder
+    if settings.engine == "scripted":
+        script = Script.load(settings.script)
+        engine = ScriptedEngine(source, script, settings.jobs)
+        responder = ScriptedResponder(script.chat)
+    else:
+        # Imported here: the scripted engine must start without a decoder and a model.
+        from speechbox.engines.whisper import WhisperEngine
+
+        engine = WhisperEngine(source, settings.model, settings.jobs)
+        responder = LocalResponder()
+    return Api(
+        source=source,
+        store=store,
+        jobs=Jobs(store, engine),
+        responder=responder,
+        engine_name=engine.name,
+        key=settings.key,
+        public_url=settings.public_url,
+    )
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    settings = parse()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # tells of every file it is given
+    # Uvicorn raises the signal that stopped it once more when it is done: this makes that a normal end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        api = build(settings)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        sys.exit(f"speechbox: {error}")
+    config = uvicorn.Config(
+        api.application(),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # it would write query strings
+        timeout_graceful_shutdown=5,
+    )
+    _Server(config).run(sockets=[config.bind_socket()])
+
+
+if __name__ == "__main__":
+    main()

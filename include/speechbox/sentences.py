@@ -1,0 +1,120 @@
+"""Words with times, and how they are grouped into sentences and paragraphs."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: A silence longer than this ends a sentence even where no full stop was heard.
+LONG_PAUSE_MS = 1200
+PARAGRAPH_SENTENCES = 5
+
+_SENTENCE_END = re.compile(r"""[.?!…]["'”’)\]]*$""")
+_ABBREVIATION = re.compile(r"""^["'“‘(\[]*(?:mr|mrs|ms|dr|prof|st|vs|etc|e\.g|i\.e|[a-z])\.$""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word as it was heard; times in milliseconds from the start of the file."""
+
+    text: str
+    start: int
+    end: int
+    confidence: float
+    speaker: str | None = None
+    channel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Consecutive words of one speaker."""
+
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        """The words with one space between them."""
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def start(self) -> int:
+        """Milliseconds from the start of the file."""
+        return self.words[0].start
+
+    @property
+    def end(self) -> int:
+        """Milliseconds from the start of the file."""
+        return self.words[-1].end
+
+    @property
+    def speaker(self) -> str | None:
+        """Who says it, where speakers were asked for."""
+        return self.words[0].speaker
+
+    @property
+    def channel(self) -> str | None:
+        """ "1" for left, "2" for right, where channels were asked for."""
+        return self.words[0].channel
+
+    @property
+    def confidence(self) -> float:
+        """Mean of the words' confidence, 0 to 1."""
+        return mean_confidence(self.words)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The sentence as the store keeps it."""
+        return [asdict(word) for word in self.words]
+
+    @classmethod
+    def from_json(cls, words: list[dict[str, Any]]) -> "Sentence":
+        """The inverse of `to_json`."""
+        return cls(tuple(Word(**word) for word in words))
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What an engine found in a file: its length in seconds, its channels, and the sentences in order of time."""
+
+    duration_s: float
+    sentences: tuple[Sentence, ...]
+    channels: int = 1
+    language_code: str = "en_us"
+
+
+def mean_confidence(words: Sequence[Word]) -> float:
+    """Mean confidence, rounded to five digits as the API gives it."""
+    return round(sum(word.confidence for word in words) / len(words), 5)
+
+
+def words_in_order(sentences: Iterable[Sentence]) -> list[Word]:
+    """All words on one line of time, also where speakers talk at once."""
+    return sorted((word for sentence in sentences for word in sentence.words), key=lambda word: (word.start, word.end))
+
+
+def split_sentences(words: Iterable[Word]) -> list[Sentence]:
+    """Group one speaker's words into sentences: at punctuation that ends one, and at long pauses."""
+    sentences: list[Sentence] = []
+    current: list[Word] = []
+    for word in words:
+        if current and (_ends_sentence(current[-1].text) or word.start - current[-1].end > LONG_PAUSE_MS):
+            sentences.append(Sentence(tuple(current)))
+            current = []
+        current.append(word)
+    if current:
+        sentences.append(Sentence(tuple(current)))
+    return sentences
+
+
+def paragraphs(sentences: Iterable[Sentence]) -> list[list[Sentence]]:
+    """Group sentences into paragraphs of one speaker and at most five sentences."""
+    groups: list[list[Sentence]] = []
+    for sentence in sentences:
+        if groups and len(groups[-1]) < PARAGRAPH_SENTENCES and groups[-1][-1].speaker == sentence.speaker:
+            groups[-1].append(sentence)
+        else:
+            groups.append([sentence])
+    return groups
+
+
+def _ends_sentence(text: str) -> bool:
+    return bool(_SENTENCE_END.search(text)) and not _ABBREVIATION.match(text)

@@ -1,0 +1,69 @@
+"""What can be set: on the command line, or by environment variables of the same names."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ENGINES = ("whisper", "scripted")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One running server."""
+
+    host: str
+    port: int
+    engine: str
+    model: str | None
+    script: Path | None
+    jobs: int | None
+    data: Path
+    key: str | None
+    public_url: str | None
+    log_level: str
+
+
+def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the command line; what it leaves open comes from SPEECHBOX_… variables, then from the defaults."""
+    parser = argparse.ArgumentParser(
+        prog="python -m speechbox",
+        description="Speaks AssemblyAI's API, and its LLM Gateway's chat completions, on one port and on local models.",
+        epilog="Every option is also an environment variable: --public-url is SPEECHBOX_PUBLIC_URL, --key is "
+        "SPEECHBOX_API_KEY. Set the key that way: other users of the machine can read command lines.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    def option(name: str, default: str | None, text: str, **more: object) -> None:
+        variable = "SPEECHBOX_" + name.upper().replace("-", "_")
+        parser.add_argument(f"--{name}", default=environment.get(variable) or default, help=text, **more)  # type: ignore[arg-type]
+
+    option("host", "127.0.0.1", "address to listen on")
+    option("port", "8008", "port to listen on; 0 picks a free one", type=int)
+    option("engine", "whisper", "whisper: faster-whisper on the CPU; scripted: answers from a file, no audio is read",
+           choices=ENGINES)  # fmt: skip
+    option("model", None, "Whisper model, a folder or a name on the Hugging Face hub; unset: the packaged tiny.en")
+    option("script", None, "YAML or JSON file with the scripted engine's answers", type=Path)
+    option("jobs", None, "jobs at a time; unset: one per core for whisper, 200 for scripted", type=int)
+    option("data", "speechbox-data", "folder for uploads and transcripts", type=Path)
+    option("public-url", None, "base of the URLs given to clients; unset: the one the client called")
+    option("log-level", "info", "debug, info, warning or error", choices=LOG_LEVELS)
+    # Not shown with its value in --help.
+    parser.add_argument("--key", default=argparse.SUPPRESS, help="API key to accept; unset: any, but not none")
+    values = vars(parser.parse_args(arguments))
+    values.setdefault("key", environment.get("SPEECHBOX_API_KEY") or None)
+    settings = Settings(**values)
+    # argparse checks what was typed, not what came from the environment.
+    if settings.engine not in ENGINES:
+        parser.error(f"SPEECHBOX_ENGINE must be one of {', '.join(ENGINES)}")
+    if settings.log_level not in LOG_LEVELS:
+        parser.error(f"SPEECHBOX_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    if settings.jobs is not None and settings.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    if settings.engine == "scripted" and settings.model:
+        parser.error("--model is for --engine whisper")
+    if settings.engine == "whisper" and settings.script:
+        parser.error("--script is for --engine scripted")
+    return settings

@@ -1,0 +1,201 @@
+"""The transcripts on disk (SQLite): what was asked, how far it is, what came of it."""
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from speechbox.sentences import Recognition, Sentence
+
+Status = Literal["queued", "processing", "completed", "error"]
+
+DELETED_URL = "http://deleted_by_user"
+DELETED_TEXT = "Deleted by user."
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS transcripts (
+    number          INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of submission
+    id              TEXT NOT NULL UNIQUE,
+    status          TEXT NOT NULL,
+    created         TEXT NOT NULL,                      -- UTC, ISO 8601 without a zone, as the API gives it
+    completed       TEXT,
+    audio_url       TEXT NOT NULL,
+    options         TEXT NOT NULL,                      -- JSON, the body of POST /v2/transcript
+    starts          INTEGER NOT NULL DEFAULT 0,
+    error           TEXT,
+    duration_s      REAL,
+    channels        INTEGER,
+    language_code   TEXT,
+    sentences       TEXT,                               -- JSON, a list of lists of words
+    webhook_status  INTEGER,
+    deleted         INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS transcripts_by_status ON transcripts (status, number);
+"""
+_COLUMNS = (
+    "number, id, status, created, completed, audio_url, options, error, "
+    "duration_s, channels, language_code, webhook_status, deleted"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A transcript without its words."""
+
+    number: int
+    id: str
+    status: Status
+    created: str
+    completed: str | None
+    audio_url: str
+    options: dict[str, Any]
+    error: str | None
+    duration_s: float | None
+    channels: int | None
+    language_code: str | None
+    webhook_status: int | None
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some transcripts, newest first, and whether there are others on either side."""
+
+    records: list[Record]
+    has_older: bool
+    has_newer: bool
+
+
+class Store:
+    """A change that a method has made survives the death of the process. Used from the event loop's thread only."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;" + _SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def add(self, options: Mapping[str, Any]) -> Record:
+        """Queue a transcript."""
+        transcript_id = str(uuid.uuid4())
+        self._db.execute(
+            "INSERT INTO transcripts (id, status, created, audio_url, options) VALUES (?, 'queued', ?, ?, ?)",
+            (transcript_id, _now(), options["audio_url"], json.dumps(options)),
+        )
+        record = self.get(transcript_id)
+        assert record is not None
+        return record
+
+    def get(self, transcript_id: str) -> Record | None:
+        """The transcript, if there is one."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM transcripts WHERE id = ?", (transcript_id,)).fetchone()  # noqa: S608
+        return _record(row) if row else None
+
+    def sentences(self, transcript_id: str) -> list[Sentence]:
+        """What was said; empty where nothing was, or where the transcript isn't completed."""
+        row = self._db.execute("SELECT sentences FROM transcripts WHERE id = ?", (transcript_id,)).fetchone()
+        return [Sentence.from_json(words) for words in json.loads(row[0])] if row and row[0] else []
+
+    def start(self, transcript_id: str) -> int:
+        """Mark as processing; says how many times that has been done, 0 where the transcript is gone."""
+        row = self._db.execute(
+            "UPDATE transcripts SET status = 'processing', starts = starts + 1 WHERE id = ? AND NOT deleted "
+            "RETURNING starts",
+            (transcript_id,),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def complete(self, transcript_id: str, recognition: Recognition) -> None:
+        """Keep what was recognised, unless the transcript was deleted meanwhile."""
+        self._db.execute(
+            "UPDATE transcripts SET status = 'completed', completed = ?, duration_s = ?, channels = ?, "
+            "language_code = ?, sentences = ? WHERE id = ? AND NOT deleted",
+            (
+                _now(),
+                recognition.duration_s,
+                recognition.channels,
+                recognition.language_code,
+                json.dumps([sentence.to_json() for sentence in recognition.sentences]),
+                transcript_id,
+            ),
+        )
+
+    def fail(self, transcript_id: str, error: str) -> None:
+        """Keep why there is no transcript."""
+        self._db.execute(
+            "UPDATE transcripts SET status = 'error', error = ? WHERE id = ? AND NOT deleted", (error, transcript_id)
+        )
+
+    def notified(self, transcript_id: str, webhook_status: int) -> None:
+        """Keep what the client's server answered to the webhook."""
+        self._db.execute("UPDATE transcripts SET webhook_status = ? WHERE id = ?", (webhook_status, transcript_id))
+
+    def delete(self, transcript_id: str) -> None:
+        """Remove everything but the fact that there was a transcript."""
+        self._db.execute(
+            "UPDATE transcripts SET deleted = 1, status = CASE status WHEN 'error' THEN 'error' ELSE 'completed' END, "
+            "audio_url = ?, options = '{}', sentences = NULL, error = NULL WHERE id = ?",
+            (DELETED_URL, transcript_id),
+        )
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still has the words
+
+    def take_up_again(self) -> list[str]:
+        """Queue what an earlier run of the server left unfinished; the ids in order of submission."""
+        self._db.execute("UPDATE transcripts SET status = 'queued' WHERE status = 'processing'")
+        rows = self._db.execute("SELECT id FROM transcripts WHERE status = 'queued' ORDER BY number")
+        return [row[0] for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many transcripts have which status."""
+        return dict(self._db.execute("SELECT status, count(*) FROM transcripts GROUP BY status").fetchall())
+
+    def page(
+        self,
+        limit: int,
+        status: Status | None = None,
+        created_on: date | None = None,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> Page:
+        """A page of the list; `before` and `after` are the numbers of transcripts that lie just outside of it."""
+        where, values = ["1"], list[Any]()
+        if status:
+            where.append("status = ?")
+            values.append(status)
+        if created_on:
+            where.append("created >= ? AND created < ?")
+            values += [created_on.isoformat(), (created_on + timedelta(days=1)).isoformat()]
+        everything = " AND ".join(where)
+        if before is not None:
+            where.append(f"number < {int(before)}")
+        if after is not None:
+            where.append(f"number > {int(after)}")
+        order = "ASC" if after is not None and before is None else "DESC"  # the page nearest to `after`
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM transcripts WHERE {' AND '.join(where)} ORDER BY number {order} LIMIT ?",  # noqa: S608
+            (*values, limit),
+        ).fetchall()
+        records = sorted(map(_record, rows), key=lambda record: -record.number)
+
+        def exists(condition: str) -> bool:
+            sql = f"SELECT EXISTS (SELECT 1 FROM transcripts WHERE {everything} AND {condition})"  # noqa: S608
+            return bool(self._db.execute(sql, values).fetchone()[0])
+
+        if not records:
+            return Page([], False, False)
+        return Page(records, exists(f"number < {records[-1].number}"), exists(f"number > {records[0].number}"))
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    return Record(**values | {"options": json.loads(values["options"]), "deleted": bool(values["deleted"])})
+
+
+def _now() -> str:
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")

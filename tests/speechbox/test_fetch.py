@@ -1,0 +1,85 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from speechbox.engines import JobError
+from speechbox.fetch import AudioSource, connect
+
+
+def fetch(source: AudioSource, url: str) -> bytes:
+    async def read() -> bytes:
+        async with source.open(url) as path:
+            return path.read_bytes()
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/bucket/a%20b.wav?X-Amz-Signature=abc%2F%2B%3D&x=1+2",
+        "/bucket//leading/a.wav",
+        "//bucket/a.wav",
+        "/bucket/it's%20(1)+1%2B1.wav",
+        "/bucket/%F0%9F%93%9E%E2%80%9Cquoted%E2%80%9D.wav",
+        "/bucket/100%25.wav",
+        "/bucket/a/../b/./c.wav",
+        "/bucket/a%2Fb~c!*;:@&=,$.wav?",
+    ],
+)
+def test_the_target_arrives_as_it_stands_in_the_url(files, tmp_path: Path, target: str) -> None:
+    files.content[target] = b"audio"
+    assert fetch(AudioSource(tmp_path), files.url + target) == b"audio"
+    assert files.requested == [target]
+
+
+def test_only_what_http_cannot_carry_is_encoded() -> None:
+    _, target = connect("http://localhost/a b/é\U0001f4de%20+.wav#part")
+    assert target == "/a%20b/%C3%A9%F0%9F%93%9E%20+.wav"
+
+
+def test_redirects_are_followed(files, tmp_path: Path) -> None:
+    files.redirects["/old"] = "/new?x=%2B"
+    files.content["/new?x=%2B"] = b"audio"
+    assert fetch(AudioSource(tmp_path), files.url + "/old") == b"audio"
+
+
+def test_a_circle_of_redirects_ends(files, tmp_path: Path) -> None:
+    files.redirects["/a"] = "/a"
+    with pytest.raises(JobError, match="Download error"):
+        fetch(AudioSource(tmp_path), files.url + "/a")
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://localhost/a.wav", "file:///etc/passwd", "http:///a.wav", "http://localhost:1/a.wav"]
+)
+def test_what_cannot_be_fetched_is_a_download_error(tmp_path: Path, url: str) -> None:
+    with pytest.raises(JobError, match="Download error, unable to download"):
+        fetch(AudioSource(tmp_path), url)
+
+
+def test_a_redirect_out_of_http_is_refused(files, tmp_path: Path) -> None:
+    files.redirects["/a"] = "file:///etc/passwd"
+    with pytest.raises(JobError, match="Download error"):
+        fetch(AudioSource(tmp_path), files.url + "/a")
+
+
+def test_the_error_does_not_show_the_signature(files, tmp_path: Path) -> None:
+    with pytest.raises(JobError) as caught:
+        fetch(AudioSource(tmp_path), files.url + "/gone.wav?X-Amz-Signature=secret")
+    assert f"unable to download {files.url}/gone.wav." in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_too_large_a_file_is_refused(files, tmp_path: Path) -> None:
+    files.content["/a"] = bytes(1000)
+    with pytest.raises(JobError, match="Download error"):
+        fetch(AudioSource(tmp_path, max_bytes=999), files.url + "/a")
+
+
+def test_nothing_is_left_on_the_disk(files, tmp_path: Path) -> None:
+    files.content["/a"] = b"audio"
+    source = AudioSource(tmp_path)
+    fetch(source, files.url + "/a")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

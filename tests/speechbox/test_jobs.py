@@ -1,0 +1,48 @@
+"""What becomes of jobs when the server dies."""
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+URL = "https://recordings.example/a.wav"
+
+
+def test_unfinished_jobs_are_taken_up_again(start) -> None:
+    script = {"files": [{"match": "*/slow.wav", "latency_s": 60}]}
+    box = start("--jobs", "1", script=script)
+    completed = box.transcribe(URL, speaker_labels=True)
+    processing = box.submit("https://recordings.example/slow.wav")["id"]
+    queued = box.submit(URL)["id"]
+    box.process.kill()
+    box.process.wait()
+
+    box = start("--jobs", "1", script={"latency_s": 0.0})
+    assert box.get(f"/v2/transcript/{completed['id']}").json() == completed
+    assert box.wait(processing)["status"] == "completed"
+    assert box.wait(queued)["status"] == "completed"
+    listed = box.get("/v2/transcript").json()["transcripts"]
+    assert [item["id"] for item in listed] == [queued, processing, completed["id"]]
+
+
+def test_a_job_that_the_server_dies_of_is_given_up(start) -> None:
+    for _ in range(3):
+        box = start(script={"latency_s": 60})
+        if not box.get("/v2/transcript").json()["transcripts"]:
+            box.submit(URL)
+        transcript_id = box.get("/v2/transcript").json()["transcripts"][0]["id"]
+        while box.get(f"/v2/transcript/{transcript_id}").json()["status"] != "processing":
+            pass
+        box.process.kill()
+        box.process.wait()
+    box = start(script={"latency_s": 60})
+    done = box.wait(transcript_id)
+    assert (done["status"], done["error"]) == ("error", "Server error, developers have been alerted.")
+
+
+def test_a_job_can_be_deleted_while_it_runs(start) -> None:
+    box = start(script={"latency_s": 0.3})
+    transcript_id = box.submit(URL)["id"]
+    assert box.request("DELETE", f"/v2/transcript/{transcript_id}").status_code == 200
+    assert box.transcribe(URL)["status"] == "completed"
+    deleted = box.get(f"/v2/transcript/{transcript_id}").json()
+    assert (deleted["audio_url"], deleted["words"]) == ("http://deleted_by_user", None)
