@@ -36,7 +36,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
         default_args={
             "owner": "callphases",
             "retries": 2,
-            "retry_delay": dt.timedelta(seconds=30),
+            "retry_delay": dt.timedelta(seconds=20),
             "retry_exponential_backoff": 2,
             "max_retry_delay": dt.timedelta(minutes=10),
         },

@@ -34,6 +34,8 @@ AIRFLOW_PORT = 8080
 AIRFLOW_HOME = "airflow"
 # A line of a task's log that callphases wrote: "<time> [info     ] <message>   [<logger>] …".
 OWN_LINE = re.compile(r"\[(\w+)\s*\] (.*?)\s+\[(?:airflow\.task\.operators\.)?callphases[\w.]*\]")
+# The last line of a traceback that ends in an error of callphases.
+OWN_ERROR = re.compile(r"(?:airflow\.sdk\.exceptions\.AirflowFailException|callphases\.errors\.\w+): (.*)")
 
 
 def run() -> None:
@@ -155,6 +157,7 @@ def _run_day(day: str, environment: dict[str, str]) -> None:
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
+    mistake = ""
     try:
         assert process.stdout is not None
         with log.open("w") as out:
@@ -162,8 +165,10 @@ def _run_day(day: str, environment: dict[str, str]) -> None:
                 out.write(line)
                 if match := OWN_LINE.search(line):
                     say(f"    {match[2]}")
+                elif match := OWN_ERROR.match(line):
+                    mistake = match[1]
         if process.wait():
-            raise SystemExit(f"The run of {day} failed; see {log}")
+            raise SystemExit(f"The run of {day} failed. {mistake}\nThe whole log: {log}")
     finally:
         stop(process)
 

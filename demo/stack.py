@@ -1,7 +1,7 @@
 """The servers around the product: S3 (moto's) in this process, speechbox in one of its own, and Airflow's settings.
 
-Everything lies below ``.callphases`` in the clone. moto keeps its objects in memory, so the bucket of the tables is
-written to a folder at the end and read from it at the beginning.
+Everything lies below ``.callphases`` in the clone, or in the folder that ``CALLPHASES_HOME`` names. moto keeps its
+objects in memory, so the bucket of the tables is written to a folder at the end and read from it at the beginning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[1]
-HOME = ROOT / ".callphases"
+HOME = Path(os.environ.get("CALLPHASES_HOME") or ROOT / ".callphases")
 SAMPLES = ROOT / "include" / "samples" / "audio"
 WAREHOUSE = HOME / "warehouse"
 LOGS = HOME / "logs"

@@ -34,7 +34,7 @@ class CallFailure(CallphasesError):
 
     def __str__(self) -> str:
         what = super().__str__()
-        return f"{what} {self.advice}".strip()
+        return f"{what.rstrip('. ')}. {self.advice}".strip()
 
 
 class EmptyFile(CallFailure):

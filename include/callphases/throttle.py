@@ -18,7 +18,7 @@ from callphases.errors import ServiceUnavailable
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 6
+ATTEMPTS = 5
 LONGEST_WAIT_S = 60.0
 
 
@@ -49,7 +49,9 @@ def send(request: Callable[[], requests.Response], service: str, *, repeatable: 
     try:
         return retrying(_once, request, repeatable)
     except _TryAgain as last:
-        raise ServiceUnavailable(f"The {service} does not take requests: {last}, {ATTEMPTS} times.") from None
+        raise ServiceUnavailable(
+            f"The {service} does not take requests: {last}, {ATTEMPTS} times. Is it up, and is its address right?"
+        ) from None
     except requests.RequestException as error:
         raise ServiceUnavailable(f"The {service} took a request and did not answer ({type(error).__name__}).") from None
 

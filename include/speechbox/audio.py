@@ -53,8 +53,8 @@ class Audio:
     def channels_differ(self) -> bool:
         """Whether the channels carry something of their own; many a stereo file is a mono recording twice."""
         common = self.mixed_down()
-        own_power = max(float(np.mean(np.square(channel - common))) for channel in self.samples)
-        return own_power > SAME_SOUND_RATIO**2 * float(np.mean(np.square(common)))
+        own_power = max(float(np.square(channel - common).sum()) for channel in self.samples)
+        return own_power > SAME_SOUND_RATIO**2 * float(np.square(common).sum())
 
     def without_crosstalk(self) -> "Audio":
         """Silence each channel where another one is clearly the stronger: there it has that one's echo."""

