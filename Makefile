@@ -9,6 +9,9 @@ UV_VERSION := 0.13.9
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' >/dev/null 2>&1 && echo $(p))))
 
+# What runs leave behind stays in the clone; matplotlib would otherwise keep a list of fonts in the home folder.
+export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
+
 .PHONY: help setup demo up down check test test-fast samples lock clean
 
 help:  ## Show this list
