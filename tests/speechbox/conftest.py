@@ -3,80 +3,18 @@
 from __future__ import annotations
 
 import http.server
-import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import requests
 import yaml
 
-KEY = "test-key"
-
-
-@dataclass
-class Box:
-    """A running speechbox, and the few requests that most tests make."""
-
-    url: str
-    process: subprocess.Popen[str]
-    key: str = KEY
-    session: requests.Session = field(default_factory=requests.Session)
-
-    def request(self, method: str, path: str, **more: Any) -> requests.Response:
-        more.setdefault("headers", {"Authorization": self.key})
-        return self.session.request(method, self.url + path, timeout=30, **more)
-
-    def get(self, path: str, **more: Any) -> requests.Response:
-        return self.request("GET", path, **more)
-
-    def post(self, path: str, **more: Any) -> requests.Response:
-        return self.request("POST", path, **more)
-
-    def upload(self, content: bytes) -> str:
-        return str(self.post("/v2/upload", data=content).json()["upload_url"])
-
-    def submit(self, audio_url: str, **options: Any) -> dict[str, Any]:
-        response = self.post("/v2/transcript", json={"audio_url": audio_url, **options})
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def wait(self, transcript_id: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            transcript = self.get(f"/v2/transcript/{transcript_id}").json()
-            if transcript["status"] in ("completed", "error"):
-                return transcript
-            time.sleep(0.05)
-        raise AssertionError(f"transcript {transcript_id} is still {transcript['status']}")
-
-    def transcribe(self, audio_url: str, **options: Any) -> dict[str, Any]:
-        return self.wait(self.submit(audio_url, **options)["id"])
-
-
-@contextmanager
-def running(data: Path, *arguments: str, **environment: str) -> Iterator[Box]:
-    command = [sys.executable, "-m", "speechbox", "--port", "0", "--data", str(data), *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "SPEECHBOX_API_KEY": KEY, **environment}
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("speechbox listening on "), line
-        yield Box(line.split()[-1], process)
-    finally:
-        process.terminate()
-        process.wait(20)
-
+from servers import Box, running
 
 Start = Callable[..., Box]
 

@@ -217,7 +217,17 @@ class SegmentCalls(_ChunkOperator):
 
 
 class PublishDay(_PipelineOperator):
-    """Publishes all of the day's rows, whatever became of single chunks, and tells the day's Asset what it holds."""
+    """Publishes all of the day's rows, whatever became of single chunks, and tells the day's Asset what it holds.
+
+    Args:
+        listed: what the task ``list`` returned; None where it failed.
+    """
+
+    template_fields: Sequence[str] = ("listed",)
+
+    def __init__(self, *, listed: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.listed = listed
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
@@ -225,13 +235,15 @@ class PublishDay(_PipelineOperator):
         from callphases.storage import Folder
         from callphases.tables import publish
 
+        if self.listed is None:
+            raise AirflowFailException("The day was not listed, so nothing is published: see the task list.")
         day, ledger = self.day(context), self.ledger(context)
         name = f"{run_folder(day, context['run_id'])}day.jsonl"
         recordings = Manifest.load(self.state, self.state.uri_of(name)).recordings
         tables = Folder(self.s3, self.pipeline.output.tables, "output.tables")
         published = {"dt": day.isoformat(), **asdict(publish(tables, self.pipeline, ledger, recordings))}
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = published
+            context["outlet_events"][outlet].extra = {**published, "tables": tables.uri}
         self.log.info(
             "%s: %d rows in calls, %d in phases, below %s",
             day,

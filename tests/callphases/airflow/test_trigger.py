@@ -1,0 +1,63 @@
+"""The trigger: what it stores, and the event for each end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from callphases.airflow.hook import AssemblyAIHook
+from callphases.airflow.trigger import TranscriptsTrigger
+from callphases.assemblyai import Job
+from callphases.errors import AccountError
+
+
+class Service:
+    """Answers each look-up with the next of ``rounds``, or raises it."""
+
+    def __init__(self, *rounds: Any) -> None:
+        self.rounds = list(rounds)
+        self.asked: list[list[str]] = []
+
+    def jobs(self, ids: list[str]) -> dict[str, Job]:
+        self.asked.append(list(ids))
+        answer = self.rounds.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {id_: Job(id_, status) for id_, status in zip(ids, answer, strict=True)}
+
+
+def fire(service: Service, monkeypatch: pytest.MonkeyPatch, *ids: str) -> list[dict[str, Any]]:
+    async def aget_conn(self: AssemblyAIHook) -> Service:
+        return service
+
+    monkeypatch.setattr(AssemblyAIHook, "aget_conn", aget_conn)
+
+    async def events() -> list[dict[str, Any]]:
+        return [event.payload async for event in TranscriptsTrigger("conn", list(ids), 0).run()]
+
+    return asyncio.run(events())
+
+
+def test_it_stores_ids_only_and_comes_back_from_them() -> None:
+    path, kwargs = TranscriptsTrigger("conn", ["a", "b"], 20).serialize()
+    assert path == "callphases.airflow.trigger.TranscriptsTrigger"
+    assert json.loads(json.dumps(kwargs)) == {"conn_id": "conn", "transcript_ids": ["a", "b"], "poll_interval_s": 20}
+    assert TranscriptsTrigger(**kwargs).serialize() == (path, kwargs)
+
+
+def test_it_fires_once_when_all_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(["completed", "processing"], ["error"])
+    assert fire(service, monkeypatch, "a", "b") == [{"status": "ended"}]
+    assert service.asked == [["a", "b"], ["b"]], "what has ended is not looked up again"
+
+
+def test_our_errors_become_events_with_their_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fire(Service(AccountError("the key")), monkeypatch, "a") == [{"status": "error", "message": "the key"}]
+
+
+def test_other_errors_become_events_without_their_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    [event] = fire(Service(RuntimeError("https://bucket/key?X-Amz-Signature=secret")), monkeypatch, "a")
+    assert event == {"status": "error", "message": "The look-up failed: RuntimeError."}

@@ -1,0 +1,77 @@
+"""Airflow's database, an S3 server, and a night for each test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from night import CALL, CHAT, Night
+from servers import running
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    from airflow.utils.db import initdb
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    initdb()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def _script(folder: Path) -> Path:
+    path = folder / "script.yaml"
+    answers = {
+        "fetch": True,
+        "files": [
+            {"match": "*/silent*", "no_speech": True, "audio_duration_s": 8},
+            {"match": "*/broken*", "error": "Transcoding failed. File type application/octet-stream"},
+            {"match": "*/slow*", "latency_s": 4, "sentences": CALL, "audio_duration_s": 12},
+        ],
+        "default": {"sentences": CALL, "audio_duration_s": 12},
+        "chat": CHAT,
+    }
+    path.write_text(yaml.safe_dump(answers))
+    return path
+
+
+@pytest.fixture
+def night(airflow_database: None, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
+    """Empty buckets and a speech service that plays a script."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=s3_server,
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+        config=Config(signature_version="s3v4"),
+    )
+    for bucket in ("recordings", "warehouse"):
+        s3.create_bucket(Bucket=bucket)
+    pipelines = tmp_path / "pipelines"
+    pipelines.mkdir()
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipelines))
+    with running(tmp_path / "box", "--engine", "scripted", "--script", str(_script(tmp_path))) as box:
+        night = Night(s3, s3_server, box, pipelines, monkeypatch)
+        night.connect()
+        night.pipeline()
+        yield night
+    for bucket in ("recordings", "warehouse"):
+        for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+            s3.delete_object(Bucket=bucket, Key=item["Key"])
+        s3.delete_bucket(Bucket=bucket)

@@ -1,0 +1,196 @@
+"""Whole runs by ``dag.test()``: real HTTP to a scripted speech service, real S3 requests, real Parquet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from night import TRUTH, Night
+from servers import KEY
+
+pytestmark = pytest.mark.integration
+
+DAY = "2026-11-20"
+ODD_KEYS = [
+    "with space.wav",
+    "plus+plus.wav",
+    "per%20cent%.wav",
+    "quo'te\".wav",
+    "emoji 📞.wav",
+    "/leading slash.wav",
+    "q?x=1&y=2#z.wav",
+    "a" * 870 + ".wav",
+]
+
+
+def phases_of(night: Night, key: str, day: str = DAY) -> list[tuple[str, float, float]]:
+    rows = [row for row in night.table("phases", day) if row["recording_uri"] == f"s3://recordings/{key}"]
+    return [(row["phase_name"], row["start_s"], row["end_s"]) for row in rows]
+
+
+def statuses(night: Night, day: str = DAY) -> dict[str, Any]:
+    return {
+        row["recording_uri"].rsplit("/", 1)[-1]: row["failure_class"] or row["status"]
+        for row in night.table("calls", day)
+    }
+
+
+@pytest.mark.parametrize("send", ["presigned", "upload"])
+def test_rows_are_what_the_service_knows(night: Night, send: str) -> None:
+    night.pipeline(recordings={"send": send})
+    night.put(f"calls/{DAY}/one.wav")
+    night.put("calls/2026-11-19/of another day.wav")
+    assert night.run(DAY) == "success"
+    # An upload has an address of its own, so the script answers it with the default: the same call.
+    assert phases_of(night, f"calls/{DAY}/one.wav") == TRUTH
+    [call] = night.table("calls", DAY)
+    assert (call["status"], call["phase_count"], call["duration_s"]) == ("completed", 4, 12.0)
+    assert night.table("calls", "2026-11-19") == []
+
+
+def test_one_bad_recording_is_one_bad_row(night: Night) -> None:
+    for name in ("good.wav", "silent.wav", "broken.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    night.put(f"calls/{DAY}/empty.wav", b"")
+    assert night.run(DAY) == "success"
+    assert statuses(night) == {
+        "good.wav": "completed",
+        "silent.wav": "no_speech",
+        "broken.wav": "bad_audio",
+        "empty.wav": "empty_file",
+    }
+    assert night.submitted() == 3, "nothing is sent of a file without bytes"
+
+
+def test_more_failures_than_allowed_fail_the_run_and_keep_the_rows(night: Night) -> None:
+    night.pipeline(limits={"max_failed_ratio": 0.4})
+    for name in ("good.wav", "broken.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "failed"
+    assert night.states()["verify[-1]"] == "failed"
+    assert len(night.table("calls", DAY)) == 2
+
+
+def test_keys_of_every_kind(night: Night) -> None:
+    for key in ODD_KEYS:
+        night.put(f"calls/{DAY}/{key}")
+    assert night.run(DAY) == "success"
+    for key in ODD_KEYS:
+        assert phases_of(night, f"calls/{DAY}/{key}") == TRUTH, key
+
+
+def test_a_second_run_pays_nothing_and_changes_no_byte(night: Night) -> None:
+    for number in range(3):
+        night.put(f"calls/{DAY}/{number}.wav")
+    assert night.run(DAY) == "success"
+    before = night.body("calls", DAY), night.body("phases", DAY)
+    assert night.run(DAY) == "success"
+    assert (night.body("calls", DAY), night.body("phases", DAY)) == before
+    assert night.submitted() == 3
+
+
+def test_changed_phases_ask_the_model_again_and_transcribe_nothing(night: Night) -> None:
+    night.put(f"calls/{DAY}/one.wav")
+    assert night.run(DAY) == "success"
+    before = night.table("phases", DAY)
+    described = [{"name": name, "description": "Described anew."} for name, _, _ in TRUTH]
+    night.pipeline(phases=described)
+    assert night.run(DAY) == "success"
+    assert phases_of(night, f"calls/{DAY}/one.wav") == TRUTH
+    assert night.table("phases", DAY)[0]["prompt_version"] != before[0]["prompt_version"]
+    assert night.submitted() == 1
+
+
+def test_a_recording_replaced_under_its_key_is_transcribed_again(night: Night) -> None:
+    night.put(f"calls/{DAY}/one.wav", b"RIFF first")
+    assert night.run(DAY) == "success"
+    [first] = night.table("calls", DAY)
+    night.put(f"calls/{DAY}/one.wav", b"RIFF second")
+    assert night.run(DAY) == "success"
+    [second] = night.table("calls", DAY)
+    assert first["call_id"] == second["call_id"]
+    assert first["recording_etag"] != second["recording_etag"]
+    assert night.submitted() == 2
+
+
+@pytest.mark.parametrize(("when_deleted", "left"), [("keep", 2), ("drop", 1)])
+def test_rows_of_deleted_recordings(night: Night, when_deleted: str, left: int) -> None:
+    night.pipeline(recordings={"when_deleted": when_deleted})
+    for name in ("a.wav", "b.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    night.s3.delete_object(Bucket="recordings", Key=f"calls/{DAY}/a.wav")
+    assert night.run(DAY) == "success"
+    assert len(night.table("calls", DAY)) == left
+
+
+def test_an_empty_day_leaves_no_object(night: Night) -> None:
+    assert night.run(DAY) == "success"
+    assert night.body("calls", DAY) is None
+    assert night.body("phases", DAY) is None
+
+
+def test_the_task_is_deferred_while_the_provider_works(night: Night) -> None:
+    night.put(f"calls/{DAY}/slow.wav")
+
+    def defer_at_once(dag: Any) -> None:
+        transcribe = dag.get_task("calls.transcribe")
+        transcribe.poll_in_worker_s, transcribe.poll_interval_s = 0, 1
+
+    assert night.run(DAY, defer_at_once) == "success"
+    assert phases_of(night, f"calls/{DAY}/slow.wav") == TRUTH
+
+
+def test_a_flat_prefix_and_a_manual_date(night: Night) -> None:
+    when = {"key_pattern": r"(?P<time>\d{8}T\d{6})", "format": "%Y%m%dT%H%M%S"}
+    night.pipeline(recordings={"prefix": "flat/", "call_time": when}, timezone="America/New_York")
+    night.put("flat/20261120T233000-late.wav")
+    night.put("flat/20261121T003000-next.wav")
+    assert night.run(DAY) == "success"
+    [call] = night.table("calls", DAY)
+    assert call["recording_uri"].endswith("-late.wav")
+    assert call["call_started_at"].isoformat() == "2026-11-21T04:30:00+00:00"
+
+
+def failed_with(capfd: pytest.CaptureFixture[str], message: str) -> bool:
+    captured = capfd.readouterr()
+    return message in captured.out + captured.err
+
+
+def test_a_wrong_key_stops_the_run_with_one_message(night: Night, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
+    night.put(f"calls/{DAY}/one.wav")
+    night.connect(key="wrong")
+    assert night.run(DAY) == "failed"
+    assert night.states() == {
+        "list[-1]": "failed",
+        "calls.transcribe[-1]": "upstream_failed",
+        "calls.segment[-1]": "upstream_failed",
+        "publish[-1]": "failed",
+        "verify[-1]": "upstream_failed",
+    }
+    assert failed_with(capfd, "set the password of the assemblyai connection to a valid API key")
+    assert night.submitted() == 0
+
+
+def test_a_missing_bucket_is_named(night: Night, capfd: Any) -> None:
+    night.pipeline(recordings={"bucket": "not-there"})
+    assert night.run(DAY) == "failed"
+    assert failed_with(capfd, "There is no bucket 'not-there': check recordings.bucket in the pipeline file.")
+
+
+def test_a_service_that_is_down_is_named(night: Night, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    night.put(f"calls/{DAY}/one.wav")
+    night.connect(speech_url="http://127.0.0.1:9")
+    assert night.run(DAY) == "failed"
+    assert failed_with(capfd, "The speech service at http://127.0.0.1:9 does not take requests")
+
+
+def test_nothing_secret_is_logged(night: Night, capfd: Any) -> None:
+    night.put(f"calls/{DAY}/one.wav")
+    night.put(f"calls/{DAY}/broken.wav")
+    night.run(DAY)
+    captured = capfd.readouterr()
+    for secret in (KEY, "X-Amz-Signature", "invoice"):
+        assert secret not in captured.out + captured.err

@@ -1,0 +1,100 @@
+"""A night in the tests: buckets, a speech service that plays a script, a pipeline, and what the tables then hold."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from servers import KEY, Box
+
+CHAT = {
+    "phases": [
+        {"match": "(?i)thank you for calling", "name": "Introduction"},
+        {"match": "(?i)wrong|broken", "name": "Complaint"},
+        {"match": "(?i)refund", "name": "Resolution"},
+        {"match": "(?i)bye", "name": "Goodbye"},
+    ]
+}
+CALL = [
+    {"speaker": "A", "start_s": 0.4, "end_s": 2.6, "text": "Thank you for calling."},
+    {"speaker": "B", "start_s": 3.0, "end_s": 5.2, "text": "My invoice is wrong."},
+    {"speaker": "A", "start_s": 5.5, "end_s": 9.0, "text": "I will refund it."},
+    {"speaker": "B", "start_s": 9.5, "end_s": 10.0, "text": "Thanks, bye."},
+]
+TRUTH = [("Introduction", 0.0, 3.0), ("Complaint", 3.0, 5.5), ("Resolution", 5.5, 9.5), ("Goodbye", 9.5, 12.0)]
+
+
+@dataclass
+class Night:
+    """Buckets, a speech service and a pipeline; ``run`` runs a day and ``table`` reads what was published."""
+
+    s3: Any
+    s3_url: str
+    box: Box
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def put(self, key: str, body: bytes = b"RIFF") -> None:
+        self.s3.put_object(Bucket="recordings", Key=key, Body=body)
+
+    def connect(self, speech_url: str | None = None, key: str | None = KEY) -> None:
+        speech = {"conn_type": "assemblyai", "host": speech_url or self.box.url, "password": key}
+        aws = {
+            "conn_type": "aws",
+            "login": "x",
+            "password": "x",
+            "extra": {"endpoint_url": self.s3_url, "region_name": "us-east-1"},
+        }
+        self.monkeypatch.setenv("AIRFLOW_CONN_ASSEMBLYAI_DEFAULT", json.dumps(speech))
+        self.monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(aws))
+
+    def pipeline(self, **changes: Any) -> None:
+        document: dict[str, Any] = {
+            "pipeline": "night",
+            "recordings": {"bucket": "recordings", "prefix": "calls/{date:%Y-%m-%d}/"},
+            "output": {"tables": "s3://warehouse/tables/", "state": "s3://warehouse/state/"},
+            "limits": {"max_failed_ratio": 1.0},
+        }
+        for section, values in changes.items():
+            document[section] = {**document.get(section, {}), **values} if isinstance(values, dict) else values
+        (self.folder / "night.yaml").write_text(yaml.safe_dump(document))
+
+    def run(self, day: str, prepare: Callable[[Any], None] = lambda dag: None) -> str:
+        """Run the Dag for a day; returns the state of the run."""
+        from airflow.dag_processing.dagbag import DagBag
+
+        bag = DagBag(collect_dags=False)
+        bag.process_file(str(Path(__file__).parents[1] / "dags" / "call_phases.py"))
+        assert not bag.import_errors
+        dag = bag.dags["call_phases_night"]
+        for task in dag.tasks:
+            task.retries = 0
+        prepare(dag)
+        self.last = dag.test(run_conf={"date": day})
+        return str(self.last.state)
+
+    def states(self) -> dict[str, str]:
+        """The states of the last run's tasks."""
+        return {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in self.last.get_task_instances()}
+
+    def table(self, name: str, day: str) -> list[dict[str, Any]]:
+        body = self.body(name, day)
+        return pq.read_table(io.BytesIO(body)).to_pylist() if body else []
+
+    def body(self, name: str, day: str) -> bytes | None:
+        try:
+            return self.s3.get_object(Bucket="warehouse", Key=f"tables/{name}/dt={day}/{name}.parquet")["Body"].read()
+        except self.s3.exceptions.NoSuchKey:
+            return None
+
+    def submitted(self) -> int:
+        """How many transcriptions the service was ever asked for."""
+        return int(self.box.get("/v2/transcript", params={"limit": 200}).json()["page_details"]["result_count"])
