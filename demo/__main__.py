@@ -22,6 +22,7 @@ from demo.stack import (
     TABLES,
     WAREHOUSE,
     airflow_environment,
+    airflow_home,
     migrate,
     running,
     say,
@@ -131,7 +132,7 @@ def keep_up() -> None:
                     start_new_session=True,
                 )
             try:
-                _write_env(stack.environment | _airflow_at(port) | {"AIRFLOW_HOME": environment["AIRFLOW_HOME"]})
+                _write_env(stack.environment | airflow_home(AIRFLOW_HOME) | _airflow_at(port))
                 airflow.wait()
             finally:
                 stop(airflow)

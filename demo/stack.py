@@ -60,6 +60,7 @@ class Stack:
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at once; more only wait for each other on a small machine
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
@@ -100,11 +101,20 @@ def running() -> Iterator[Stack]:
 def airflow_environment(stack: Stack, home: str) -> dict[str, str]:
     """The variables for Airflow's programs, with the database in a folder of their own.
 
-    ``dags test`` leaves runs behind, and a backfill passes over days that have a run: so they are kept apart.
+    ``dags test`` leaves runs behind, and a backfill passes over days that have a run: so they are kept apart. What the
+    shell is set up for, such as an Airflow or a bucket in earnest, is left out.
     """
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_", "CALLPHASES_P"))
+    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    own = {"AIRFLOW_HOME": str(HOME / home), "PATH": path, "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **stack.environment, **own}
+    return {**ours, **stack.environment, **airflow_home(home), "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def airflow_home(home: str) -> dict[str, str]:
+    """The variables that say where Airflow and its database live."""
+    folder = HOME / home
+    return {"AIRFLOW_HOME": str(folder), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db"}
 
 
 def migrate(environment: dict[str, str]) -> None:

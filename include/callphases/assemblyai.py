@@ -93,8 +93,16 @@ class AssemblyAI:
                 found.update((job.id, job) for job in page if job.id in wanted)
                 if len(found) == len(wanted):
                     break
-        found.update((one, _job(self.transcript(one))) for one in ids if one not in found)
+        for one in ids:
+            if one not in found:
+                found[one] = self._look_up(one)
         return found
+
+    def _look_up(self, transcript_id: str) -> Job:
+        try:
+            return _job(self.transcript(transcript_id))
+        except RequestRefused as refusal:  # deleted at the provider, or of another account: it has ended, for us
+            return Job(transcript_id, "error", str(refusal))
 
     def _pages(self, most: int) -> Iterator[list[Job]]:
         before: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,9 +31,8 @@ app = typer.Typer(
     add_completion=False,
     help="Look at what callphases does. S3 is reached as boto3 is set up (AWS_PROFILE, AWS_ENDPOINT_URL, …).",
 )
-console = Console()
-if not console.is_terminal:
-    console = Console(width=140)  # a file or a pipe has no width of its own
+# No markup: names and summaries may hold brackets. A file or a pipe has no width of its own.
+console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
 Days = Annotated[
     list[dt.datetime],
@@ -92,7 +92,7 @@ def main() -> None:
     try:
         app()
     except CallphasesError as error:
-        Console(stderr=True).print(f"[red]error[/red] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True, markup=False).print(f"error: {error}", soft_wrap=True, highlight=False, style="red")
         raise SystemExit(1) from None
 
 
@@ -120,9 +120,14 @@ def _table(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) ->
         parts = [phase for phase in phases if phase["call_id"] == call["call_id"]]
         for phase in sorted(parts, key=lambda row: row["phase_index"]):
             first = phase["phase_index"] == 0
-            times = [f"{phase[edge] // 60:.0f}:{phase[edge] % 60:04.1f}" for edge in ("start_s", "end_s")]
+            times = [_clock(phase["start_s"]), _clock(phase["end_s"])]
             table.add_row(
                 name if first else "", started if first else "", phase["phase_name"], *times, phase["summary"]
             )
         table.add_section()
     return table
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{minutes:.0f}:{rest:04.1f}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import webvtt
 
 from callphases.errors import ProviderError
+
+_TAG = re.compile(r"</?(?:[bciuv]|lang|ruby|rt)(?:[. ][^>]*)?>|<[\d:.]+>")
+"""WebVTT's own tags. Other angle brackets are speech: services write them without escaping."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def _captions(vtt: str) -> list[tuple[int, int, str | None, str]]:
             caption.start_time.in_milliseconds(),
             caption.end_time.in_milliseconds(),
             caption.voice,
-            " ".join(caption.text.split()),
+            " ".join(html.unescape(_TAG.sub("", caption.raw_text)).split()),
         )
         for caption in captions.captions
     ]

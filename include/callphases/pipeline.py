@@ -214,7 +214,7 @@ class Pipeline(_Section):
     def _known_zone(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             raise ValueError("expected an IANA time zone, such as Europe/Berlin") from None
         return name
 

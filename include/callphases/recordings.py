@@ -114,9 +114,9 @@ def _time_in_key(key: str, rule: KeyTime, pipeline: Pipeline) -> dt.datetime | N
         return None
     try:
         moment = dt.datetime.strptime(match["time"], rule.format)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=pipeline.zone)).astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # a year that no calendar of ours has, perhaps
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=pipeline.zone)
 
 
 def chunks(recordings: Sequence[Recording]) -> list[list[Recording]]:
@@ -156,7 +156,7 @@ class Manifest:
         body = state.get(uri.removeprefix(state.uri)) if uri.startswith(state.uri) else None
         if body is None:
             raise ConfigurationError(f"{uri}: this run's list is gone from output.state; clear the run's first task.")
-        head, *items = (json.loads(line) for line in body.decode().splitlines())
+        head, *items = (json.loads(line) for line in body.splitlines())
         return cls(
             day=dt.date.fromisoformat(head["day"]),
             run_id=head["run_id"],

@@ -7,6 +7,7 @@ answer that does not hold together is asked for once more, with the reason, and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -92,32 +93,37 @@ class Segmenter:
             AccountError: none of the pipeline's models is served, or the account may not use the gateway.
             ServiceUnavailable: the gateway does not answer.
         """
-        tokens_in = tokens_out = 0
+        answers: list[Answer] = []
         problem: AnswerInvalid | None = None
         for _ in range(2):
-            answer = self._ask([cues], problem)
-            tokens_in, tokens_out = tokens_in + answer.input_tokens, tokens_out + answer.output_tokens
-            found = read_answer(answer.text, [cues], self.pipeline.phase_names)[1]
+            answers += self._ask([cues], problem)
+            found = read_answer(answers[-1].text, [cues], self.pipeline.phase_names)[1]
             if not isinstance(found, AnswerInvalid):
-                return Segmented(found, answer.model, tokens_in, tokens_out)
+                return Segmented(
+                    labels=found,
+                    model=answers[-1].model,
+                    input_tokens=sum(answer.input_tokens for answer in answers),
+                    output_tokens=sum(answer.output_tokens for answer in answers),
+                )
             problem = found
         assert problem is not None
         raise problem
 
-    def _ask(self, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None) -> Answer:
+    def _ask(self, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None) -> list[Answer]:
+        """Ask with a growing limit until the answer is not cut; all answers, as cut ones are billed too."""
         messages = _messages(self.pipeline, calls, problem)
         schema = _schema(self.pipeline.phase_names)
         for model in self.pipeline.segmentation.models:
             if model in self._gone:
                 continue
+            answers: list[Answer] = []
             try:
                 for attempt in range(CUT_TRIES):
-                    answer = self.gateway.chat(
-                        model, messages, max_tokens=ANSWER_TOKENS * len(calls) * 2**attempt, schema=schema
-                    )
-                    if not answer.cut:
-                        return answer
-                raise AnswerCut(f"{model} did not end its answer within {answer.output_tokens} tokens.")
+                    limit = ANSWER_TOKENS * len(calls) * 2**attempt
+                    answers.append(self.gateway.chat(model, messages, max_tokens=limit, schema=schema))
+                    if not answers[-1].cut:
+                        return answers
+                raise AnswerCut(f"{model} did not end its answer within {limit} tokens.")
             except ModelRetired as error:
                 self._gone.add(model)
                 log.warning("%s", error)
@@ -134,7 +140,7 @@ def read_answer(
     """
     try:
         answered = {int(call["call"]): call["phases"] for call in _json(text)["calls"]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         wrong = AnswerInvalid('The answer is not JSON of the form {"calls": [{"call": …, "phases": […]}]}.')
         return dict.fromkeys(range(1, len(calls) + 1), wrong)
     result: dict[int, list[Label] | AnswerInvalid] = {}
@@ -167,11 +173,11 @@ def _labels(phases: object, cues: Sequence[Cue], names: Sequence[str]) -> list[L
 
 
 def _json(text: str) -> Any:
-    """The first whole JSON object of a text; models wrap it in a fence or in words."""
-    match = re.search(r"\{", text)
-    if match is None:
-        raise ValueError("no object")
-    return json.JSONDecoder().raw_decode(text, match.start())[0]
+    """The first whole JSON object of a text; models wrap it in a fence or in words, and words may hold braces."""
+    for match in re.finditer(r"\{", text):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.JSONDecoder().raw_decode(text, match.start())[0]
+    raise ValueError("no object")
 
 
 def _messages(

@@ -53,6 +53,10 @@ class Transcriber:
             key = self._key(recording)
             if self.ledger.settled(key, since):
                 continue
+            known = self.ledger.find(key)
+            if known is not None and known.get("paid"):  # done at the provider, and could not be fetched last time
+                self.ledger.write([{"event": "submitted", "key": key, "transcript_id": known["transcript_id"]}])
+                continue
             try:
                 job = self._submit_one(recording)
             except ModelRetired as error:
@@ -122,7 +126,7 @@ class Transcriber:
             spoken = bool((transcript.get("text") or "").strip())
             vtt = self.service.vtt(job.id) if spoken else ""  # refused where nothing is said
         except CallFailure as failure:
-            return failed(key, failure, transcript_id=job.id)
+            return failed(key, failure, transcript_id=job.id, paid=True)
         name = f"transcripts/dt={self.ledger.day}/{key}"
         uri = self.state.put(f"{name}.json", json.dumps(transcript, ensure_ascii=False).encode(), "application/json")
         if spoken:

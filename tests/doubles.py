@@ -1,0 +1,290 @@
+"""What the core talks to, on this machine: a scriptable HTTP server, buckets, a speech service, a model gateway."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import http.server
+import json
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from callphases.cues import Cue
+from callphases.ledger import Ledger
+from callphases.pipeline import Pipeline
+from callphases.recordings import Recording
+from callphases.storage import Folder
+
+KEY = "secret-key-1234"
+DAY = dt.date(2026, 11, 20)
+NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
+
+Answer = tuple[int, dict[str, str], bytes]
+LOST: Answer = (0, {}, b"")
+"""The request is read, and the connection closed without an answer."""
+
+
+def answer(document: object, status: int = 200, **headers: str) -> Answer:
+    """An answer of JSON; ``Retry_After`` becomes the header Retry-After."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return status, {"content-type": "application/json", **named}, json.dumps(document).encode()
+
+
+def text_answer(text: str, status: int = 200, kind: str = "text/plain") -> Answer:
+    return status, {"content-type": kind}, text.encode()
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Web:
+    """A server on 127.0.0.1: keeps every request, answers from a list, or from a function of the request.
+
+    An answer whose content-length is longer than its body is cut: the connection closes after the body.
+    """
+
+    url: str = ""
+    requests: list[Request] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    respond: Callable[[Request], Answer] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, request: Request) -> Answer:
+        with self._lock:
+            self.requests.append(request)
+            if self.respond is not None:
+                return self.respond(request)
+            return self.answers.pop(0) if self.answers else text_answer("no answer is left in the script", 418)
+
+
+@contextmanager
+def serving() -> Iterator[Web]:
+    web = Web()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def handle_one(self) -> None:
+            path, _, query = self.path.partition("?")
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            parameters = dict(urllib.parse.parse_qsl(query))
+            status, fields, body = web.take(Request(self.command, path, parameters, headers, self._body()))
+            if status == 0:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in {"content-length": str(len(body)), **fields}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = int(fields.get("content-length", len(body))) > len(body)
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_one
+
+        def _body(self) -> bytes:
+            if self.headers.get("transfer-encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("content-length", 0)))
+            pieces = []
+            while size := int(self.rfile.readline() or b"0", 16):
+                pieces.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(pieces)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    web.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield web
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    result = copy.deepcopy(document)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def pipeline(**changes: Any) -> Pipeline:
+    """A pipeline of the four required keys, with ``changes`` merged in."""
+    document = {
+        "pipeline": "support",
+        "recordings": {"bucket": "recordings", "prefix": "calls/{date:%Y-%m-%d}/"},
+        "output": {"tables": "s3://warehouse/tables/", "state": "s3://warehouse/state/"},
+    }
+    return Pipeline.model_validate(merged(document, changes))
+
+
+def recording(key: str = "calls/a.mp3", **changes: Any) -> Recording:
+    values = {"bucket": "recordings", "etag": "e1", "size": 1000, "call_time": NOON}
+    return Recording(key=key, **{**values, **changes})
+
+
+def cue(number: int, start_s: float, end_s: float, text: str = "one two", speaker: str | None = "A") -> Cue:
+    return Cue(number, start_s, end_s, speaker, text)
+
+
+@dataclass
+class Store:
+    """Two empty buckets. ``listed`` keeps the prefixes of LIST requests; ``written`` overrides LastModified of keys."""
+
+    client: Any
+    url: str
+    recordings: str
+    warehouse: str
+    listed: list[str] = field(default_factory=list)
+    written: dict[str, dt.datetime] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.client.create_bucket(Bucket=self.recordings)
+        self.client.create_bucket(Bucket=self.warehouse)
+        events = self.client.meta.events
+        events.register(
+            "provide-client-params.s3.ListObjectsV2", lambda params, **_: self.listed.append(params["Prefix"])
+        )
+        events.register("after-call.s3.ListObjectsV2", self._date)
+
+    def _date(self, parsed: dict[str, Any], **_: object) -> None:
+        for item in parsed.get("Contents", []):
+            item["LastModified"] = self.written.get(item["Key"], item["LastModified"])
+
+    def put(self, key: str, body: bytes = b"RIFF") -> Recording:
+        """Put a recording, and return it as the listing of its day does."""
+        etag = self.client.put_object(Bucket=self.recordings, Key=key, Body=body)["ETag"].strip('"')
+        return recording(key, bucket=self.recordings, etag=etag, size=len(body))
+
+    def keys(self, prefix: str = "") -> list[str]:
+        page = self.client.list_objects_v2(Bucket=self.warehouse, Prefix=prefix)
+        return [item["Key"] for item in page.get("Contents", [])]
+
+    def bytes_of(self, key: str) -> bytes:
+        return self.client.get_object(Bucket=self.warehouse, Key=key)["Body"].read()
+
+    @property
+    def state(self) -> Folder:
+        return Folder(self.client, f"s3://{self.warehouse}/state/", "output.state")
+
+    @property
+    def tables(self) -> Folder:
+        return Folder(self.client, f"s3://{self.warehouse}/tables/", "output.tables")
+
+    def ledger(self, run_id: str = "run-1", day: dt.date = DAY) -> Ledger:
+        """The day's ledger as it is in the bucket now."""
+        return Ledger.open(self.state, day, run_id)
+
+    def pipeline(self, **changes: Any) -> Pipeline:
+        ours = {
+            "recordings": {"bucket": self.recordings},
+            "output": {"tables": self.tables.uri, "state": self.state.uri},
+        }
+        return pipeline(**merged(ours, changes))
+
+
+VTT = "WEBVTT\n\n00:00.500 --> 00:02.000\nThank you for calling.\n\n00:02.500 --> 00:05.000\nMy invoice is wrong.\n"
+WORDS = [
+    {"text": "Thank", "start": 500, "end": 2000, "speaker": "A"},
+    {"text": "My", "start": 2500, "end": 5000, "speaker": "B"},
+]
+
+
+@dataclass
+class Speech:
+    """A speech service that fetches what it is sent, and ends every job with the same transcript.
+
+    ``ending`` overrides fields of all transcripts, ``refuse`` answers requests before the service does.
+    """
+
+    web: Web
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    heard: list[bytes] = field(default_factory=list)
+    status: str = "completed"
+    ending: dict[str, Any] = field(default_factory=dict)
+    refuse: Callable[[Request], Answer | None] = lambda request: None
+
+    def __post_init__(self) -> None:
+        self.web.respond = self.respond
+
+    def asked(self, method: str, path: str) -> list[Request]:
+        return [request for request in self.web.requests if (request.method, request.path) == (method, path)]
+
+    @property
+    def submitted(self) -> list[dict[str, Any]]:
+        """What was asked to be transcribed, in order: what is paid for."""
+        return [request.json for request in self.asked("POST", "/v2/transcript")]
+
+    def respond(self, request: Request) -> Answer:
+        if (refusal := self.refuse(request)) is not None:
+            return refusal
+        match request.method, request.path.split("/")[2:]:
+            case "POST", ["upload"]:
+                url = f"https://cdn.example/upload/{len(self.uploads)}"
+                self.uploads[url] = request.body
+                return answer({"upload_url": url})
+            case "POST", ["transcript"]:
+                return answer(self.take(request.json))
+            case "GET", ["transcript"]:
+                newest_first = [self.document(one) for one in reversed(self.jobs)]
+                return answer({"transcripts": newest_first})
+            case "GET", ["transcript", one, "vtt"]:
+                return text_answer(VTT, kind="text/vtt")
+            case "GET", ["transcript", one] if one in self.jobs:
+                return answer(self.document(one))
+        return answer({"error": "Transcript lookup error, transcript id not found"}, 400)
+
+    def take(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Start a job, whether or not anyone gets to know its id."""
+        one, url = f"t-{len(self.jobs) + 1}", document["audio_url"]
+        self.heard.append(self.uploads[url] if url in self.uploads else requests.get(url, timeout=10).content)
+        self.jobs[one] = document
+        return {"id": one, "status": "queued", "audio_url": url}
+
+    def document(self, one: str) -> dict[str, Any]:
+        done = {
+            "text": "Thank you for calling. My invoice is wrong.",
+            "words": WORDS,
+            "audio_duration": 6,
+            "language_code": "en",
+            "speech_model_used": "universal-3-5-pro",
+        }
+        head = {"id": one, "status": self.status, "error": "", "audio_url": self.jobs[one]["audio_url"]}
+        return head | (done if self.status == "completed" else {}) | self.ending
+
+
+def chat_answer(content: object, finish_reason: str = "end_turn", tokens: tuple[int, int] = (100, 20)) -> Answer:
+    """A completion; ``content`` is text, or what the text is the JSON of."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+    return answer({"choices": [choice], "usage": {"input_tokens": tokens[0], "output_tokens": tokens[1]}})
+
+
+def phases_answer(*phases: tuple[str, int], **more: Any) -> Answer:
+    """A completion that divides one call: names, and the cues that they start at."""
+    parts = [{"name": name, "start_cue": start_cue, "summary": f"{name}."} for name, start_cue in phases]
+    return chat_answer({"calls": [{"call": 1, "phases": parts}]}, **more)

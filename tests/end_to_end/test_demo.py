@@ -1,0 +1,182 @@
+"""The product in processes of its own: Airflow's scheduler, an S3 server, speechbox on real audio; then the data.
+
+One stack serves the tests of this module, in their order: a backfill of both days by the scheduler, the same again over
+it, and `make demo` afterwards, which has nothing left to transcribe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+TRUTH = ROOT / "include" / "samples" / "truth"
+DAG_ID, DAYS = "call_phases_demo", ("2026-11-19", "2026-11-20")
+LONGEST_RUN_S = 400
+STEP_S = 0.05
+
+
+@dataclass
+class Demo:
+    """The demo with a home of its own."""
+
+    home: Path
+
+    @property
+    def tables(self) -> Path:
+        return self.home / "warehouse" / "call_phases" / "demo"
+
+    def make(self, what: str) -> str:
+        environment = {**os.environ, "CALLPHASES_HOME": str(self.home)}
+        done = subprocess.run(
+            [sys.executable, "-m", "demo", what], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        logs = (
+            "".join(path.read_text()[-3000:] for path in (self.home / "logs").glob("*.log")) if done.returncode else ""
+        )
+        assert done.returncode == 0, done.stdout + done.stderr + logs
+        return done.stdout
+
+    def airflow(self, *arguments: str) -> None:
+        lines = (self.home / "up.env").read_text().splitlines()
+        up = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, **up, "PATH": path}
+        done = subprocess.run(
+            ["airflow", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def backfill_runs(self) -> dict[str, str]:
+        with sqlite3.connect(f"file:{self.home}/airflow/airflow.db?mode=ro", uri=True) as database:
+            return dict(database.execute("select logical_date, state from dag_run where run_type = 'backfill'"))
+
+    def backfill(self, *options: str) -> None:
+        """Create a backfill of both days and wait until its runs have ended."""
+        self.airflow("backfill", "create", "--dag-id", DAG_ID, "--from-date", DAYS[0], "--to-date", DAYS[1], *options)
+        give_up = time.monotonic() + LONGEST_RUN_S
+        time.sleep(5)
+        while {"queued", "running"} & set(self.backfill_runs().values()):
+            assert time.monotonic() < give_up, self.backfill_runs()
+            time.sleep(2)
+
+    def bytes_of_tables(self) -> dict[str, str]:
+        files = sorted(self.tables.rglob("*.parquet"))
+        return {str(path.relative_to(self.tables)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def query(self, sql: str) -> list[Any]:
+        return duckdb.sql(
+            sql.format(phases=f"'{self.tables}/phases/*/*.parquet'", calls=f"'{self.tables}/calls/*/*.parquet'")
+        ).fetchall()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    demo = Demo(tmp_path_factory.mktemp("demo"))
+    yield demo
+    demo.make("down")
+
+
+def test_a_backfill_publishes_both_days(demo: Demo) -> None:
+    demo.make("up")
+    demo.airflow("dags", "unpause", DAG_ID)
+    demo.backfill()
+    assert sorted(state for state in demo.backfill_runs().values()) == ["success", "success"]
+    demo.make("down")
+    assert sorted(demo.bytes_of_tables()) == [
+        f"{table}/dt={day}/{table}.parquet" for table in ("calls", "phases") for day in DAYS
+    ]
+
+
+def test_a_second_backfill_over_it_changes_no_byte(demo: Demo) -> None:
+    before = demo.bytes_of_tables()
+    demo.make("up")
+    demo.backfill("--reprocess-behavior", "completed")
+    assert sorted(state for state in demo.backfill_runs().values()) == ["success", "success"]
+    demo.make("down")
+    assert demo.bytes_of_tables() == before
+
+
+def test_every_recording_has_its_row(demo: Demo) -> None:
+    rows = demo.query("select recording_uri, status from {calls}")
+    assert {uri.rsplit("/", 1)[1]: status for uri, status in rows} == {
+        Path(truth["recording"]).name: "completed" if truth["cues"] else "no_speech" for truth in truths()
+    }
+
+
+def test_each_timeline_is_whole(demo: Demo) -> None:
+    broken = demo.query("""
+        with edges as (
+            select call_id, start_s, end_s, phase_index,
+                lag(end_s, 1, 0.0) over (partition by call_id order by phase_index) as before_s,
+                row_number() over (partition by call_id order by phase_index) - 1 as place
+            from {phases})
+        select * from edges where start_s <> before_s or end_s <= start_s or place <> phase_index
+    """)
+    assert broken == []
+    ends = demo.query(
+        "select max(end_s) - any_value(c.duration_s) from {phases} p join {calls} c using (call_id) group by call_id"
+    )
+    assert all(end == 0 for (end,) in ends)
+
+
+def test_phases_are_those_of_the_scripts(demo: Demo) -> None:
+    rows = demo.query("select recording_uri, phase_name, start_s, end_s from {phases}")
+    right = total = 0
+    for truth in truths():
+        spans = [(name, start, end) for uri, name, start, end in rows if uri.endswith(truth["recording"])]
+        wanted = truth_spans(truth)
+        if not wanted:
+            continue
+        for step in range(int(truth["duration_s"] / STEP_S)):
+            moment = (step + 0.5) * STEP_S
+            total += 1
+            right += name_at(spans, moment) == name_at(wanted, moment)
+    assert right / total >= 0.85
+
+
+def test_the_demo_shows_it_and_transcribes_nothing_again(demo: Demo) -> None:
+    before = demo.bytes_of_tables()
+    shown = demo.make("run")
+    for day, count in zip(DAYS, (6, 7), strict=True):
+        assert f"{day}: {count} recordings listed, 0 of them to do" in shown
+    assert "Next:" in shown
+    assert (demo.home / "phases.png").read_bytes().startswith(b"\x89PNG")
+    assert demo.bytes_of_tables() == before
+
+
+def truths() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(TRUTH.glob("*.json"))]
+
+
+def truth_spans(truth: dict[str, Any]) -> list[tuple[str, float, float]]:
+    starts = [(phase["name"], truth["cues"][phase["start_cue"] - 1]["start_s"]) for phase in truth["phases"]]
+    ends = [start for _, start in starts[1:]] + [truth["duration_s"]]
+    return [
+        (name, start if index else 0.0, end)
+        for index, ((name, start), end) in enumerate(zip(starts, ends, strict=True))
+    ]
+
+
+def name_at(spans: list[tuple[str, float, float]], moment: float) -> str | None:
+    return next((name for name, start, end in spans if start <= moment < end), None)
