@@ -11,8 +11,17 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from callphases.errors import ConfigurationError
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
@@ -56,12 +65,22 @@ class KeyTime(_Section):
         return pattern
 
 
+def _kind_of_call_time(value: object) -> str:
+    return "<rule>" if isinstance(value, dict | KeyTime) else "<name>"
+
+
+CallTime = Annotated[
+    Annotated[Literal["last_modified"], Tag("<name>")] | Annotated[KeyTime, Tag("<rule>")],
+    Discriminator(_kind_of_call_time),
+]
+
+
 class Recordings(_Section):
     """Where a day's recordings lie and how the service gets them."""
 
     bucket: str = Field(min_length=1)
     prefix: str
-    call_time: Literal["last_modified"] | KeyTime = "last_modified"
+    call_time: CallTime = "last_modified"
     suffixes: list[str] = [".mp3", ".wav", ".m4a", ".flac", ".ogg", ".opus", ".webm", ".mp4"]
     send: Literal["presigned", "upload"] = "presigned"
     when_deleted: Literal["keep", "drop"] = "keep"
@@ -320,8 +339,8 @@ def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
 
 
 def _mistake(details: Any) -> str:
-    # The member of a union that was tried ("KeyTime", "literal[…]") is no key of the file.
-    key = ".".join(str(part) for part in details["loc"] if not re.match(r"literal\[|KeyTime$", str(part)))
+    # The member of a union ("<rule>") is no key of the file.
+    key = ".".join(str(part) for part in details["loc"] if not str(part).startswith("<"))
     if details["type"] == "missing":
         return f"{key}: missing; it has no default"
     if details["type"] == "extra_forbidden":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from callphases.errors import ConfigurationError, ServiceUnavailable
 
@@ -33,6 +33,8 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
                 f"and {setting} in the pipeline file."
             )
         return ServiceUnavailable(f"S3 answered {status} {code} for bucket {bucket!r}.")
+    if isinstance(error, ParamValidationError):
+        return ConfigurationError(f"{bucket!r} can't be a bucket's name: check {setting} in the pipeline file.")
     # botocore's own texts may hold a URL with its query; the kind of the error says enough.
     return ServiceUnavailable(
         f"S3 can't be reached for bucket {bucket!r} ({type(error).__name__}): check the AWS connection's endpoint_url "
