@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
 from callphases.errors import ConfigurationError
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
@@ -263,6 +264,21 @@ class Pipeline(_Section):
     def zone(self) -> ZoneInfo:
         """The time zone that a day is a day in."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def not_in_force(self) -> list[str]:
+        """Settings that the file gives and that this version reads without acting on them."""
+        waiting = {
+            "limits": ("transcriptions_at_once", "ramp", "llm_requests_per_minute"),
+            "privacy": ("delete_after",),
+            "budget": ("usd_per_run",),
+        }
+        return [
+            f"{section}.{name}"
+            for section, names in waiting.items()
+            for name in names
+            if name in getattr(self, section).model_fields_set
+        ]
 
     @property
     def phase_names(self) -> list[str]:

@@ -110,6 +110,8 @@ class ListRecordings(_PipelineOperator):
         from callphases.phases import unsettled
         from callphases.recordings import Manifest, chunks, list_day
 
+        for setting in self.pipeline.not_in_force:
+            self.log.warning("%s is given in the pipeline file and not in force in this version.", setting)
         day, now = self.day(context), dt.datetime.now(dt.UTC)
         recordings = list(list_day(self.s3, self.pipeline, day))
         todo = unsettled(recordings, self.pipeline, self.ledger(context), now)
