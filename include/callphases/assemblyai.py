@@ -5,9 +5,11 @@ Facts about the service are from its OpenAPI document and its public documentati
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import requests
@@ -36,11 +38,16 @@ LIST_LIMIT = 200
 
 @dataclass(frozen=True)
 class Job:
-    """What is known of a transcription: ``status`` is queued, processing, completed or error."""
+    """What is known of a transcription: ``status`` is queued, processing, completed or error.
+
+    ``audio_url`` is without its query, which signs; ``created`` is None where the service does not tell.
+    """
 
     id: str
     status: str
     error: str | None = None
+    audio_url: str = ""
+    created: dt.datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -98,15 +105,25 @@ class AssemblyAI:
                 found[one] = self._look_up(one)
         return found
 
+    def jobs_since(self, moment: dt.datetime) -> Iterator[Job]:
+        """The jobs that were submitted since ``moment``, newest first, as far as the service lists them (90 days)."""
+        for page in self._pages():
+            yield from page
+            if page and page[-1].created is not None and page[-1].created < moment:
+                return
+
     def _look_up(self, transcript_id: str) -> Job:
         try:
             return _job(self.transcript(transcript_id))
-        except RequestRefused as refusal:  # deleted at the provider, or of another account: it has ended, for us
-            return Job(transcript_id, "error", str(refusal))
+        except RequestRefused as refusal:
+            if "not found" not in str(refusal).lower():
+                # Paid for, and perhaps still running: only a later look-up can tell.
+                raise ServiceUnavailable(f"A job can't be looked up: {refusal}") from None
+            return Job(transcript_id, "error", str(refusal))  # deleted at the provider, or of another account
 
-    def _pages(self, most: int) -> Iterator[list[Job]]:
+    def _pages(self, most: int | None = None) -> Iterator[list[Job]]:
         before: dict[str, str] = {}
-        for _ in range(most):
+        for _ in range(most) if most is not None else count():
             try:
                 page = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})["transcripts"]
             except (RequestRefused, KeyError):  # a server without this endpoint: one by one, then
@@ -164,7 +181,26 @@ def job_failure(error: str | None) -> CallFailure:
 
 
 def _job(document: dict[str, Any]) -> Job:
-    return Job(id=str(document["id"]), status=str(document["status"]), error=document.get("error") or None)
+    return Job(
+        id=str(document["id"]),
+        status=str(document["status"]),
+        error=document.get("error") or None,
+        audio_url=without_query(str(document.get("audio_url") or "")),
+        created=_moment(document.get("created")),
+    )
+
+
+def without_query(url: str) -> str:
+    """What tells one recording's URL from another's: a presigned one has another query each time."""
+    return url.partition("?")[0]
+
+
+def _moment(text: object) -> dt.datetime | None:
+    try:
+        moment = dt.datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def _document(response: requests.Response) -> dict[str, Any]:

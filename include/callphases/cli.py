@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import boto3
 import typer
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from callphases.errors import CallphasesError
+from callphases.errors import CallphasesError, ConfigurationError
 from callphases.ledger import Ledger
 from callphases.phases import unsettled
 from callphases.pipeline import load
@@ -97,7 +98,10 @@ def main() -> None:
 
 
 def _s3() -> S3Client:
-    return boto3.client("s3", config=Config(signature_version="s3v4"))
+    try:
+        return boto3.client("s3", config=Config(signature_version="s3v4"))
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(f"S3 can't be set up: {error}") from None
 
 
 def _rows(tables: str, table: str, day: dt.date) -> list[dict[str, Any]]:

@@ -21,6 +21,10 @@ class ServiceUnavailable(CallphasesError):
     """A service did not answer, or asked to be left alone, for longer than we wait; a later try may succeed."""
 
 
+class AnswerLost(ServiceUnavailable):
+    """A request that must not be repeated was sent, and nobody knows whether it was taken."""
+
+
 class CallFailure(CallphasesError):
     """One recording failed. It becomes a row of the table ``calls`` and stops nothing else.
 

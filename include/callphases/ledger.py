@@ -58,8 +58,8 @@ def answer_key(transcript: str, question: object) -> str:
 class Ledger:
     """The events of one day, the last of each key winning.
 
-    An event is a dict with ``event`` (``submitted``, ``transcribed``, ``answered`` or ``failed``), ``key``, ``at``,
-    ``run_id`` and what belongs to it. Safe to use from the threads of a task.
+    An event is a dict with ``event`` (``intended``, ``submitted``, ``transcribed``, ``answered`` or ``failed``),
+    ``key``, ``at``, ``run_id`` and what belongs to it. Safe to use from the threads of a task.
     """
 
     state: Folder
@@ -101,9 +101,16 @@ class Ledger:
         What failed for good is settled, and so is what failed in this very pass; an older failure that may pass is not.
         """
         event = self.find(key)
-        if event is None or event["event"] != "failed":
-            return event is not None
+        if event is None or event["event"] == "intended":
+            return False
+        if event["event"] != "failed":
+            return True
         return bool(event["permanent"]) or dt.datetime.fromisoformat(event["at"]) >= since
+
+    def transcript_ids(self) -> set[str]:
+        """The ids of all jobs that belong to a recording of the day, as far as is known."""
+        with self._lock:
+            return {event["transcript_id"] for event in self._events.values() if event.get("transcript_id")}
 
     def find(self, key: str) -> Event | None:
         """The last event of ``key``."""

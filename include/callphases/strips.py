@@ -48,10 +48,16 @@ def draw(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]], path
     axes.set_xlabel("seconds since the call began")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    for name, colour in colours.items():
-        if any(phase["phase_name"] == name for phase in phases):
-            axes.barh(0, 0, color=colour, label=name)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=len(colours), frameon=False, fontsize=9)
+    drawn = {name: colour for name, colour in colours.items() if any(phase["phase_name"] == name for phase in phases)}
+    axes.legend(
+        [axes.barh(0, 0, color=colour) for colour in drawn.values()],
+        [_plain(name) for name in drawn],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncol=max(len(drawn), 1),
+        frameon=False,
+        fontsize=9,
+    )
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -60,5 +66,8 @@ def draw(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]], path
 def _label(call: dict[str, Any]) -> str:
     name = call["recording_uri"].rsplit("/", 1)[-1]
     short = name if len(name) <= 32 else name[:31] + "…"
-    # A dollar would begin a formula.
-    return f"{call['call_started_at']:%m-%d} {short}".replace("$", r"\$")
+    return _plain(f"{call['call_started_at']:%m-%d} {short}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # a bare dollar begins a formula

@@ -125,13 +125,9 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, recordings: Sequ
     stay |= kept
     calls_table = _joined(CALLS, calls, old_calls, stay)
     # Calls before phases: a reader between the two PUTs then sees no phase of a call that ``calls`` does not know.
-    _replace(tables, "calls", ledger.day, calls_table.sort_by("call_id"))
-    _replace(
-        tables,
-        "phases",
-        ledger.day,
-        _joined(PHASES, phases, old_phases, stay).sort_by([("call_id", "ascending"), ("phase_index", "ascending")]),
-    )
+    _replace(tables, "calls", ledger.day, calls_table, ["call_id"])
+    phases_table = _joined(PHASES, phases, old_phases, stay)
+    _replace(tables, "phases", ledger.day, phases_table, ["call_id", "phase_index"])
     of_listed = [row for row in calls_table.to_pylist() if row["call_id"] in listed]
     return Published(
         listed=len(recordings),
@@ -153,7 +149,11 @@ def rows(recording: Recording, pipeline: Pipeline, ledger: Ledger) -> tuple[dict
     if speech is not None and speech["event"] == "transcribed" and speech["status"] == "completed":
         answer = ledger.find(answer_key(key, question(pipeline)))
     last = answer if answer is not None else speech
-    if last is None or last["event"] == "submitted" or (last is speech and speech.get("status") == "completed"):
+    if (
+        last is None
+        or last["event"] in ("intended", "submitted")
+        or (last is speech and speech.get("status") == "completed")
+    ):
         # The run's own id, not an event's: nothing was written of this recording, or it stopped half way.
         now = dt.datetime.now(dt.UTC).isoformat()
         last = failed(key, Unfinished("The run ended before this recording was done."))
@@ -206,7 +206,7 @@ def rows(recording: Recording, pipeline: Pipeline, ledger: Ledger) -> tuple[dict
 def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:
     """A day of a table, or None where it has no rows."""
     body = tables.get(object_name(table, day))
-    return None if body is None else pq.read_table(io.BytesIO(body), schema=SCHEMAS[table])
+    return None if body is None else _read(io.BytesIO(body), table)
 
 
 def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
@@ -215,7 +215,12 @@ def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str,
         read = read_day(tables, table, day)
         return [] if read is None else read.to_pylist()
     path = tables / object_name(table, day)
-    return pq.read_table(path, partitioning=None).to_pylist() if path.is_file() else []
+    return _read(path, table).to_pylist() if path.is_file() else []
+
+
+def _read(source: io.BytesIO | Path, table: str) -> pa.Table:
+    # Without threads: a day is small, and a process that ends while Arrow still starts its threads is aborted.
+    return pq.read_table(source, schema=SCHEMAS[table], partitioning=None, use_threads=False)
 
 
 def object_name(table: str, day: dt.date) -> str:
@@ -237,10 +242,11 @@ def _joined(schema: pa.Schema, new: Iterable[dict[str, Any]], old: pa.Table | No
     return pa.concat_tables([table, old.filter(pc.is_in(old["call_id"], pa.array(sorted(stay))))])
 
 
-def _replace(tables: Folder, name: str, day: dt.date, table: pa.Table) -> None:
+def _replace(tables: Folder, name: str, day: dt.date, table: pa.Table, order: Sequence[str]) -> None:
     if table.num_rows == 0:
         tables.delete(object_name(name, day))
         return
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    rows = pc.sort_indices(table, sort_keys=[(column, "ascending") for column in order])
+    pq.write_table(table.take(rows), buffer, compression="zstd")
     tables.put(object_name(name, day), buffer.getvalue(), "application/vnd.apache.parquet")

@@ -14,12 +14,16 @@ import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from urllib3.exceptions import NewConnectionError
 
-from callphases.errors import ServiceUnavailable
+from callphases.errors import AnswerLost, ServiceUnavailable
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 LONGEST_WAIT_S = 60.0
+
+
+class _Lost(Exception):
+    pass
 
 
 class _TryAgain(Exception):
@@ -38,6 +42,7 @@ def send(request: Callable[[], requests.Response], service: str, *, repeatable: 
 
     Raises:
         ServiceUnavailable: nothing helped; the message names the service and the last reason.
+        AnswerLost: a request that is not repeatable was sent, and its answer did not come or was a 5xx.
     """
     retrying = Retrying(
         retry=retry_if_exception_type(_TryAgain),
@@ -52,8 +57,8 @@ def send(request: Callable[[], requests.Response], service: str, *, repeatable: 
         raise ServiceUnavailable(
             f"The {service} does not take requests: {last}, {ATTEMPTS} times. Is it up, and is its address right?"
         ) from None
-    except requests.RequestException as error:
-        raise ServiceUnavailable(f"The {service} took a request and did not answer ({type(error).__name__}).") from None
+    except _Lost as lost:
+        raise AnswerLost(f"The {service} was sent a request and may have taken it: {lost}.") from None
 
 
 def _once(request: Callable[[], requests.Response], repeatable: bool) -> requests.Response:
@@ -62,9 +67,11 @@ def _once(request: Callable[[], requests.Response], repeatable: bool) -> request
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         if repeatable or _never_sent(error):
             raise _TryAgain(f"no connection ({_innermost(error)})") from None
-        raise
+        raise _Lost(f"no answer ({_innermost(error)})") from None
     if response.status_code == 429 or (repeatable and response.status_code >= 500):
         raise _TryAgain(f"it answered {response.status_code}", _asked_wait_s(response))
+    if response.status_code >= 500:
+        raise _Lost(f"it answered {response.status_code}")
     return response
 
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from callphases import costs
-from callphases.assemblyai import AssemblyAI, Job, job_failure
+from callphases.assemblyai import AssemblyAI, Job, job_failure, without_query
 from callphases.cues import Cue, cues_of
-from callphases.errors import AccountError, CallFailure, EmptyFile, ModelRetired, RecordingGone, TranscriptGone
+from callphases.errors import (
+    AccountError,
+    AnswerLost,
+    CallFailure,
+    EmptyFile,
+    ModelRetired,
+    RecordingGone,
+    ServiceUnavailable,
+    TranscriptGone,
+)
 from callphases.ledger import Event, Ledger, failed, transcript_key
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
@@ -28,6 +38,11 @@ log = logging.getLogger(__name__)
 URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 UPLOAD_PIECE_BYTES = 1 << 20
+SUBMIT_ROUNDS = 3
+LOST_PAUSE_S = 2.0
+"""How long after a lost answer the service may take to list the job."""
+CLOCK_SKEW = dt.timedelta(minutes=5)
+"""By how much the provider's clock may be behind ours."""
 
 
 @dataclass
@@ -43,29 +58,70 @@ class Transcriber:
     def submit(self, recordings: Sequence[Recording], since: dt.datetime) -> None:
         """Start a transcription for each recording that has none under way or done.
 
-        A recording that the service does not take becomes a failure in the ledger and stops nothing. ``since`` is when
-        the pass over the day began.
+        What is about to be paid for is in the ledger before it is sent, so that a job whose id was lost, with the
+        answer or with the process, is found again at the provider by its URL. A recording that the service does not
+        take becomes a failure in the ledger and stops nothing. ``since`` is when the pass over the day began.
 
         Raises:
             AccountError, ServiceUnavailable, ConfigurationError: none of the others would fare better.
         """
-        for recording in recordings:
-            key = self._key(recording)
-            if self.ledger.settled(key, since):
-                continue
-            known = self.ledger.find(key)
-            if known is not None and known.get("paid"):  # done at the provider, and could not be fetched last time
-                self.ledger.write([{"event": "submitted", "key": key, "transcript_id": known["transcript_id"]}])
-                continue
+        todo = {self._key(recording): recording for recording in recordings}
+        todo = {key: recording for key, recording in todo.items() if not self.ledger.settled(key, since)}
+        for _ in range(SUBMIT_ROUNDS):
+            self._adopt(todo)
+            if not todo:
+                return
+            self._submit_all(todo)
+            if todo:
+                time.sleep(LOST_PAUSE_S)
+        raise ServiceUnavailable(f"The speech service took {len(todo)} submissions and answered none of them.")
+
+    def _adopt(self, todo: dict[str, Recording]) -> None:
+        """Take out of ``todo`` what is at the provider already; the ledger then has its id."""
+        known = {key: event for key in todo if (event := self.ledger.find(key)) is not None}
+        # Done at the provider, and could not be fetched by an earlier run.
+        ids = {key: str(event["transcript_id"]) for key, event in known.items() if event.get("paid")}
+        intents = {key: event for key, event in known.items() if event["event"] == "intended"}
+        if intents:
+            urls = {event["audio_url"]: key for key, event in intents.items()}
+            first = min(dt.datetime.fromisoformat(event["at"]) for event in intents.values()) - CLOCK_SKEW
+            taken = self.ledger.transcript_ids()
+            for job in self.service.jobs_since(first):
+                if job.id not in taken and job.audio_url in urls and (job.created is None or job.created >= first):
+                    ids.setdefault(urls[job.audio_url], job.id)
+        self.ledger.write({"event": "submitted", "key": key, "transcript_id": id_} for key, id_ in ids.items())
+        for key in ids:
+            del todo[key]
+
+    def _submit_all(self, todo: dict[str, Recording]) -> None:
+        """Submit all of ``todo`` and take out of it what the service answered."""
+        events: list[Event] = []
+        urls: dict[str, str] = {}
+        for key, recording in list(todo.items()):
             try:
-                job = self._submit_one(recording)
-            except ModelRetired as error:
-                raise AccountError(str(error)) from None
+                urls[key] = self._audio_url(recording)
             except CallFailure as failure:
-                self.ledger.write([failed(key, failure)])
-                log.warning("%s: %s", recording.key, failure)
-            else:
-                self.ledger.write([{"event": "submitted", "key": key, "transcript_id": job.id}])
+                events.append(_failure(recording, key, failure))
+                del todo[key]
+        intents = ({"event": "intended", "key": key, "audio_url": without_query(url)} for key, url in urls.items())
+        self.ledger.write([*events, *intents])
+        events = []
+        try:
+            for key, url in urls.items():
+                try:
+                    job = self.service.submit(url, self.pipeline.transcription)
+                except AnswerLost as error:
+                    log.warning("%s: %s It is looked for before it is sent again.", todo[key].key, error)
+                    continue
+                except ModelRetired as error:
+                    raise AccountError(str(error)) from None
+                except CallFailure as failure:
+                    events.append(_failure(todo[key], key, failure))
+                else:
+                    events.append({"event": "submitted", "key": key, "transcript_id": job.id})
+                del todo[key]
+        finally:
+            self.ledger.write(events)
 
     def under_way(self, recordings: Sequence[Recording]) -> dict[str, Recording]:
         """The recordings that have been submitted and not collected, by the ids of their transcripts."""
@@ -88,7 +144,6 @@ class Transcriber:
         try:
             for job in ended:
                 events.append(self._collect_one(job, waiting[job.id]))
-                _tell(waiting[job.id], events[-1])
         finally:
             self.ledger.write(events)
         return len(waiting) - len(ended)
@@ -96,16 +151,14 @@ class Transcriber:
     def _key(self, recording: Recording) -> str:
         return transcript_key(recording, self.pipeline.transcription)
 
-    def _submit_one(self, recording: Recording) -> Job:
+    def _audio_url(self, recording: Recording) -> str:
         if recording.size == 0:
             raise EmptyFile("The recording has 0 bytes; it was not sent.")
         if self.pipeline.recordings.send == "upload":
-            audio_url = self.service.upload(lambda: self._pieces(recording))
-        else:
-            audio_url = self.s3.generate_presigned_url(
-                "get_object", Params={"Bucket": recording.bucket, "Key": recording.key}, ExpiresIn=URL_LIFE_S
-            )
-        return self.service.submit(audio_url, self.pipeline.transcription)
+            return self.service.upload(lambda: self._pieces(recording))
+        return self.s3.generate_presigned_url(
+            "get_object", Params={"Bucket": recording.bucket, "Key": recording.key}, ExpiresIn=URL_LIFE_S
+        )
 
     def _pieces(self, recording: Recording) -> Iterator[bytes]:
         try:
@@ -120,23 +173,25 @@ class Transcriber:
     def _collect_one(self, job: Job, recording: Recording) -> Event:
         key = self._key(recording)
         if job.status == "error":
-            return failed(key, job_failure(job.error), transcript_id=job.id)
+            return _failure(recording, key, job_failure(job.error), transcript_id=job.id)
         try:
             transcript = self.service.transcript(job.id)
             spoken = bool((transcript.get("text") or "").strip())
             vtt = self.service.vtt(job.id) if spoken else ""  # refused where nothing is said
         except CallFailure as failure:
-            return failed(key, failure, transcript_id=job.id, paid=True)
+            return _failure(recording, key, failure, transcript_id=job.id, paid=True)
         name = f"transcripts/dt={self.ledger.day}/{key}"
         uri = self.state.put(f"{name}.json", json.dumps(transcript, ensure_ascii=False).encode(), "application/json")
         if spoken:
             self.state.put(f"{name}.vtt", vtt.encode(), "text/vtt; charset=utf-8")
         audio_s = float(transcript.get("audio_duration") or 0)
+        status = "completed" if spoken else "no_speech"
+        log.info("%s: %.0f s of audio transcribed (%s)", recording.key, audio_s, status)
         model = transcript.get("speech_model_used") or transcript.get("speech_model")
         return {
             "event": "transcribed",
             "key": key,
-            "status": "completed" if spoken else "no_speech",
+            "status": status,
             "transcript_id": job.id,
             "transcript_uri": uri,
             "audio_s": audio_s,
@@ -148,11 +203,9 @@ class Transcriber:
         }
 
 
-def _tell(recording: Recording, event: Event) -> None:
-    if event["event"] == "failed":
-        log.warning("%s: %s", recording.key, event["failure_message"])
-    else:
-        log.info("%s: %.0f s of audio transcribed (%s)", recording.key, event["audio_s"], event["status"])
+def _failure(recording: Recording, key: str, failure: CallFailure, **more: Any) -> Event:
+    log.warning("%s: %s", recording.key, failure)
+    return failed(key, failure, **more)
 
 
 def load_cues(state: Folder, transcribed: Event) -> list[Cue]:
