@@ -66,6 +66,7 @@ class Ledger:
     day: dt.date
     run_id: str
     _events: dict[str, Event] = field(default_factory=dict)
+    _transcript_ids: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -73,9 +74,7 @@ class Ledger:
         """Read all that is known of ``day``, to write for ``run_id``: one LIST, and one GET for each object written."""
         ledger = cls(state, day, run_id)
         for name in state.names(ledger._folder):
-            for line in (state.get(name) or b"").splitlines():
-                event = json.loads(line)
-                ledger._events[event["key"]] = event
+            ledger._remember(json.loads(line) for line in (state.get(name) or b"").splitlines())
         return ledger
 
     @property
@@ -92,8 +91,7 @@ class Ledger:
         # Nanoseconds order the objects of a task, the random part keeps tasks of the same moment apart.
         name = f"{self._folder}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
         self.state.put(name, body.encode(), "application/x-ndjson")
-        with self._lock:
-            self._events.update({event["key"]: event for event in stamped})
+        self._remember(stamped)
 
     def settled(self, key: str, since: dt.datetime) -> bool:
         """Whether nothing is to be done for ``key`` by a pass over the day that began at ``since``.
@@ -108,11 +106,18 @@ class Ledger:
         return bool(event["permanent"]) or dt.datetime.fromisoformat(event["at"]) >= since
 
     def transcript_ids(self) -> set[str]:
-        """The ids of all jobs that belong to a recording of the day, as far as is known."""
+        """The ids of all jobs of the day that were ever known."""
         with self._lock:
-            return {event["transcript_id"] for event in self._events.values() if event.get("transcript_id")}
+            return set(self._transcript_ids)
 
     def find(self, key: str) -> Event | None:
         """The last event of ``key``."""
         with self._lock:
             return self._events.get(key)
+
+    def _remember(self, events: Iterable[Event]) -> None:
+        with self._lock:
+            for event in events:
+                self._events[event["key"]] = event
+                if event.get("transcript_id"):
+                    self._transcript_ids.add(event["transcript_id"])

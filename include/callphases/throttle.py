@@ -64,7 +64,7 @@ def send(request: Callable[[], requests.Response], service: str, *, repeatable: 
 def _once(request: Callable[[], requests.Response], repeatable: bool) -> requests.Response:
     try:
         response = request()
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+    except requests.RequestException as error:
         if repeatable or _never_sent(error):
             raise _TryAgain(f"no connection ({_innermost(error)})") from None
         raise _Lost(f"no answer ({_innermost(error)})") from None

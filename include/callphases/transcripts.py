@@ -88,7 +88,9 @@ class Transcriber:
             taken = self.ledger.transcript_ids()
             for job in self.service.jobs_since(first):
                 if job.id not in taken and job.audio_url in urls and (job.created is None or job.created >= first):
-                    ids.setdefault(urls[job.audio_url], job.id)
+                    ids[urls.pop(job.audio_url)] = job.id
+                if not urls:
+                    break
         self.ledger.write({"event": "submitted", "key": key, "transcript_id": id_} for key, id_ in ids.items())
         for key in ids:
             del todo[key]
