@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -115,9 +114,12 @@ def airflow_environment(stack: Stack, home: str) -> dict[str, str]:
 def airflow_home(home: str) -> dict[str, str]:
     """The variables that say where Airflow and its database live."""
     folder = HOME / home
-    # Scheduler, API server and tasks write to one SQLite file; the default of 5 s is too short a wait on a busy machine.
-    database = f"sqlite:///{folder}/airflow.db?timeout=60"
-    return {"AIRFLOW_HOME": str(folder), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database}
+    return {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "demo.sqlite.CONNECT_ARGS",
+        "PYTHONPATH": str(ROOT),  # for the module above
+    }
 
 
 def migrate(environment: dict[str, str]) -> None:
@@ -133,8 +135,6 @@ def migrate(environment: dict[str, str]) -> None:
         done = subprocess.run(["airflow", "db", "migrate"], env=environment, stdout=out, stderr=out, check=False)
     if done.returncode:
         raise SystemExit(f"Airflow's database could not be made; see {log}")
-    with contextlib.closing(sqlite3.connect(Path(environment["AIRFLOW_HOME"]) / "airflow.db")) as database:
-        database.execute("pragma journal_mode = wal")  # readers then don't hold writers up; the file remembers it
     done_before.write_text(version("apache-airflow"))
 
 
