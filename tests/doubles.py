@@ -97,7 +97,7 @@ def serving() -> Iterator[Web]:
             self.wfile.write(body)
             self.close_connection = int(fields.get("content-length", len(body))) > len(body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = handle_one
+        do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815 - the names that http.server looks for
 
         def _body(self) -> bytes:
             if self.headers.get("transfer-encoding") != "chunked":
@@ -112,10 +112,15 @@ def serving() -> Iterator[Web]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads, server.block_on_close = True, False
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads, block_on_close = True, False
+
+        def handle_error(self, *_: object) -> None:
+            """A client that hangs up half way is a case under test, not news."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     web.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
     thread.start()
     yield web
     server.shutdown()
@@ -217,13 +222,15 @@ WORDS = [
 class Speech:
     """A speech service that fetches what it is sent, and ends every job with the same transcript.
 
-    ``ending`` overrides fields of all transcripts, ``refuse`` answers requests before the service does.
+    ``ending`` overrides fields of all transcripts, ``refuse`` answers requests before the service does. ``clock`` is
+    how far the service's clock is ahead.
     """
 
     web: Web
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
     heard: list[bytes] = field(default_factory=list)
+    clock: dt.timedelta = dt.timedelta(0)
     status: str = "completed"
     ending: dict[str, Any] = field(default_factory=dict)
     refuse: Callable[[Request], Answer | None] = lambda request: None
@@ -262,7 +269,8 @@ class Speech:
         """Start a job, whether or not anyone gets to know its id."""
         one, url = f"t-{len(self.jobs) + 1}", document["audio_url"]
         self.heard.append(self.uploads[url] if url in self.uploads else requests.get(url, timeout=10).content)
-        self.jobs[one] = document
+        created = f"{dt.datetime.now(dt.UTC) + self.clock:%Y-%m-%dT%H:%M:%S.%fZ}"
+        self.jobs[one] = {**document, "created": created}
         return {"id": one, "status": "queued", "audio_url": url}
 
     def document(self, one: str) -> dict[str, Any]:
@@ -273,7 +281,8 @@ class Speech:
             "language_code": "en",
             "speech_model_used": "universal-3-5-pro",
         }
-        head = {"id": one, "status": self.status, "error": "", "audio_url": self.jobs[one]["audio_url"]}
+        job = self.jobs[one]
+        head = {"id": one, "status": self.status, "error": "", "audio_url": job["audio_url"], "created": job["created"]}
         return head | (done if self.status == "completed" else {}) | self.ending
 
 

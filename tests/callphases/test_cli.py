@@ -1,0 +1,251 @@
+"""The command line: what a day holds, what a run would do, and errors of one line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from callphases.cli import main
+from callphases.errors import BadAudio
+from callphases.ledger import failed, transcript_key
+from callphases.tables import CALLS, PHASES, object_name
+from doubles import DAY, KEY, NOON, Store
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs ``callphases …`` and returns its exit code, output and errors."""
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers the keys of the test before
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["callphases", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def aws(s3: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The buckets, where boto3 finds them by itself."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return s3
+
+
+def parquet(schema: Any, *rows: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    empty = dict.fromkeys(schema.names)
+    pq.write_table(pa.Table.from_pylist([empty | row for row in rows], schema=schema), buffer)
+    return buffer.getvalue()
+
+
+def call(name: str, **changes: Any) -> dict[str, Any]:
+    row = {"call_id": name, "recording_uri": f"s3://recordings/calls/{name}", "call_started_at": NOON}
+    return {**row, "status": "completed", "duration_s": 75.0, **changes}
+
+
+def phase(name: str, index: int, phase_name: str, start_s: float, end_s: float, summary: str = "") -> dict[str, Any]:
+    return {
+        "call_id": name,
+        "phase_index": index,
+        "phase_name": phase_name,
+        "start_s": start_s,
+        "end_s": end_s,
+        "duration_s": end_s - start_s,
+        "summary": summary or f"{phase_name} happens.",
+    }
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[..., Path]:
+    """Puts a day into a local folder, as a copy of ``output.tables``."""
+
+    def copy(calls: list[dict[str, Any]], phases: list[dict[str, Any]], day: dt.date = DAY) -> Path:
+        for table, schema, rows in (("calls", CALLS, calls), ("phases", PHASES, phases)):
+            path = tmp_path / "tables" / object_name(table, day)
+            path.parent.mkdir(parents=True)
+            path.write_bytes(parquet(schema, *rows))
+        return tmp_path / "tables"
+
+    return copy
+
+
+def test_show_prints_each_phase_with_its_times(run: Run, copy: Callable[..., Path]) -> None:
+    phases = [phase("a.mp3", 1, "Complaint", 59.96, 75.0), phase("a.mp3", 0, "Introduction", 0, 59.96)]
+    code, out, _ = run("show", copy([call("a.mp3")], phases), "--date", "2026-11-20")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines() if "happens" in line]
+    assert lines == [
+        ["a.mp3", "11-20", "12:00", "Introduction", "0:00.0", "1:00.0", "Introduction", "happens."],
+        ["Complaint", "1:00.0", "1:15.0", "Complaint", "happens."],
+    ]
+
+
+def test_show_prints_what_became_of_other_calls(run: Run, copy: Callable[..., Path]) -> None:
+    calls = [
+        call("late.mp3", status="no_speech", call_started_at=NOON + dt.timedelta(hours=1)),
+        call("early.mp3", status="failed", failure_class="bad_audio", failure_message="Transcoding failed."),
+    ]
+    _, out, _ = run("show", copy(calls, []), "--date", "2026-11-20")
+    lines = [line.split() for line in out.splitlines() if ".mp3" in line]
+    assert lines == [
+        ["early.mp3", "11-20", "12:00", "bad_audio", "Transcoding", "failed."],
+        ["late.mp3", "11-20", "13:00", "no_speech"],
+    ]
+
+
+@pytest.mark.parametrize("words", ["[unclear] and [/b]", "[red]alarm[/red]", ":smile: [link=http://x]y"])
+def test_show_prints_words_as_they_are(run: Run, copy: Callable[..., Path], words: str) -> None:
+    folder = copy([call("[a].mp3")], [phase("[a].mp3", 0, "Other", 0, 75, words)])
+    code, out, _ = run("show", folder, "--date", "2026-11-20")
+    assert code == 0
+    assert words in out
+    assert "[a].mp3" in out
+
+
+def test_show_takes_several_days(run: Run, copy: Callable[..., Path]) -> None:
+    tomorrow = dt.timedelta(days=1)
+    copy([call("b.mp3", call_started_at=NOON + tomorrow)], [phase("b.mp3", 0, "Other", 0, 75)], DAY + tomorrow)
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
+    _, out, _ = run("show", folder, "--date", "2026-11-21", "--date", "2026-11-20")
+    assert out.index("a.mp3") < out.index("b.mp3")
+
+
+def test_show_draws(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
+    code, out, _ = run("show", folder, "--date", "2026-11-20", "--png", tmp_path / "day.png")
+    assert code == 0
+    assert f"Drawn into {tmp_path / 'day.png'}" in out.replace("\n", "")
+    assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_day_that_is_not_there_is_said_so(run: Run, copy: Callable[..., Path]) -> None:
+    folder = copy([call("a.mp3")], [])
+    code, out, _ = run("show", folder, "--date", "2026-11-19")
+    assert code == 1
+    assert "holds no calls of 2026-11-19" in out.replace("\n", " ")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_show_reads_a_bucket(run: Run, aws: Store, slash: str) -> None:
+    aws.tables.put(object_name("calls", DAY), parquet(CALLS, call("a.mp3")))
+    aws.tables.put(object_name("phases", DAY), parquet(PHASES, phase("a.mp3", 0, "Goodbye", 0, 75)))
+    code, out, _ = run("show", f"s3://{aws.warehouse}/tables{slash}", "--date", "2026-11-20")
+    assert code == 0
+    assert "Goodbye happens." in out
+
+
+@pytest.fixture
+def pipeline_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / "support.yaml"
+    aws: Store = request.getfixturevalue("aws")
+    pipeline = aws.pipeline(recordings={"prefix": "calls/{date:%Y-%m-%d}/"}, phases=[{"name": "Hello"}])
+    path.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+    return path
+
+
+@pytest.mark.integration
+def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Path) -> None:
+    recordings = [aws.put(f"calls/2026-11-20/{name}.mp3", b"x" * 1_500_000) for name in "abc"]
+    key = transcript_key(recordings[0], aws.pipeline().transcription)
+    aws.ledger().write([failed(key, BadAudio("Transcoding failed."))])
+    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", "2026-11-21")
+    assert code == 0
+    assert out.splitlines() == [
+        "2026-11-20: 3 recordings, 2 to do (3.0 MB), 1 done before",
+        "2026-11-21: 0 recordings, 0 to do (0.0 MB), 0 done before",
+    ]
+
+
+@pytest.mark.integration
+def test_plan_changes_nothing(run: Run, aws: Store, pipeline_file: Path) -> None:
+    aws.put("calls/2026-11-20/a.mp3")
+    run("plan", pipeline_file, "--date", "2026-11-20")
+    assert aws.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("pipeline: [support", "expected YAML"),
+        ("pipeline: support", "recordings: missing"),
+        ("recordings: {call_time: {key_pattern: '[a-z]+[/b]', format: x}}", "(it is '[a-z]+[/b]')"),
+    ],
+)
+def test_a_wrong_pipeline_file_is_an_error_of_one_line(run: Run, tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_text(content)
+    code, out, err = run("plan", path, "--date", "2026-11-20")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {path}: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.integration
+def test_a_bucket_that_is_not_there_is_an_error_of_one_line(run: Run, aws: Store) -> None:
+    code, _, err = run("show", "s3://nowhere/tables/", "--date", "2026-11-20")
+    assert code == 1
+    assert err.startswith("error: There is no bucket 'nowhere'")
+    assert err.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_reached_is_an_error_of_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    code, _, err = run("show", "s3://warehouse/tables/", "--date", "2026-11-20")
+    assert code == 1
+    assert err.startswith("error: S3 can't be reached for bucket 'warehouse'")
+    assert KEY not in err
+
+
+def test_credentials_that_are_not_there_are_an_error_of_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    code, _, err = run("show", "s3://warehouse/tables/", "--date", "2026-11-20")
+    assert code == 1
+    assert "NoCredentialsError" in err
+    assert err.count("\n") == 1
+
+
+def test_a_profile_that_is_not_there_is_an_error_of_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    code, _, err = run("show", "s3://warehouse/tables/", "--date", "2026-11-20")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["show", "plan"])
+def test_a_date_that_is_none_is_a_usage_error(run: Run, command: str) -> None:
+    code, _, err = run(command, "x", "--date", "yesterday")
+    assert code == 2
+    assert "yesterday" in err
+
+
+def test_the_command_runs_by_itself() -> None:
+    command = [sys.executable, "-c", "from callphases.cli import main; main()", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "plan" in done.stdout
+    assert "show" in done.stdout

@@ -1,0 +1,119 @@
+"""Captions → numbered cues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from callphases.cues import Cue, cues_of
+from callphases.errors import ProviderError
+
+
+def read(*blocks: str, words: list[dict[str, Any]] | None = None) -> list[Cue]:
+    return cues_of({"words": words}, "\n\n".join(["WEBVTT", *blocks]) + "\n")
+
+
+def word(start: int, speaker: str | None = None) -> dict[str, Any]:
+    return {"text": "w", "start": start, "end": start + 100, "speaker": speaker}
+
+
+@pytest.mark.parametrize(
+    ("times", "start_s", "end_s"),
+    [
+        ("00:12.340 --> 00:16.220", 12.34, 16.22),
+        ("59:59.950 --> 01:00:00.050", 3599.95, 3600.05),
+        ("01:02:03.004 --> 01:02:04.000", 3723.004, 3724.0),
+        ("00:00.000 --> 00:00.001", 0.0, 0.001),
+        ("100:00:00.000 --> 100:00:01.000", 360_000.0, 360_001.0),
+        ("00:12.340 --> 00:16.220 align:start position:10%", 12.34, 16.22),
+    ],
+)
+def test_times_are_read_in_both_forms(times: str, start_s: float, end_s: float) -> None:
+    (cue,) = read(f"{times}\nHello.")
+    assert (cue.start_s, cue.end_s) == (start_s, end_s)
+
+
+def test_cues_are_numbered_in_the_order_of_their_starts() -> None:
+    cues = read(
+        "00:05.000 --> 00:06.000\nlast",
+        "00:01.000 --> 00:09.000\nfirst, and over all others",
+        "00:03.000 --> 00:04.000\nbetween",
+    )
+    assert [(cue.number, cue.text.split(",")[0]) for cue in cues] == [(1, "first"), (2, "between"), (3, "last")]
+    assert [cue.end_s for cue in cues] == [9.0, 4.0, 6.0]
+
+
+def test_a_cue_that_ends_before_it_starts_lasts_no_time() -> None:
+    (cue,) = read("00:05.000 --> 00:02.000\nHello.")
+    assert (cue.start_s, cue.end_s) == (5.0, 5.0)
+
+
+def test_the_speaker_is_who_says_most_of_the_words() -> None:
+    words = [word(1000, "A"), word(1200, "B"), word(1400, "B"), word(2000, "A"), word(2100, "A")]
+    cues = read("00:01.000 --> 00:02.000\nx y z", "00:02.000 --> 00:03.000\nx y", words=words)
+    assert [cue.speaker for cue in cues] == ["B", "A"]
+
+
+@pytest.mark.parametrize("words", [None, [], [word(1100)], [word(5000, "A")]])
+def test_without_speakers_there_is_none(words: list[dict[str, Any]] | None) -> None:
+    (cue,) = read("00:01.000 --> 00:02.000\nx", words=words)
+    assert cue.speaker is None
+
+
+def test_words_in_any_order_are_read() -> None:
+    (cue,) = read("00:01.000 --> 00:02.000\nx", words=[word(9000, "B"), word(1000, "A")])
+    assert cue.speaker == "A"
+
+
+@pytest.mark.parametrize(("words", "speaker"), [([], "Agent"), ([word(1000, "B")], "B")])
+def test_a_voice_tag_names_the_speaker_where_no_word_does(words: list[dict[str, Any]], speaker: str) -> None:
+    (cue,) = read("00:01.000 --> 00:02.000\n<v Agent>Hello.</v>", words=words)
+    assert (cue.speaker, cue.text) == (speaker, "Hello.")
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("two\nlines", "two lines"),
+        ("  spaces\t and   tabs ", "spaces and tabs"),
+        ("3 < 4 and 5 > 2", "3 < 4 and 5 > 2"),
+        ("fish &amp; chips &lt;now&gt;", "fish & chips <now>"),
+        ("<b>bold</b> and <i.loud>loud</i>", "bold and loud"),
+        ("Grüß Gott 🎧", "Grüß Gott 🎧"),
+    ],
+)
+def test_the_text_is_what_is_said_on_one_line(written: str, text: str) -> None:
+    (cue,) = read(f"00:01.000 --> 00:02.000\n{written}")
+    assert cue.text == text
+
+
+def test_words_are_counted() -> None:
+    (cue,) = read("00:01.000 --> 00:02.000\nThank you for\ncalling.")
+    assert cue.word_count == 4
+
+
+def test_notes_and_identifiers_are_no_cues() -> None:
+    cues = read("NOTE made by a machine", "1\n00:01.000 --> 00:02.000\none", "two\n00:03.000 --> 00:04.000\ntwo")
+    assert [cue.text for cue in cues] == ["one", "two"]
+
+
+def test_a_byte_order_mark_and_windows_lines_are_read() -> None:
+    (cue,) = cues_of({}, "\ufeffWEBVTT\r\n\r\n00:01.000 --> 00:02.000\r\nHello.\r\n")
+    assert cue.text == "Hello."
+
+
+@pytest.mark.parametrize(
+    ("vtt", "words"),
+    [
+        ("", "not WebVTT"),
+        ('{"error": "no"}', "not WebVTT"),
+        ("<html></html>", "not WebVTT"),
+        ("WEBVTT", "captions are empty"),
+        ("WEBVTT\n\n00:01.000 -> 00:02.000\nHello.", "captions are empty"),
+        ("WEBVTT\n\n1 s --> 2 s\nHello.", "captions are empty"),
+    ],
+)
+def test_malformed_captions_are_the_providers_error(vtt: str, words: str) -> None:
+    with pytest.raises(ProviderError, match=words):
+        cues_of({}, vtt)

@@ -1,0 +1,189 @@
+"""The language model gateway's client, over real HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from callphases.errors import AccountError, ModelRetired, RequestRefused, ServiceUnavailable
+from callphases.gateway import Gateway
+from doubles import KEY, LOST, Answer, Web, answer, chat_answer, text_answer
+
+MESSAGES = [{"role": "system", "content": "Divide."}, {"role": "user", "content": "{}"}]
+SCHEMA = {"type": "object", "properties": {"calls": {"type": "array"}}}
+NO_SCHEMA = answer({"error": {"code": 400, "message": "response_format is invalid: not supported by this model"}}, 400)
+
+
+@pytest.fixture
+def gateway(web: Web) -> Gateway:
+    return Gateway(KEY, web.url + "/")
+
+
+def chat(gateway: Gateway, model: str = "claude-sonnet-4-6", schema: dict[str, Any] | None = SCHEMA) -> Any:
+    return gateway.chat(model, MESSAGES, max_tokens=2000, schema=schema)
+
+
+def test_a_question_is_one_request(web: Web, gateway: Gateway) -> None:
+    web.answers = [chat_answer("hello", tokens=(120, 30))]
+    given = chat(gateway)
+    assert (given.text, given.cut, given.model) == ("hello", False, "claude-sonnet-4-6")
+    assert (given.input_tokens, given.output_tokens) == (120, 30)
+    (asked,) = web.requests
+    assert (asked.method, asked.path) == ("POST", "/v1/chat/completions")
+    assert asked.headers["authorization"] == KEY
+    assert asked.json == {
+        "model": "claude-sonnet-4-6",
+        "messages": MESSAGES,
+        "max_tokens": 2000,
+        "temperature": 0,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "call_phases", "schema": SCHEMA, "strict": True},
+        },
+    }
+
+
+def test_without_a_schema_none_is_asked_for(web: Web, gateway: Gateway) -> None:
+    web.answers = [chat_answer("hello")]
+    chat(gateway, schema=None)
+    assert "response_format" not in web.requests[0].json
+
+
+def test_a_model_that_can_keep_to_no_schema_is_asked_without_one_from_then_on(web: Web, gateway: Gateway) -> None:
+    web.answers = [NO_SCHEMA, chat_answer("one"), chat_answer("two"), chat_answer("three")]
+    texts = [chat(gateway).text, chat(gateway).text, chat(gateway, "another").text]
+    assert texts == ["one", "two", "three"]
+    assert ["response_format" in request.json for request in web.requests] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NO_SCHEMA,
+        answer({"code": 400, "message": "bad", "metadata": {"errors": ["response_format is invalid: strict"]}}, 400),
+        answer({"error": "response_format is invalid: x", "status": "error"}, 400),
+        text_answer("unknown field response_format", 400),
+    ],
+)
+def test_a_refused_schema_is_seen_in_any_shape_of_error(web: Web, gateway: Gateway, refusal: Answer) -> None:
+    web.answers = [refusal, chat_answer("one")]
+    assert chat(gateway).text == "one"
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "cut"),
+    [
+        ("stop", False),
+        ("end_turn", False),
+        ("STOP", False),
+        ("length", True),
+        ("max_tokens", True),
+        ("MAX_TOKENS", True),
+    ],
+)
+def test_an_answer_is_cut_in_any_providers_words(web: Web, gateway: Gateway, finish_reason: str, cut: bool) -> None:
+    web.answers = [chat_answer("hello", finish_reason)]
+    assert chat(gateway).cut is cut
+
+
+def test_openais_names_of_tokens_are_read_too(web: Web, gateway: Gateway) -> None:
+    choice = {"message": {"content": "hello"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    web.answers = [answer({"choices": [choice], "usage": usage, "model": "gpt-5-mini-2026"})]
+    given = chat(gateway)
+    assert (given.input_tokens, given.output_tokens, given.model) == (5, 7, "gpt-5-mini-2026")
+
+
+@pytest.mark.parametrize("more", [{}, {"usage": None}])
+def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, more: dict[str, Any]) -> None:
+    web.answers = [answer({"choices": [{"message": {"content": None}, "finish_reason": "stop"}], **more})]
+    given = chat(gateway)
+    assert (given.text, given.input_tokens, given.output_tokens) == ("", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "words"),
+    [
+        (
+            answer({"error": {"code": 400, "message": "model claude-3 is not supported"}}, 400),
+            ModelRetired,
+            r"'claude-sonnet-4-6': model claude-3 is not supported.*segmentation\.models",
+        ),
+        (
+            answer({"code": 404, "message": "model not found", "request_id": "r", "metadata": {"errors": []}}, 404),
+            ModelRetired,
+            "model not found",
+        ),
+        (
+            answer({"code": 400, "message": "Invalid", "metadata": {"errors": ["max_tokens: too large"]}}, 400),
+            RequestRefused,
+            "400: Invalid max_tokens: too large",
+        ),
+        (
+            answer({"error": {"code": 400, "message": "model context limit exceeded"}}, 400),
+            RequestRefused,
+            "context limit exceeded",
+        ),
+        (
+            answer({"error": "Unauthorized", "status": "error", "request_id": "r"}, 401),
+            AccountError,
+            r"does not take the key \(Unauthorized\)",
+        ),
+        (
+            answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403),
+            AccountError,
+            r"paid plan.*a key that may use the gateway",
+        ),
+        (answer({"error": {"message": "Your account balance is negative"}}, 400), AccountError, "balance is negative"),
+        (answer({"message": "Payment Required"}, 402), AccountError, "Payment Required"),
+        (text_answer("<html>\nBad Request", 400, "text/html"), RequestRefused, "400: <html> Bad Request"),
+        (answer([], 422), RequestRefused, "answer of 422 without a word"),
+        ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
+    ],
+)
+def test_a_refusal_is_told_in_the_gateways_words(
+    web: Web, gateway: Gateway, refusal: Answer, error: type[Exception], words: str
+) -> None:
+    web.answers = [refusal]
+    with pytest.raises(error, match=words) as told:
+        chat(gateway, schema=None)
+    assert type(told.value) is error
+    assert KEY not in str(told.value)
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        text_answer("<html>Sign in", kind="text/html"),
+        answer([]),
+        answer({"choices": []}),
+        answer({"choices": [{"message": "hello"}]}),
+        answer({"choices": [{"message": {"content": "x"}}], "usage": {"input_tokens": "many"}}),
+        (200, {}, b""),
+    ],
+)
+def test_what_is_no_completion_names_the_setting(web: Web, gateway: Gateway, page: Answer) -> None:
+    web.answers = [page]
+    with pytest.raises(ServiceUnavailable, match="check llm_gateway_url of the assemblyai connection"):
+        chat(gateway)
+
+
+@pytest.mark.parametrize("first", [answer({"error": "Too many"}, 429, X_RateLimit_Reset="4"), answer({}, 500), LOST])
+def test_a_question_is_asked_again(web: Web, gateway: Gateway, first: Answer) -> None:
+    web.answers = [first, chat_answer("hello")]
+    assert chat(gateway).text == "hello"
+    assert web.requests[0].body == web.requests[1].body
+
+
+def test_the_limits_reset_is_waited_for(web: Web, gateway: Gateway, waits: list[float]) -> None:
+    web.answers = [answer({}, 429, X_RateLimit_Limit="30", X_RateLimit_Reset="22"), chat_answer("hello")]
+    chat(gateway)
+    assert waits[0] >= 22
+
+
+def test_a_gateway_that_stays_down_is_named(web: Web, gateway: Gateway) -> None:
+    web.respond = lambda request: answer({}, 429)
+    with pytest.raises(ServiceUnavailable, match=f"language model gateway at {web.url} does not take requests"):
+        chat(gateway)

@@ -1,0 +1,236 @@
+"""The pipeline file: what it may leave out, and what it is told when it is wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from callphases.errors import ConfigurationError
+from callphases.pipeline import load, load_all, pipeline_files
+from doubles import merged, pipeline
+
+MINIMAL = {
+    "pipeline": "support",
+    "recordings": {"bucket": "call-recordings", "prefix": "support/{date:%Y/%m/%d}/"},
+    "output": {"tables": "s3://warehouse/call_phases/", "state": "s3://warehouse/_state/"},
+}
+FULL = r"""
+pipeline: support_calls
+schedule: "0 0 * * *"
+timezone: UTC
+connections: {assemblyai: assemblyai_eu, aws: minio}
+recordings:
+  bucket: call-recordings
+  prefix: "support/{date:%Y/%m/%d}/"
+  call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S"}
+  suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
+  send: presigned
+  when_deleted: keep
+transcription:
+  speech_models: [universal-3-pro]
+  speaker_labels: true
+phases:
+  - {name: Introduction, description: "Until the reason for the call is known."}
+  - {name: Complaint, description: "What is wrong."}
+  - {name: Resolution, description: "What is done about it."}
+  - {name: Goodbye, description: "The end."}
+segmentation: {models: [claude-sonnet-4-5-20250929]}
+output:
+  tables: s3://warehouse/call_phases/support_calls/
+  state: s3://warehouse/_callphases/support_calls/
+limits: {transcriptions_at_once: 200, ramp: true, llm_requests_per_minute: 30, max_failed_ratio: 0.05}
+privacy: {delete_after: false}
+budget: {usd_per_run: 50}
+"""
+
+
+def write(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+def mistake(path: Path) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        load(path)
+    return str(error.value)
+
+
+def test_every_setting_is_read_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_text(FULL, encoding="utf-8")
+    assert load(path).model_dump() == yaml.safe_load(FULL)
+
+
+def test_four_keys_are_enough(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path / "support.yaml", MINIMAL))
+    assert loaded.dag_id == "call_phases_support"
+    assert loaded.schedule == "0 0 * * *"
+    assert loaded.timezone == "UTC"
+    assert loaded.recordings.send == "presigned"
+    assert loaded.recordings.when_deleted == "keep"
+    assert loaded.transcription["speaker_labels"] is True
+    assert loaded.phase_names == ["Introduction", "Complaint", "Resolution", "Goodbye", "Other"]
+    assert loaded.budget.usd_per_run is None
+
+
+@pytest.mark.parametrize("key", ["pipeline", "recordings.bucket", "recordings.prefix", "output.tables", "output.state"])
+def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
+    document = merged(MINIMAL, {})
+    section, _, name = key.rpartition(".")
+    del (document[section] if section else document)[name]
+    path = write(tmp_path / "support.yaml", document)
+    assert mistake(path) == f"{path}: {key}: missing; it has no default"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"piplines": 1}, "piplines: no such setting"),
+        ({"limits": {"llm_rpm": 30}}, "limits.llm_rpm: no such setting"),
+        ({"pipeline": "support calls"}, "pipeline: String should match pattern"),
+        ({"limits": {"llm_requests_per_minute": "many"}}, "limits.llm_requests_per_minute: should be a valid integer"),
+        ({"limits": {"max_failed_ratio": 5}}, "limits.max_failed_ratio: should be less than or equal to 1 (it is 5)"),
+        ({"budget": {"usd_per_run": 0}}, "budget.usd_per_run: should be greater than 0"),
+        ({"recordings": {"bucket": "s3://calls"}}, "recordings.bucket: expected a bucket's name alone"),
+        ({"recordings": {"bucket": "calls/2026"}}, "recordings.bucket: expected a bucket's name alone"),
+        ({"recordings": {"bucket": ""}}, "recordings.bucket: "),
+        (
+            {"recordings": {"prefix": "{day}/"}},
+            "recordings.prefix: expected text with {date:…} as its only placeholder",
+        ),
+        ({"recordings": {"prefix": "{}/"}}, "recordings.prefix: expected text with {date:…}"),
+        ({"recordings": {"prefix": "{date/"}}, "recordings.prefix: expected text with {date:…}"),
+        ({"recordings": {"prefix": "{date.year}/"}}, "recordings.prefix: expected text with {date:…}"),
+        ({"recordings": {"send": "email"}}, "recordings.send: should be 'presigned' or 'upload' (it is 'email')"),
+        ({"recordings": {"when_deleted": "forget"}}, "recordings.when_deleted: should be 'keep' or 'drop'"),
+        ({"recordings": {"call_time": "created"}}, "recordings.call_time: should be 'last_modified'"),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>", "format": "%Y"}}},
+            "recordings.call_time.key_pattern: expected a regular expression",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": r"\d+", "format": "%Y"}}},
+            "recordings.call_time.key_pattern: expected a group (?P<time>…)",
+        ),
+        ({"recordings": {"call_time": {"key_pattern": "(?P<time>.)"}}}, "recordings.call_time.format: missing"),
+        ({"recordings": {"suffixes": ".mp3"}}, "recordings.suffixes: should be a valid list"),
+        ({"output": {"tables": "/srv/tables"}}, "output.tables: expected s3://bucket/prefix/ (it is '/srv/tables')"),
+        ({"output": {"state": "s3:///state"}}, "output.state: expected s3://bucket/prefix/"),
+        ({"output": {"state": "s3://warehouse/call_phases/_state"}}, "output: expected state and tables to be apart"),
+        ({"output": {"state": "s3://warehouse/call_phases"}}, "output: expected state and tables to be apart"),
+        ({"output": {"tables": "s3://warehouse"}}, "output: expected state and tables to be apart"),
+        ({"timezone": "Europe"}, "timezone: expected an IANA time zone"),
+        ({"timezone": ""}, "timezone: expected an IANA time zone"),
+        ({"timezone": "Mars/Olympus"}, "timezone: expected an IANA time zone, such as Europe/Berlin (it is 'Mars/"),
+        ({"schedule": "every night"}, "schedule: expected a cron expression"),
+        ({"transcription": {"audio_url": "x"}}, "transcription: audio_url is set for each recording"),
+        ({"phases": []}, "phases: "),
+        ({"phases": [{"name": "Hold"}, {"name": "HOLD"}]}, "phases: expected each name once"),
+        ({"phases": [{"name": "other"}]}, "phases: Other is always there and can't be defined"),
+        ({"phases": [{"name": " Hold"}]}, "phases.0.name: expected one line without spaces at its ends"),
+        ({"phases": [{"name": "Hold\nmusic"}]}, "phases.0.name: expected one line"),
+        ({"phases": [{"description": "x"}]}, "phases.0.name: missing"),
+        ({"segmentation": {"models": []}}, "segmentation.models: "),
+    ],
+)
+def test_a_mistake_names_file_key_and_expectation(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path / "support.yaml", merged(MINIMAL, changes))
+    told = mistake(path)
+    assert told.startswith(f"{path}: ")
+    assert expected in told
+
+
+def test_one_mistake_is_told_once(tmp_path: Path) -> None:
+    changes = {"recordings": {"call_time": {"key_pattern": "(?P<time>.)"}}}
+    path = write(tmp_path / "support.yaml", merged(MINIMAL, changes))
+    assert mistake(path) == f"{path}: recordings.call_time.format: missing; it has no default"
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    changes = {"timezone": "Europe", "limits": {"ramp": "maybe"}, "colour": "blue"}
+    told = mistake(write(tmp_path / "support.yaml", merged(MINIMAL, changes)))
+    assert all(f"{key}: " in told for key in ("timezone", "limits.ramp", "colour"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"pipeline: [support", "expected YAML: "),
+        (b"- pipeline: support", "expected keys and values"),
+        (b"", "expected keys and values"),
+        (b"# nothing yet\n", "expected keys and values"),
+        ("pipeline: grün".encode("latin-1"), "expected text in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_pipeline_is_told_so_in_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_bytes(content)
+    told = mistake(path)
+    assert told.startswith(f"{path}: {expected}")
+    assert "\n" not in told
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert mistake(tmp_path / "gone.yaml") == f"{tmp_path / 'gone.yaml'}: can't be read: No such file or directory"
+
+
+def test_a_broken_file_does_not_take_the_others_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "a.yaml", MINIMAL)
+    write(tmp_path / "b.yml", MINIMAL)
+    write(tmp_path / "c.yaml", MINIMAL | {"schedule": "nightly"})
+    write(tmp_path / "d.yaml", MINIMAL | {"pipeline": "sales"})
+    write(tmp_path / "notes.txt", {})
+    loaded, mistakes = load_all()
+    assert [one.pipeline for one in loaded] == ["support", "sales"]
+    assert list(mistakes) == [tmp_path / "b.yml", tmp_path / "c.yaml"]
+    assert "pipeline: 'support' is the name in a.yaml too" in mistakes[tmp_path / "b.yml"]
+    assert "schedule: expected a cron expression" in mistakes[tmp_path / "c.yaml"]
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path / "gone"))
+    with pytest.raises(ConfigurationError, match="CALLPHASES_PIPELINES"):
+        load_all()
+
+
+def test_without_the_variable_the_folder_beside_the_package_is_read() -> None:
+    assert all(path.parts[-3:-1] == ("include", "pipelines") for path in pipeline_files())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "dated", "listed"),
+    [
+        ("support/{date:%Y/%m/%d}/", True, "support/2026/11/20/"),
+        ("{date}/", True, "2026-11-20/"),
+        ("{date:%Y}/in/{date:%m%d}/", True, "2026/in/1120/"),
+        ("support/", False, "support/"),
+        ("", False, ""),
+        ("odd{{brace}}/", False, "odd{brace}/"),
+    ],
+)
+def test_the_prefix_of_a_day(prefix: str, dated: bool, listed: str) -> None:
+    recordings = pipeline(recordings={"prefix": prefix}).recordings
+    assert recordings.dated is dated
+    assert recordings.prefix_of(dt.date(2026, 11, 20)) == listed
+
+
+def test_folders_of_output_end_in_a_slash() -> None:
+    output = pipeline(output={"tables": "s3://warehouse/tables", "state": "s3://state"}).output
+    assert (output.tables, output.state) == ("s3://warehouse/tables/", "s3://state/")
+
+
+def test_suffixes_are_compared_without_case() -> None:
+    assert pipeline(recordings={"suffixes": [".MP3", ".Wav"]}).recordings.suffixes == [".mp3", ".wav"]
+
+
+def test_settings_that_are_given_in_vain_are_known() -> None:
+    assert pipeline().not_in_force == []
+    given = pipeline(limits={"ramp": True, "max_failed_ratio": 0.1}, budget={"usd_per_run": 5})
+    assert given.not_in_force == ["limits.ramp", "budget.usd_per_run"]
