@@ -67,14 +67,15 @@ class Transcriber:
         """
         todo = {self._key(recording): recording for recording in recordings}
         todo = {key: recording for key, recording in todo.items() if not self.ledger.settled(key, since)}
+        self._adopt(todo)
         for _ in range(SUBMIT_ROUNDS):
-            self._adopt(todo)
+            self._submit_all(todo)
             if not todo:
                 return
-            self._submit_all(todo)
-            if todo:
-                time.sleep(LOST_PAUSE_S)
-        raise ServiceUnavailable(f"The speech service took {len(todo)} submissions and answered none of them.")
+            time.sleep(LOST_PAUSE_S)
+            self._adopt(todo)
+        if todo:
+            raise ServiceUnavailable(f"{len(todo)} submissions were sent {SUBMIT_ROUNDS} times and not answered.")
 
     def _adopt(self, todo: dict[str, Recording]) -> None:
         """Take out of ``todo`` what is at the provider already; the ledger then has its id."""

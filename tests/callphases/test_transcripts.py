@@ -177,9 +177,9 @@ def test_other_bytes_below_the_same_key_are_another_recording(desk: Desk) -> Non
 SUBMISSION = ("POST", "/v2/transcript")
 
 
-def losing(speech: Speech, taken: bool, lost: Answer = LOST) -> Callable[[Request], Answer | None]:
-    """Answers the first submission with ``lost``, whether or not the service has taken it."""
-    left = [lost]
+def losing(speech: Speech, taken: bool, lost: Answer = LOST, times: int = 1) -> Callable[[Request], Answer | None]:
+    """Answers the first submissions with ``lost``, whether or not the service has taken them."""
+    left = [lost] * times
 
     def lose(request: Request) -> Answer | None:
         if (request.method, request.path) != SUBMISSION or not left:
@@ -203,10 +203,11 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_paid_for_again(desk: Desk,
     assert len(desk.speech.jobs) == 2
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("lost", [LOST, answer({}, 500)], ids=["nothing", "500"])
-def test_a_submission_that_was_not_taken_is_sent_again(desk: Desk, lost: Answer) -> None:
+def test_a_submission_that_was_not_taken_is_sent_again(desk: Desk, lost: Answer, times: int) -> None:
     recording = desk.s3.put("calls/a.mp3")
-    desk.speech.refuse = losing(desk.speech, taken=False, lost=lost)
+    desk.speech.refuse = losing(desk.speech, taken=False, lost=lost, times=times)
     desk.run().submit([recording], LONG_AGO)
     assert len(desk.speech.jobs) == 1
     assert desk.event(recording)["transcript_id"] == "t-1"
@@ -214,7 +215,7 @@ def test_a_submission_that_was_not_taken_is_sent_again(desk: Desk, lost: Answer)
 
 def test_a_service_that_answers_no_submission_ends_the_run(desk: Desk) -> None:
     desk.speech.refuse = lambda request: LOST if (request.method, request.path) == SUBMISSION else None
-    with pytest.raises(ServiceUnavailable, match="1 submissions and answered none"):
+    with pytest.raises(ServiceUnavailable, match="1 submissions were sent 3 times and not answered"):
         desk.run().submit([desk.s3.put("calls/a.mp3")], LONG_AGO)
 
 
@@ -241,6 +242,16 @@ def test_a_job_whose_id_could_not_be_written_is_found_and_not_paid_for_again(
     assert again.collect([recording]) == 0
     assert len(desk.speech.jobs) == 1
     assert desk.event(recording)["event"] == "transcribed"
+
+
+def test_a_job_whose_last_answer_was_lost_is_found_too(desk: Desk) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    given_up = losing(desk.speech, taken=False, times=2)
+    last = losing(desk.speech, taken=True)
+    desk.speech.refuse = lambda request: given_up(request) or last(request)
+    desk.run().submit([recording], LONG_AGO)
+    assert desk.event(recording)["transcript_id"] == "t-1"
+    assert len(desk.speech.jobs) == 1
 
 
 def test_a_job_of_long_before_is_not_taken_for_a_lost_one(desk: Desk) -> None:
