@@ -34,12 +34,12 @@ class Gateway:
         self.url = url.rstrip("/")
         self._session = session or requests.Session()
         self._session.headers["authorization"] = key
-        self._without_schema: set[str] = set()
+        self._refused: set[tuple[str, str]] = set()
 
     def chat(
         self, model: str, messages: list[dict[str, str]], *, max_tokens: int, schema: dict[str, Any] | None = None
     ) -> Answer:
-        """Ask one question. ``schema``, a JSON schema, is asked for where the model can keep to one.
+        """Ask one question, with temperature 0 and for a JSON ``schema`` where the model takes them.
 
         Raises:
             ModelRetired: the model is retired, unknown or not supported.
@@ -47,15 +47,17 @@ class Gateway:
             AccountError: the key or the balance.
             ServiceUnavailable: no answer, or none that can be read.
         """
-        body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
-        if schema is not None and model not in self._without_schema:
+        extras: dict[str, Any] = {"temperature": 0}
+        if schema is not None:
             form = {"name": "call_phases", "schema": schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
-        response = self._post(body)
-        if response.status_code == 400 and "response_format" in body and "response_format" in _words(response):
-            self._without_schema.add(model)
-            del body["response_format"]
-            response = self._post(body)
+            extras["response_format"] = {"type": "json_schema", "json_schema": form}
+        while True:
+            wanted = {name: value for name, value in extras.items() if (model, name) not in self._refused}
+            response = self._post({"model": model, "messages": messages, "max_tokens": max_tokens, **wanted})
+            refused = [name for name in wanted if response.status_code == 400 and name in _words(response)]
+            if not refused:
+                break
+            self._refused.update((model, name) for name in refused)
         if response.status_code >= 400:
             raise _refusal(response, model, self.url)
         return _answer(response, model)

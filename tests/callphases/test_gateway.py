@@ -50,6 +50,14 @@ def test_without_a_schema_none_is_asked_for(web: Web, gateway: Gateway) -> None:
     assert "response_format" not in web.requests[0].json
 
 
+def test_a_model_that_takes_no_temperature_is_asked_without_one_from_then_on(web: Web, gateway: Gateway) -> None:
+    refusal = answer({"error": {"code": 400, "message": "temperature does not support 0 with this model"}}, 400)
+    web.answers = [refusal, chat_answer("one"), chat_answer("two")]
+    assert [chat(gateway).text, chat(gateway).text] == ["one", "two"]
+    assert ["temperature" in request.json for request in web.requests] == [True, False, False]
+    assert all("response_format" in request.json for request in web.requests)
+
+
 def test_a_model_that_can_keep_to_no_schema_is_asked_without_one_from_then_on(web: Web, gateway: Gateway) -> None:
     web.answers = [NO_SCHEMA, chat_answer("one"), chat_answer("two"), chat_answer("three")]
     texts = [chat(gateway).text, chat(gateway).text, chat(gateway, "another").text]
