@@ -11,6 +11,9 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 
 # What runs leave behind stays in the clone; matplotlib would otherwise keep a list of fonts in the home folder.
 export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
+# No library and no tool that runs here reports its use to its maker.
+export ORT_DISABLE_TELEMETRY := 1
+export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
 .PHONY: help setup demo up down check test test-fast samples lock clean
 

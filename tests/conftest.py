@@ -20,7 +20,8 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
-    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+    ORT_DISABLE_TELEMETRY="1",  # for the voice that speaks in tests
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME}/airflow.db",
     AWS_EC2_METADATA_DISABLED="true",
 )
