@@ -258,7 +258,7 @@ class Speech:
                 return answer(self.take(request.json))
             case "GET", ["transcript"]:
                 newest_first = [self.document(one) for one in reversed(self.jobs)]
-                return answer({"transcripts": newest_first})
+                return answer({"page_details": {"prev_url": None}, "transcripts": newest_first})
             case "GET", ["transcript", one, "vtt"]:
                 return text_answer(VTT, kind="text/vtt")
             case "GET", ["transcript", one] if one in self.jobs:

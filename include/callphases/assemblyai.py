@@ -125,12 +125,13 @@ class AssemblyAI:
         before: dict[str, str] = {}
         for _ in range(most) if most is not None else count():
             try:
-                page = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})["transcripts"]
+                page = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})
+                jobs = [_job(item) for item in page["transcripts"]]
             except (RequestRefused, KeyError):  # a server without this endpoint: one by one, then
                 return
-            jobs = [_job(item) for item in page]
             yield jobs
-            if len(jobs) < LIST_LIMIT:
+            # A page may be shorter than asked for; what says that there are older jobs is prev_url.
+            if not jobs or not page.get("page_details", {}).get("prev_url"):
                 return
             before = {"before_id": jobs[-1].id}
 

@@ -37,8 +37,8 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
         return ConfigurationError(f"{bucket!r} can't be a bucket's name: check {setting} in the pipeline file.")
     # botocore's own texts may hold a URL with its query; the kind of the error says enough.
     return ServiceUnavailable(
-        f"S3 can't be reached for bucket {bucket!r} ({type(error).__name__}): check endpoint_url and credentials of the "
-        "AWS connection (for the command line: AWS_PROFILE, AWS_ENDPOINT_URL, …)."
+        f"S3 can't be reached for bucket {bucket!r} ({type(error).__name__}): check endpoint_url and credentials of "
+        "the AWS connection (for the command line: AWS_PROFILE, AWS_ENDPOINT_URL, …)."
     )
 
 

@@ -230,14 +230,15 @@ def test_a_transcript_is_deleted_by_its_id(web: Web, client: AssemblyAI) -> None
 class Listing:
     """The list endpoint over ``ids``, newest first, and look-ups of those and of ``older`` ones."""
 
-    def __init__(self, ids: list[str], older: list[str] | None = None) -> None:
-        self.ids, self.older = ids, older or []
+    def __init__(self, ids: list[str], older: list[str] | None = None, longest_page: int = 200) -> None:
+        self.ids, self.older, self.longest_page = ids, older or [], longest_page
 
     def __call__(self, request: Request) -> Answer:
         if request.path == "/v2/transcript":
-            limit = int(request.query["limit"])
             start = self.ids.index(request.query["before_id"]) + 1 if "before_id" in request.query else 0
-            return answer({"transcripts": [self.job(one) for one in self.ids[start : start + limit]]})
+            end = start + min(int(request.query["limit"]), self.longest_page)
+            details = {"prev_url": "…" if end < len(self.ids) else None}
+            return answer({"page_details": details, "transcripts": [self.job(one) for one in self.ids[start:end]]})
         one = request.path.rsplit("/", 1)[-1]
         return answer(self.job(one)) if one in self.ids + self.older else UNKNOWN
 
@@ -256,6 +257,12 @@ def test_two_hundred_jobs_are_seen_with_one_request(web: Web, client: AssemblyAI
     web.respond = Listing(ids)
     assert client.jobs(ids).keys() == set(ids)
     assert len(web.requests) == requests
+
+
+def test_pages_shorter_than_asked_for_are_followed_to_the_last(web: Web, client: AssemblyAI) -> None:
+    web.respond = Listing(numbered(20), longest_page=7)
+    assert [job.id for job in client.jobs_since(dt.datetime(2026, 11, 20, tzinfo=dt.UTC))] == numbered(20)
+    assert len(web.requests) == 3
 
 
 def test_jobs_behind_those_of_others_are_looked_up_one_by_one(web: Web, client: AssemblyAI) -> None:
@@ -305,7 +312,8 @@ def dated(count: int, start: int = 0) -> list[dict[str, Any]]:
 
 
 def test_jobs_are_listed_back_to_a_moment_and_no_further(web: Web, client: AssemblyAI) -> None:
-    web.answers = [answer({"transcripts": dated(200, start)}) for start in (0, 200, 400)]
+    older = {"page_details": {"prev_url": "…"}}
+    web.answers = [answer({**older, "transcripts": dated(200, start)}) for start in (0, 200, 400)]
     jobs = list(client.jobs_since(dt.datetime(2026, 11, 20, 8, tzinfo=dt.UTC)))
     assert len(jobs) == 400
     assert [request.query.get("before_id") for request in web.requests] == [None, "t-199"]
