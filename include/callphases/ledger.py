@@ -96,14 +96,17 @@ class Ledger:
     def settled(self, key: str, since: dt.datetime) -> bool:
         """Whether nothing is to be done for ``key`` by a pass over the day that began at ``since``.
 
-        What failed for good is settled, and so is what failed in this very pass; an older failure that may pass is not.
+        What failed for good is settled, and so is what failed in this very pass; an older failure that may pass is not,
+        nor is a failure that is worth another try at once (``again``).
         """
         event = self.find(key)
         if event is None or event["event"] == "intended":
             return False
         if event["event"] != "failed":
             return True
-        return bool(event["permanent"]) or dt.datetime.fromisoformat(event["at"]) >= since
+        if event["permanent"]:
+            return True
+        return dt.datetime.fromisoformat(event["at"]) >= since and not event.get("again")
 
     def transcript_ids(self) -> set[str]:
         """The ids of all jobs of the day that were ever known."""

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 UPLOAD_PIECE_BYTES = 1 << 20
+TRIES_AT_PROVIDER = 2
+"""A job that fails on the provider's own side is worth one more submission; failed jobs are not billed."""
 SUBMIT_ROUNDS = 3
 LOST_PAUSE_S = 2.0
 """How long after a lost answer the service may take to list the job."""
@@ -69,7 +71,7 @@ class Transcriber:
         todo = {key: recording for key, recording in todo.items() if not self.ledger.settled(key, since)}
         self._adopt(todo)
         for _ in range(SUBMIT_ROUNDS):
-            self._submit_all(todo)
+            self._submit_all(todo, since)
             if not todo:
                 return
             time.sleep(LOST_PAUSE_S)
@@ -92,12 +94,16 @@ class Transcriber:
                     ids[urls.pop(job.audio_url)] = job.id
                 if not urls:
                     break
-        self.ledger.write({"event": "submitted", "key": key, "transcript_id": id_} for key, id_ in ids.items())
+        self.ledger.write(
+            {"event": "submitted", "key": key, "transcript_id": id_, "tries": known[key].get("tries", 1)}
+            for key, id_ in ids.items()
+        )
         for key in ids:
             del todo[key]
 
-    def _submit_all(self, todo: dict[str, Recording]) -> None:
+    def _submit_all(self, todo: dict[str, Recording], since: dt.datetime) -> None:
         """Submit all of ``todo`` and take out of it what the service answered."""
+        tries = {key: self._tries(key, since) + 1 for key in todo}
         events: list[Event] = []
         urls: dict[str, str] = {}
         for key, recording in list(todo.items()):
@@ -106,8 +112,15 @@ class Transcriber:
             except CallFailure as failure:
                 events.append(_failure(recording, key, failure))
                 del todo[key]
-        intents = ({"event": "intended", "key": key, "audio_url": without_query(url)} for key, url in urls.items())
-        self.ledger.write([*events, *intents])
+        self.ledger.write(
+            [
+                *events,
+                *(
+                    {"event": "intended", "key": key, "audio_url": without_query(url), "tries": tries[key]}
+                    for key, url in urls.items()
+                ),
+            ]
+        )
         events = []
         try:
             for key, url in urls.items():
@@ -121,7 +134,7 @@ class Transcriber:
                 except CallFailure as failure:
                     events.append(_failure(todo[key], key, failure))
                 else:
-                    events.append({"event": "submitted", "key": key, "transcript_id": job.id})
+                    events.append({"event": "submitted", "key": key, "transcript_id": job.id, "tries": tries[key]})
                 del todo[key]
         finally:
             self.ledger.write(events)
@@ -136,7 +149,10 @@ class Transcriber:
         }
 
     def collect(self, recordings: Sequence[Recording]) -> int:
-        """Save the transcripts of all jobs that have ended; returns how many are still under way.
+        """Save the transcripts of all jobs that have ended.
+
+        Returns:
+            How many are still under way, or failed at the provider and are worth another submission.
 
         Raises:
             AccountError, ServiceUnavailable, ConfigurationError: as ``submit``.
@@ -149,10 +165,18 @@ class Transcriber:
                 events.append(self._collect_one(job, waiting[job.id]))
         finally:
             self.ledger.write(events)
-        return len(waiting) - len(ended)
+        return len(waiting) - len(ended) + sum(bool(event.get("again")) for event in events)
 
     def _key(self, recording: Recording) -> str:
         return transcript_key(recording, self.pipeline.transcription)
+
+    def _tries(self, key: str, since: dt.datetime) -> int:
+        """How often the pass that began at ``since`` has had this submitted and failed."""
+        event = self.ledger.find(key)
+        if event is None or dt.datetime.fromisoformat(event["at"]) < since:
+            return 0
+        tries = int(event.get("tries", 0))
+        return tries - 1 if event["event"] == "intended" else tries
 
     def _audio_url(self, recording: Recording) -> str:
         if recording.size == 0:
@@ -176,7 +200,10 @@ class Transcriber:
     def _collect_one(self, job: Job, recording: Recording) -> Event:
         key = self._key(recording)
         if job.status == "error":
-            return _failure(recording, key, job_failure(job.error), transcript_id=job.id)
+            failure = job_failure(job.error)
+            tries = (self.ledger.find(key) or {}).get("tries", 1)
+            again = "server error" in str(failure).lower() and tries < TRIES_AT_PROVIDER
+            return _failure(recording, key, failure, transcript_id=job.id, tries=tries, again=again)
         try:
             transcript = self.service.transcript(job.id)
             spoken = bool((transcript.get("text") or "").strip())
@@ -184,6 +211,7 @@ class Transcriber:
         except CallFailure as failure:
             return _failure(recording, key, failure, transcript_id=job.id, paid=True)
         name = f"transcripts/dt={self.ledger.day}/{key}"
+        transcript["audio_url"] = without_query(str(transcript.get("audio_url") or ""))  # the query signs
         uri = self.state.put(f"{name}.json", json.dumps(transcript, ensure_ascii=False).encode(), "application/json")
         if spoken:
             self.state.put(f"{name}.vtt", vtt.encode(), "text/vtt; charset=utf-8")

@@ -346,7 +346,7 @@ def test_what_concerns_the_account_stops_at_once(desk: Desk, refusal: Answer, wo
     ("error", "failure_class", "tried_again"),
     [
         ("Download error, unable to download https://b/a.mp3?X-Amz-Signature=abc", "download_refused", True),
-        ("Server error, developers have been alerted.", "provider_error", True),
+        ("Something new.", "provider_error", True),
         ("Transcoding failed. File type application/json", "bad_audio", False),
         ("Audio duration is too short.", "too_short", False),
     ],
@@ -366,6 +366,31 @@ def test_a_failed_job_is_submitted_again_only_where_that_may_help(
     assert "Signature" not in event["failure_message"]
     desk.run("run-2").submit([recording], NEXT_RUN)
     assert len(desk.speech.submitted) == (2 if tried_again else 1)
+
+
+def test_a_job_that_failed_on_the_providers_side_is_submitted_once_more_in_the_same_pass(desk: Desk) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    desk.speech.status, desk.speech.ending = "error", {"error": "Server error, developers have been alerted."}
+    run = desk.run()
+    run.submit([recording], LONG_AGO)
+    assert run.collect([recording]) == 1, "there is something left to do"
+    run.submit([recording], LONG_AGO)
+    assert run.collect([recording]) == 0
+    run.submit([recording], LONG_AGO)
+    assert len(desk.speech.submitted) == 2
+    assert desk.event(recording)["failure_class"] == "provider_error"
+
+
+def test_no_signature_is_kept_with_the_transcript(desk: Desk) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    run = desk.run()
+    run.submit([recording], LONG_AGO)
+    run.collect([recording])
+    uri = desk.event(recording)["transcript_uri"]
+    kept = run.state.get(uri.removeprefix(run.state.uri))
+    assert kept is not None
+    assert b"calls/a.mp3" in kept
+    assert b"Signature" not in kept
 
 
 def test_a_job_that_the_service_does_not_know_any_more_hides_no_other(desk: Desk) -> None:

@@ -183,6 +183,7 @@ class TranscribeRecordings(_ChunkOperator):
         transcriber.submit(chunk.recordings, chunk.listed_at)
         defer_at, pause_s = time.monotonic() + self.poll_in_worker_s, 1.0
         while transcriber.collect(chunk.recordings):
+            transcriber.submit(chunk.recordings, chunk.listed_at)  # what failed at the provider, once more
             if time.monotonic() + pause_s > defer_at:
                 self.defer(
                     trigger=TranscriptsTrigger(
