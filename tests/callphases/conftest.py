@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,7 +10,6 @@ import boto3
 import pytest
 from botocore.config import Config
 from hypothesis import settings
-from moto.server import ThreadedMotoServer
 
 from doubles import KEY, Speech, Store, Web, serving
 
@@ -47,17 +45,6 @@ def models() -> Iterator[Web]:
 def speech(web: Web) -> Speech:
     """A speech service with a life of its own."""
     return Speech(web)
-
-
-@pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    """An S3 server."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import boto3
 import pytest
 import yaml
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 from night import CALL, CHAT, Night
 from servers import running
@@ -22,16 +21,6 @@ def airflow_database() -> None:
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     initdb()
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 def _script(folder: Path) -> Path:
@@ -51,11 +40,11 @@ def _script(folder: Path) -> Path:
 
 
 @pytest.fixture
-def night(airflow_database: None, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
+def night(airflow_database: None, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
     """Empty buckets and a speech service that plays a script."""
     s3 = boto3.client(
         "s3",
-        endpoint_url=s3_server,
+        endpoint_url=s3_url,
         aws_access_key_id="x",
         aws_secret_access_key="x",
         region_name="us-east-1",
@@ -67,7 +56,7 @@ def night(airflow_database: None, s3_server: str, tmp_path: Path, monkeypatch: p
     pipelines.mkdir()
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipelines))
     with running(tmp_path / "box", "--engine", "scripted", "--script", str(_script(tmp_path))) as box:
-        night = Night(s3, s3_server, box, pipelines, monkeypatch)
+        night = Night(s3, s3_url, box, pipelines, monkeypatch)
         night.connect()
         night.pipeline()
         yield night
