@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -82,19 +83,17 @@ def running() -> Iterator[Stack]:
     s3_server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     s3_server.start()
     host, port = s3_server.get_host_and_port()
-    stack = Stack(s3_url=f"http://{host}:{port}", speech_url="")
+    s3_url = f"http://{host}:{port}"
     try:
-        s3 = _client(stack)
+        s3 = _client(s3_url)
         count = _fill(s3)
-        say(f"    S3 server on {stack.s3_url}, {count} sample calls in s3://recordings/support/")
-        with _speechbox() as speech_url:
-            say(f"    speechbox on {speech_url}")
-            yield Stack(stack.s3_url, speech_url)
-        _keep(s3)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            _keep(_client(stack))
-        raise
+        say(f"    S3 server on {s3_url}, {count} sample calls in s3://recordings/support/")
+        try:
+            with _speechbox() as speech_url:
+                say(f"    speechbox on {speech_url}")
+                yield Stack(s3_url, speech_url)
+        finally:
+            _keep(s3)  # only what was filled: from a bucket that is half full, the folder would lose the rest
     finally:
         s3_server.stop()
 
@@ -172,17 +171,17 @@ def _speechbox() -> Iterator[str]:
             stop(process)
 
 
-def _client(stack: Stack):  # type: ignore[no-untyped-def]
+def _client(s3_url: str) -> Any:
     return boto3.client(
         "s3",
-        endpoint_url=stack.s3_url,
+        endpoint_url=s3_url,
         aws_access_key_id=AWS_KEY,
         aws_secret_access_key=AWS_KEY,
         region_name="us-east-1",
     )
 
 
-def _fill(s3) -> int:  # type: ignore[no-untyped-def]
+def _fill(s3: Any) -> int:
     for bucket in ("recordings", "warehouse"):
         s3.create_bucket(Bucket=bucket)
     samples = sorted(path for path in SAMPLES.rglob("*") if path.is_file())
@@ -194,7 +193,7 @@ def _fill(s3) -> int:  # type: ignore[no-untyped-def]
     return len(samples)
 
 
-def _keep(s3) -> None:  # type: ignore[no-untyped-def]
+def _keep(s3: Any) -> None:
     kept: set[Path] = set()
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket="warehouse"):
         for item in page.get("Contents", []):
@@ -207,7 +206,7 @@ def _keep(s3) -> None:  # type: ignore[no-untyped-def]
             path.unlink()
 
 
-def wait_for(done, limit_s: float, what: str) -> None:  # type: ignore[no-untyped-def]
+def wait_for(done: Callable[[], bool], limit_s: float, what: str) -> None:
     """Wait until ``done()`` is true.
 
     Raises:

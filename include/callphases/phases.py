@@ -93,7 +93,7 @@ def unsettled(
 def _settled(recording: Recording, pipeline: Pipeline, ledger: Ledger, since: dt.datetime) -> bool:
     key = transcript_key(recording, pipeline.transcription)
     event = ledger.find(key)
-    if event is None or event["event"] in ("intended", "submitted") or not ledger.settled(key, since):
+    if event is None or event["event"] == "submitted" or not ledger.settled(key, since):
         return False
     if event["event"] == "transcribed" and event["status"] == "completed":
         return ledger.settled(answer_key(key, question(pipeline)), since)
