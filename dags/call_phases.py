@@ -18,7 +18,14 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, task_group
 
-from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
+from callphases.airflow.operators import (
+    DAY,
+    ListRecordings,
+    PublishDay,
+    SegmentCalls,
+    TranscribeRecordings,
+    VerifyDay,
+)
 from callphases.airflow.unreadable import unreadable_dag
 from callphases.pipeline import Pipeline, load_all
 
@@ -40,7 +47,14 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "retry_exponential_backoff": 2,
             "max_retry_delay": dt.timedelta(minutes=10),
         },
-        params={"date": Param(None, type=["null", "string"], format="date", description="The day to process.")},
+        params={
+            "date": Param(None, type=["null", "string"], format="date", description="The day to process."),
+            "replay": Param(
+                None,
+                type=["null", "string"],
+                description="Run only failed calls again: failure classes with commas between, or all.",
+            ),
+        },
         tags=["callphases", pipeline.pipeline],
         doc_md=__doc__,
     ) as dag:
@@ -54,7 +68,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
         published = PublishDay(
             task_id="publish",
             pipeline=pipeline,
-            listed=listed.output,
+            manifest=listed.output[DAY],
             # A chunk that failed keeps nobody's rows back (`verify` fails the run for it); a day may have no chunk.
             trigger_rule=TriggerRule.ALL_DONE,
             outlets=[Asset(name=pipeline.dag_id)],  # an s3:// URI would load boto3 at each parse,

@@ -15,23 +15,27 @@ from typing import Any
 import requests
 
 from callphases.errors import (
-    AccountError,
     BadAudio,
     CallFailure,
     DownloadRefused,
     ModelRetired,
+    NoBalance,
     ProviderError,
     RequestRefused,
     ServiceUnavailable,
     TooShort,
+    WrongKey,
+    says_retired,
     without_secrets,
 )
-from callphases.throttle import send
+from callphases.throttle import SPEECH_REQUESTS_A_S, Throttle, words
 
 log = logging.getLogger(__name__)
 
 DEFAULT_URL = "https://api.assemblyai.com"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 120.0
+SUBMIT_TIMEOUT_S = 30.0
+"""A submission that takes longer is given up and looked for: it must not outlive the lease of the day (lease.py)."""
 LIST_LIMIT = 200
 """Jobs that one answer of the list endpoint shows at most."""
 
@@ -65,6 +69,7 @@ class AssemblyAI:
         self.url = url.rstrip("/")
         self._session = session or requests.Session()
         self._session.headers["authorization"] = key
+        self._throttle = Throttle(f"speech service at {self.url}", SPEECH_REQUESTS_A_S, self._probe)
 
     def check(self) -> None:
         """Ask for one job, to see that the service answers and takes the key. Costs nothing."""
@@ -79,13 +84,24 @@ class AssemblyAI:
         response = self._send("POST", "/v2/upload", body=body, headers={"content-type": "application/octet-stream"})
         return str(_document(response)["upload_url"])
 
-    def submit(self, audio_url: str, options: dict[str, Any]) -> Job:
+    def submit(self, audio_url: str, options: dict[str, Any], confirm: Callable[[], None] = lambda: None) -> Job:
         """Start a transcription with ``options`` as they are. This is what is paid for, so it is sent only once.
 
+        Args:
+            audio_url: what the service fetches.
+            options: of ``POST /v2/transcript``.
+            confirm: called right before the request goes; what it raises keeps it from going.
+
         Raises:
-            ModelRetired: none of the speech models is served any more.
+            ModelRetired: one of the speech models is not served any more.
+            AnswerLost: nobody knows whether the job exists.
         """
-        return _job(self._json("POST", "/v2/transcript", repeatable=False, json={"audio_url": audio_url, **options}))
+        body = {"audio_url": audio_url, **options}
+        return _job(
+            self._json(
+                "POST", "/v2/transcript", repeatable=False, confirm=confirm, read_timeout_s=SUBMIT_TIMEOUT_S, json=body
+            )
+        )
 
     def transcript(self, transcript_id: str) -> dict[str, Any]:
         """The whole transcript document of a job, whatever its status."""
@@ -155,17 +171,25 @@ class AssemblyAI:
         *,
         repeatable: bool = True,
         body: Callable[[], Iterator[bytes]] | None = None,
+        confirm: Callable[[], None] = lambda: None,
+        read_timeout_s: float = READ_TIMEOUT_S,
         **kwargs: Any,
     ) -> requests.Response:
         def request() -> requests.Response:
+            confirm()
             if body is not None:
                 kwargs["data"] = body()
-            return self._session.request(method, self.url + path, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), **kwargs)
+            return self._session.request(method, self.url + path, timeout=(CONNECT_TIMEOUT_S, read_timeout_s), **kwargs)
 
-        response = send(request, f"speech service at {self.url}", repeatable=repeatable)
+        response = self._throttle.send(request, repeatable=repeatable)
         if response.status_code >= 400:
             raise _refusal(response, self.url)
         return response
+
+    def _probe(self) -> requests.Response:
+        return self._session.get(
+            f"{self.url}/v2/transcript", params={"limit": 1}, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        )
 
 
 def job_failure(error: str | None) -> CallFailure:
@@ -178,6 +202,8 @@ def job_failure(error: str | None) -> CallFailure:
         return DownloadRefused(text)
     if "does not appear to contain audio" in lower or "transcoding failed" in lower:
         return BadAudio(text)
+    if says_retired(text):
+        return ModelRetired(text)
     return ProviderError(text)
 
 
@@ -218,22 +244,17 @@ def _document(response: requests.Response) -> dict[str, Any]:
 
 
 def _refusal(response: requests.Response, url: str) -> Exception:
-    try:
-        words = str(response.json()["error"])
-    except (requests.JSONDecodeError, KeyError, TypeError):
-        words = response.text
-    words = without_secrets(words) or f"an answer of {response.status_code} without a word"
+    said = words(response) or f"an answer of {response.status_code} without a word"
+    lower = said.lower()
     if response.status_code == 401:
-        return AccountError(
-            f"The speech service at {url} does not take the key ({words}): "
+        return WrongKey(
+            f"The speech service at {url} does not take the key ({said}): "
             "set the password of the assemblyai connection to a valid API key."
         )
-    if "balance" in words.lower():
-        return AccountError(f"The speech service says: {words} Nothing more is sent before the account is topped up.")
+    if "balance" in lower or response.status_code == 402:
+        return NoBalance(f"The speech service says: {said} Nothing more is sent before the account is topped up.")
     if response.status_code >= 500:
-        return ServiceUnavailable(f"The speech service at {url} answered {response.status_code}: {words}")
-    if "model" in words.lower() and any(
-        sign in words.lower() for sign in ("retired", "supported", "deprecated", "unknown")
-    ):
-        return ModelRetired(f"The speech service says: {words}")
-    return RequestRefused(f"The speech service answered {response.status_code}: {words}")
+        return ServiceUnavailable(f"The speech service at {url} answered {response.status_code}: {said}")
+    if says_retired(said):
+        return ModelRetired(f"The speech service says: {said}")
+    return RequestRefused(f"The speech service answered {response.status_code}: {said}")

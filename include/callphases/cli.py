@@ -1,12 +1,15 @@
-"""The command line: ``callphases plan`` (what a run would do) and ``callphases show`` (what a day holds)."""
+"""The command line: ``callphases plan`` (what a run would do), ``replay`` (failed calls again), ``show`` (a day)."""
 
 from __future__ import annotations
 
 import datetime as dt
+import math
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import boto3
 import typer
@@ -16,10 +19,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from callphases.errors import CallphasesError, ConfigurationError
-from callphases.ledger import Ledger
+from callphases import assemblyai
+from callphases.assemblyai import AssemblyAI
+from callphases.errors import CallphasesError, ConfigurationError, DayHeld
+from callphases.gateway import Gateway, gateway_beside
+from callphases.ledger import read_day
+from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
-from callphases.pipeline import load
+from callphases.pipeline import Pipeline, load
 from callphases.recordings import list_day
 from callphases.storage import Folder
 from callphases.tables import read_rows
@@ -27,6 +34,7 @@ from callphases.tables import read_rows
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+_T = TypeVar("_T")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -54,12 +62,49 @@ def plan(
     state = Folder(s3, pipeline.output.state, "output.state")
     for day in (moment.date() for moment in date):
         recordings = list(list_day(s3, pipeline, day))
-        todo = unsettled(recordings, pipeline, Ledger.open(state, day, "plan"), dt.datetime.now(dt.UTC))
+        todo = unsettled(recordings, pipeline, read_day(state, day), dt.datetime.now(dt.UTC))
         size_mb = sum(recording.size for recording in todo) / 1e6
         console.print(
             f"{day}: {len(recordings)} recordings, {len(todo)} to do ({size_mb:.1f} MB), "
             f"{len(recordings) - len(todo)} done before"
         )
+
+
+@app.command()
+def replay(
+    pipeline_file: Annotated[Path, typer.Argument(help="A pipeline file, such as include/pipelines/support.yaml.")],
+    date: Days,
+    failure_class: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Only calls with this failure_class; may be given several times."),
+    ] = None,
+) -> None:
+    """Run a day's failed calls again, here and now, and publish the day.
+
+    The speech service is reached with ASSEMBLYAI_API_KEY (and ASSEMBLYAI_BASE_URL, LLM_GATEWAY_URL where it is not the
+    vendor's); where that is not set, with the pipeline's Airflow connection. In Airflow the same is a run with the
+    Param replay: all, or failure classes with commas between.
+    """
+    pipeline = load(pipeline_file)
+    service, gateway = _services(pipeline)
+    night = Night(pipeline, _s3(), service, gateway)
+    classes = ",".join(failure_class) if failure_class else ALL_FAILED
+    unfinished = False
+    for day in (moment.date() for moment in date):
+        run_id = f"replay__{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S}"
+        listed = _patiently(night.begin, day, run_id, classes)
+        for number, uri in enumerate(listed.chunks, start=1):
+            chunk = night.load(uri)
+            console.print(f"{day}: {len(chunk.recordings)} calls, part {number} of {len(listed.chunks)}")
+            _patiently(night.transcribe, chunk, math.inf)
+            _patiently(night.segment, chunk)
+        done = _patiently(night.end, night.load(listed.day))
+        statuses = ", ".join(f"{count} {status}" for status, count in sorted(done.statuses.items())) or "no calls"
+        failures = ", ".join(f"{count} {name}" for name, count in sorted(done.failures.items()))
+        console.print(f"{day}: {statuses}" + (f" ({failures})" if failures else ""))
+        unfinished |= bool(done.unfinished)
+    if unfinished:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -95,6 +140,27 @@ def main() -> None:
     except CallphasesError as error:
         Console(stderr=True, markup=False).print(f"error: {error}", soft_wrap=True, highlight=False, style="red")
         raise SystemExit(1) from None
+
+
+def _patiently(step: Callable[..., _T], *arguments: Any) -> _T:
+    """Do a step of a run, once no other run has the day."""
+    while True:
+        try:
+            return step(*arguments)
+        except DayHeld as held:
+            console.print(str(held))
+            time.sleep(min(held.wait_s, 15.0))
+
+
+def _services(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
+    if key := os.environ.get("ASSEMBLYAI_API_KEY"):
+        speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
+        return AssemblyAI(key, speech), Gateway(key, os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech))
+    try:
+        from callphases.airflow.hook import AssemblyAIHook
+    except ImportError:
+        raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define the connection.") from None
+    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
 
 
 def _s3() -> S3Client:

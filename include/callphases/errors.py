@@ -14,15 +14,55 @@ class ConfigurationError(CallphasesError):
 
 
 class AccountError(CallphasesError):
-    """What concerns the account (key, balance, retired models): every further call would fail too, so the run stops."""
+    """What concerns the account: every further call would fail too, so the run stops."""
+
+    failure_class = "account"
+
+
+class WrongKey(AccountError):
+    """The service does not take the key, or not for this."""
+
+    failure_class = "auth"
+
+
+class NoBalance(AccountError):
+    """The account's balance is negative."""
+
+    failure_class = "balance"
+
+
+class NoModelLeft(AccountError):
+    """None of the models that the pipeline file names is served any more."""
+
+    failure_class = "model_retired"
 
 
 class ServiceUnavailable(CallphasesError):
-    """A service did not answer, or asked to be left alone, for longer than we wait; a later try may succeed."""
+    """A service did not answer for longer than we wait; a later try may succeed."""
+
+    failure_class = "service_unavailable"
+
+
+class ThrottledOut(ServiceUnavailable):
+    """A service asked to be left alone for longer than we wait."""
+
+    failure_class = "throttled_out"
 
 
 class AnswerLost(ServiceUnavailable):
     """A request that must not be repeated was sent, and nobody knows whether it was taken."""
+
+
+class DayHeld(CallphasesError):
+    """Another run that is alive works on this day; ``wait_s`` is when it may have ended, unless it goes on."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class RunStopped(CallphasesError):
+    """Another task of this run met what concerns the account, and said so."""
 
 
 class CallFailure(CallphasesError):
@@ -35,6 +75,9 @@ class CallFailure(CallphasesError):
     failure_class = "failed"
     permanent = True
     advice = ""
+    input_tokens = output_tokens = 0
+    model: str | None = None
+    """The language model that was paid for these tokens in vain."""
 
     def __str__(self) -> str:
         what = super().__str__()
@@ -100,6 +143,14 @@ class ModelRetired(RequestRefused):
     advice = "Name another in transcription.speech_models or segmentation.models."
 
 
+class ModelRefused(CallFailure):
+    """The model declines to answer for this call."""
+
+    failure_class = "model_refused"
+    permanent = False
+    advice = "Name another model in segmentation.models."
+
+
 class ProviderError(CallFailure):
     """The service accepted the call and then failed on its own side. Failed jobs are not billed."""
 
@@ -124,12 +175,36 @@ class AnswerInvalid(CallFailure):
     advice = "Try another model in segmentation.models."
 
 
+class OverBudget(CallFailure):
+    """What is left of the run's budget does not pay for this recording; nothing was sent."""
+
+    failure_class = "budget"
+    permanent = False
+    advice = "Raise budget.usd_per_run, or run the day again with a budget of its own."
+
+
 class Unfinished(CallFailure):
     """The run ended before this recording was done."""
 
     failure_class = "unfinished"
     permanent = False
     advice = "The log of the run's failed task says why; run the day again, what is paid for is not paid for again."
+
+
+def says_retired(text: str) -> bool:
+    """Whether a service's words mean that a model is not served (any more)."""
+    lower = text.lower()
+    signs = (
+        "retired",
+        "not supported",
+        "unsupported",
+        "no longer",
+        "deprecated",
+        "unknown",
+        "not available",
+        "not found",
+    )
+    return "model" in lower and any(sign in lower for sign in signs)
 
 
 def without_secrets(text: str, longest: int = 300) -> str:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 
-from callphases.errors import AccountError, ModelRetired, RequestRefused, ServiceUnavailable, without_secrets
-from callphases.throttle import send
+from callphases.errors import (
+    ModelRetired,
+    NoBalance,
+    NoModelLeft,
+    RequestRefused,
+    ServiceUnavailable,
+    WrongKey,
+    says_retired,
+)
+from callphases.throttle import Throttle, words
 
 DEFAULT_URL = "https://llm-gateway.assemblyai.com"
+_OF_REGION = {
+    "https://api.assemblyai.com": DEFAULT_URL,
+    "https://api.eu.assemblyai.com": "https://llm-gateway.eu.assemblyai.com",
+}
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 300.0
-CUT = frozenset({"length", "max_tokens", "model_length", "MAX_TOKENS"})
+CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 """What providers call the end of an answer that met its token limit; the gateway passes their own words on."""
+REFUSED = frozenset({"refusal", "content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
+"""What they call the end of an answer that the model does not want to give."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer: its text, whether it was cut at the token limit, and what it cost in tokens."""
+    """A model's answer: its text, whether it was cut at the token limit or refused, and what it cost in tokens."""
 
     text: str
     cut: bool
+    refused: bool
     model: str
     input_tokens: int
     output_tokens: int
@@ -35,6 +51,29 @@ class Gateway:
         self._session = session or requests.Session()
         self._session.headers["authorization"] = key
         self._refused: set[tuple[str, str]] = set()
+        self._throttle = Throttle(f"language model gateway at {self.url}")
+
+    def check(self, models: Sequence[str]) -> None:
+        """See, at no cost, that the key is taken and one of ``models`` is served, as far as the gateway tells.
+
+        A question without a message can't be answered, and so can't be billed; a gateway refuses it for the key or for
+        the model before it gets to that. What else it says, or that it says nothing, tells nothing.
+
+        Raises:
+            NoModelLeft: it serves none of the models.
+            WrongKey, NoBalance: it does not take the key, or the account has no money.
+        """
+        for model in models:
+            try:
+                response = self._request({"model": model, "messages": [], "max_tokens": 1})
+            except requests.RequestException:
+                return
+            refusal = _refusal(response, model, self.url) if 400 <= response.status_code < 500 else None
+            if isinstance(refusal, WrongKey | NoBalance) and words(response):
+                raise refusal
+            if not isinstance(refusal, ModelRetired):
+                return
+        raise no_model_left(models)
 
     def chat(
         self, model: str, messages: list[dict[str, str]], *, max_tokens: int, schema: dict[str, Any] | None = None
@@ -54,7 +93,7 @@ class Gateway:
         while True:
             wanted = {name: value for name, value in extras.items() if (model, name) not in self._refused}
             response = self._post({"model": model, "messages": messages, "max_tokens": max_tokens, **wanted})
-            refused = [name for name in wanted if response.status_code == 400 and name in _words(response)]
+            refused = [name for name in wanted if response.status_code == 400 and name in words(response)]
             if not refused:
                 break
             self._refused.update((model, name) for name in refused)
@@ -64,13 +103,24 @@ class Gateway:
 
     def _post(self, body: dict[str, Any]) -> requests.Response:
         # Repeatable: an answer that got lost can't be looked up, and asking again is the only way to have one.
-        return send(
-            lambda: self._session.post(
-                f"{self.url}/v1/chat/completions", json=body, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
-            ),
-            f"language model gateway at {self.url}",
-            repeatable=True,
+        return self._throttle.send(lambda: self._request(body), repeatable=True)
+
+    def _request(self, body: dict[str, Any]) -> requests.Response:
+        return self._session.post(
+            f"{self.url}/v1/chat/completions", json=body, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
         )
+
+
+def gateway_beside(speech_url: str) -> str:
+    """The base URL of the gateway that belongs to a speech API: the vendor's of the same region, else the same host."""
+    return _OF_REGION.get(speech_url.rstrip("/"), speech_url)
+
+
+def no_model_left(models: Sequence[str]) -> NoModelLeft:
+    """The error for a list of models of which none is served."""
+    return NoModelLeft(
+        f"The gateway serves none of the models in segmentation.models any more ({', '.join(models)}): name another."
+    )
 
 
 def _answer(response: requests.Response, model: str) -> Answer:
@@ -78,10 +128,12 @@ def _answer(response: requests.Response, model: str) -> Answer:
         document = response.json()
         choice = document["choices"][0]
         text = choice["message"].get("content") or ""
+        reason = str(choice.get("finish_reason")).lower()
         usage = document.get("usage") or {}
         return Answer(
             text=str(text),
-            cut=choice.get("finish_reason") in CUT,
+            cut=reason in CUT,
+            refused=reason in REFUSED or bool(choice["message"].get("refusal")),
             model=str(document.get("model") or model),
             input_tokens=int(usage.get("input_tokens") or usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("output_tokens") or usage.get("completion_tokens") or 0),
@@ -93,36 +145,18 @@ def _answer(response: requests.Response, model: str) -> Answer:
         ) from None
 
 
-def _words(response: requests.Response) -> str:
-    """The message of an error, in any of the gateway's three shapes."""
-    try:
-        document = response.json()
-    except requests.JSONDecodeError:
-        return without_secrets(response.text)
-    if not isinstance(document, dict):
-        return ""
-    error = document.get("error")
-    if isinstance(error, dict):
-        return without_secrets(str(error.get("message", "")))
-    if error:
-        return without_secrets(str(error))
-    metadata = document.get("metadata")
-    details = metadata.get("errors", []) if isinstance(metadata, dict) else []
-    return without_secrets(" ".join([str(document.get("message", "")), *(str(one) for one in details)]))
-
-
 def _refusal(response: requests.Response, model: str, url: str) -> Exception:
-    words = _words(response) or f"an answer of {response.status_code} without a word"
-    lower = words.lower()
+    said = words(response) or f"an answer of {response.status_code} without a word"
+    lower = said.lower()
+    if "balance" in lower or response.status_code == 402:
+        return NoBalance(
+            f"The language model gateway says: {said} Nothing more is sent before the account is topped up."
+        )
     if response.status_code in (401, 403):
-        return AccountError(
-            f"The language model gateway at {url} does not take the key ({words}): "
+        return WrongKey(
+            f"The language model gateway at {url} does not take the key ({said}): "
             "set the password of the assemblyai connection to a key that may use the gateway."
         )
-    if "balance" in lower or response.status_code == 402:
-        return AccountError(f"The language model gateway says: {words}")
-    if "model" in lower and any(
-        sign in lower for sign in ("not supported", "retired", "deprecated", "not found", "unknown")
-    ):
-        return ModelRetired(f"The gateway says of model {model!r}: {words}")
-    return RequestRefused(f"The language model gateway answered {response.status_code}: {words}")
+    if says_retired(said):
+        return ModelRetired(f"The gateway says of model {model!r}: {said}")
+    return RequestRefused(f"The language model gateway answered {response.status_code}: {said}")

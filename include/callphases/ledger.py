@@ -1,10 +1,14 @@
-"""What has been paid for, and how to find it again: a day's log of events in the state area.
+"""What has been paid for, and how to find it again: a day's events, in the state area.
 
-Every event is written once, in an object of its own or with others of its task, and never changed; the ledger of a
-day is what its objects say in the order of their names. The key of a transcript follows from the recording's bucket,
-key and ETag and from the options of the transcription; the key of an answer from the transcript and everything that
-the model is asked. So a changed prompt asks the model again and transcribes nothing, and a changed option transcribes
-again.
+Each task that pays writes one object, ``ledger/dt=<day>/<run>/<task>.jsonl``, a line an event, and replaces it as a
+whole by conditional PUTs: many events a request, and a second process of the same task is noticed. The ledger of a
+day is what all of its objects say. A task need not read them all: the listing hands it what is known of its
+recordings, which stays true while the run has the day's lease (see lease.py) and is read anew where another run has
+had it in between.
+
+The key of a transcript follows from the recording's bucket, key and ETag and from the options of the transcription;
+the key of an answer from the transcript and everything that the model is asked. So a changed prompt asks the model
+again and transcribes nothing, and a changed option transcribes again.
 """
 
 from __future__ import annotations
@@ -14,16 +18,23 @@ import hashlib
 import json
 import threading
 import time
-import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from callphases.errors import CallFailure
+from callphases.errors import CallFailure, ServiceUnavailable
+from callphases.lease import FRESH_S, LIFE_S, Lease
 from callphases.recordings import Recording
 from callphases.storage import Folder
 
 Event = dict[str, Any]
+
+FINAL = frozenset({"transcribed", "answered", "deleted"})
+"""Events that no other of the same key takes back."""
+WRITE_EVERY_S = 10.0
+"""How long events that can be had again (from the provider) may wait for others to share a PUT with."""
+READERS = 8
 
 
 def failed(key: str, failure: CallFailure, **more: Any) -> Event:
@@ -54,73 +65,202 @@ def answer_key(transcript: str, question: object) -> str:
     return digest(transcript, question)
 
 
-@dataclass
-class Ledger:
-    """The events of one day, the last of each key winning.
+def stop_key(transcript: str) -> str:
+    """The key of why a run did not finish a recording."""
+    return f"stopped/{transcript}"
 
-    An event is a dict with ``event`` (``intended``, ``submitted``, ``transcribed``, ``answered`` or ``failed``),
-    ``key``, ``at``, ``run_id`` and what belongs to it. Safe to use from the threads of a task.
+
+class Known:
+    """Events, the last of each key winning; a final one wins for good.
+
+    An event is a dict with ``event`` (``intended``, ``withdrawn``, ``submitted``, ``transcribed``, ``answered``,
+    ``failed``, ``stopped`` or ``deleted``), ``key``, ``recording`` (its key in the bucket), ``at``, ``term``,
+    ``run_id`` and what belongs to it. Safe to use from the threads of a task.
     """
 
-    state: Folder
-    day: dt.date
-    run_id: str
-    _events: dict[str, Event] = field(default_factory=dict)
-    _transcript_ids: set[str] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[str, Event] = {}
+        self._seen: set[tuple[str, str, str]] = set()
+        self._of_recording: dict[str, list[Event]] = {}
+        self.learn(events)
 
-    @classmethod
-    def open(cls, state: Folder, day: dt.date, run_id: str) -> Ledger:
-        """Read all that is known of ``day``, to write for ``run_id``: one LIST, and one GET for each object written."""
-        ledger = cls(state, day, run_id)
-        for name in state.names(ledger._folder):
-            ledger._remember(json.loads(line) for line in (state.get(name) or b"").splitlines())
-        return ledger
+    def learn(self, events: Iterable[Event]) -> None:
+        """Take in what was written, by whomever and in any order."""
+        with self._lock:
+            for event in events:
+                mark = (event["key"], event["event"], event["at"])
+                if mark in self._seen:
+                    continue
+                self._seen.add(mark)
+                self._of_recording.setdefault(event.get("recording", ""), []).append(event)
+                last = self._last.get(event["key"])
+                if last is None or (last["event"] not in FINAL and _moment(event) >= _moment(last)):
+                    self._last[event["key"]] = event
 
-    @property
-    def _folder(self) -> str:
-        return f"ledger/dt={self.day}/"
+    def find(self, key: str) -> Event | None:
+        """What holds for ``key``."""
+        with self._lock:
+            return self._last.get(key)
 
-    def write(self, events: Iterable[Event]) -> None:
-        """Make events durable with one PUT; they are known here once they are."""
-        now = dt.datetime.now(dt.UTC).isoformat()
-        stamped = [{**event, "at": now, "run_id": self.run_id} for event in events]
-        if not stamped:
-            return
-        body = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in stamped)
-        # Nanoseconds order the objects of a task, the random part keeps tasks of the same moment apart.
-        name = f"{self._folder}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
-        self.state.put(name, body.encode(), "application/x-ndjson")
-        self._remember(stamped)
-
-    def settled(self, key: str, since: dt.datetime) -> bool:
+    def settled(self, key: str, since: dt.datetime, *, replay: bool = False) -> bool:
         """Whether nothing is to be done for ``key`` by a pass over the day that began at ``since``.
 
-        What failed for good is settled, and so is what failed in this very pass; an older failure that may pass is not,
-        nor is a failure that is worth another try at once (``again``).
+        What failed for good is settled, unless the pass is a ``replay``, and so is what failed in this very pass; an
+        older failure that may pass is not, nor is a failure that is worth another try at once (``again``).
         """
         event = self.find(key)
-        if event is None or event["event"] == "intended":
+        if event is None or event["event"] in ("intended", "withdrawn"):
             return False
         if event["event"] != "failed":
             return True
-        if event["permanent"]:
+        if event["permanent"] and not replay:
             return True
         return dt.datetime.fromisoformat(event["at"]) >= since and not event.get("again")
 
-    def transcript_ids(self) -> set[str]:
-        """The ids of all jobs of the day that were ever known."""
+    def of(self, recordings: Collection[Recording]) -> list[Event]:
+        """All events of some recordings, whatever the options and the bytes were."""
         with self._lock:
-            return set(self._transcript_ids)
+            return [event for recording in recordings for event in self._of_recording.get(recording.key, [])]
 
-    def find(self, key: str) -> Event | None:
-        """The last event of ``key``."""
+    def all(self) -> list[Event]:
+        """Every event."""
         with self._lock:
-            return self._events.get(key)
+            return [event for events in self._of_recording.values() for event in events]
 
-    def _remember(self, events: Iterable[Event]) -> None:
-        with self._lock:
-            for event in events:
-                self._events[event["key"]] = event
-                if event.get("transcript_id"):
-                    self._transcript_ids.add(event["transcript_id"])
+
+def _moment(event: Event) -> tuple[int, str]:
+    # Terms are in order whatever the clocks of workers say.
+    return event.get("term", 0), event["at"]
+
+
+def read_day(state: Folder, day: dt.date) -> Known:
+    """All that is known of a day: one LIST, and one GET for each object."""
+    names = [name for name in state.names(f"ledger/dt={day}/") if name.endswith(".jsonl")]
+    known = Known()
+    with ThreadPoolExecutor(READERS) as pool:
+        for body in pool.map(state.get, names):
+            known.learn(_events(body))
+    return known
+
+
+def _events(body: bytes | None) -> list[Event]:
+    return [json.loads(line) for line in (body or b"").splitlines()]
+
+
+@dataclass
+class Ledger(Known):
+    """What one task knows, and where it writes.
+
+    Args:
+        state: ``output.state``.
+        lease: the lease of the day, taken; ``lease.holder`` is the run's folder.
+        run_id: is written into every event.
+        name: of the task's object, unique in the run.
+    """
+
+    state: Folder
+    lease: Lease
+    run_id: str
+    name: str
+    _written: list[Event] = field(default_factory=list)
+    _unwritten: list[Event] = field(default_factory=list)
+    _etag: str | None = None
+    _put_at: float = float("-inf")
+    _quiet_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, state: Folder, lease: Lease, run_id: str, name: str, known: Iterable[Event] = (), term: int = 0
+    ) -> Ledger:
+        """Take the lease, and read what is known: all of the day, unless it is ``known`` already.
+
+        Args:
+            state: ``output.state``.
+            lease: the day's lease.
+            run_id: is written into every event.
+            name: of the task's object, unique in the run.
+            known: all that was known of what this task is about when the run began.
+            term: the lease's term then.
+
+        Raises:
+            DayHeld, RunStopped: as ``Lease.take``.
+        """
+        ledger = cls(state, lease, run_id, name)
+        if lease.take() != term:
+            known = read_day(state, lease.day).all()
+        ledger.learn(known)
+        seen = state.look(ledger._object)
+        if seen is not None:
+            ledger._written, ledger._etag = _events(seen.body), seen.etag
+            ledger.learn(ledger._written)
+            if any((ledger.find(event["key"]) or event)["event"] == "intended" for event in ledger._written):
+                ledger._quiet_at = time.monotonic() + LIFE_S - seen.age_s
+        return ledger
+
+    @property
+    def day(self) -> dt.date:
+        """The day of the calls."""
+        return self.lease.day
+
+    @property
+    def own(self) -> list[Event]:
+        """What this task has written, or will, in all of its tries."""
+        with self._writing:
+            return [*self._written, *self._unwritten]
+
+    @property
+    def quiet_in_s(self) -> float:
+        """In how many seconds an earlier process of this task can't be paying any more."""
+        return max(self._quiet_at - time.monotonic(), 0.0)
+
+    @property
+    def _object(self) -> str:
+        return f"ledger/dt={self.day}/{self.lease.holder}/{self.name}.jsonl"
+
+    def write(self, events: Iterable[Event] = ()) -> None:
+        """Make events durable, with all that were noted, by one PUT; they are known here once they are.
+
+        Raises:
+            ServiceUnavailable: another process works on this task.
+        """
+        with self._writing:
+            stamped = self._stamped(events)
+            if stamped or self._unwritten:
+                self._put(self._unwritten + stamped)
+                self.learn(stamped)
+
+    def note(self, events: Iterable[Event]) -> None:
+        """Know events at once, and make them durable with the next PUT, at least every ``WRITE_EVERY_S`` seconds."""
+        with self._writing:
+            stamped = self._stamped(events)
+            self.learn(stamped)
+            self._unwritten += stamped
+            if self._unwritten and time.monotonic() - self._put_at >= WRITE_EVERY_S:
+                self._put(self._unwritten)
+
+    def hold(self) -> None:
+        """Confirm that this process may send what it has written that it will; see ``Lease.hold``."""
+        self.lease.hold()
+        with self._writing:
+            if time.monotonic() - self._put_at >= FRESH_S:
+                self._put(self._unwritten)
+
+    def _stamped(self, events: Iterable[Event]) -> list[Event]:
+        now = dt.datetime.now(dt.UTC).isoformat()
+        return [{**event, "at": now, "term": self.lease.term, "run_id": self.run_id} for event in events]
+
+    def _put(self, new: list[Event]) -> None:
+        events = [*self._written, *new]
+        body = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events).encode()
+        before = time.monotonic()
+        etag = self.state.swap(self._object, body, self._etag, "application/x-ndjson")
+        if etag is None:
+            raise ServiceUnavailable(
+                f"Another process works on {self.name} of the run {self.lease.holder}; this one leaves it to it."
+            )
+        self._written, self._unwritten, self._etag, self._put_at = events, [], etag, before

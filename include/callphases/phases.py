@@ -4,97 +4,163 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
 
 from callphases import costs
-from callphases.errors import CallFailure
-from callphases.ledger import Event, Ledger, answer_key, failed, transcript_key
+from callphases.cues import Cue
+from callphases.errors import (
+    AnswerCut,
+    AnswerInvalid,
+    CallFailure,
+    CallphasesError,
+    ModelRefused,
+    OverBudget,
+    RequestRefused,
+)
+from callphases.ledger import Event, Known, Ledger, answer_key, failed, transcript_key
 from callphases.pipeline import Pipeline
-from callphases.recordings import Recording
+from callphases.recordings import Manifest, Recording
 from callphases.segmentation import Segmenter, prompt_version, question
-from callphases.storage import Folder
 from callphases.timeline import call_end_s, timeline
-from callphases.transcripts import load_cues
+from callphases.transcripts import Transcripts
 
 log = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 8
+TURNS = 4
+"""How often a call is given to the models, each time with one chance to mend the answer, before it fails."""
+KEEP_DAY_EVERY_S = 10.0
+_WORTH_ANOTHER_TURN = (AnswerInvalid, AnswerCut, ModelRefused, RequestRefused)
 
 
 @dataclass
 class Divider:
-    """Divides the calls of one day into phases; its answers are in the ledger."""
+    """Divides the calls of a chunk into phases; its answers are in the ledger."""
 
     segmenter: Segmenter
     pipeline: Pipeline
-    state: Folder
+    transcripts: Transcripts
     ledger: Ledger
+    chunk: Manifest
+    _spent_usd: float = 0.0
+    _purse: threading.Lock = field(default_factory=threading.Lock)
 
-    def divide(self, recordings: Sequence[Recording], since: dt.datetime) -> None:
-        """Ask for each transcribed recording whose answer is not known; ``since`` is when the pass over the day began.
+    def divide(self) -> None:
+        """Ask for each transcribed recording whose answer is not known.
 
         A call without a valid answer becomes a failure in the ledger and stops nothing.
 
         Raises:
             AccountError, ServiceUnavailable, ConfigurationError: none of the others would fare better. What was
                 answered until then is in the ledger.
+            DayHeld, RunStopped: as ``Lease.hold``.
         """
+        problem: BaseException | None = None
+        self._spent_usd = sum(costs.spent_usd(self.ledger.own, self.ledger.run_id, self.chunk.listed_at))
+        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
+            running: set[Future[Event]] = {pool.submit(self._divide_one, *one) for one in self._todo()}
+            while running:
+                done, running = wait(running, KEEP_DAY_EVERY_S, FIRST_COMPLETED)
+                answered = [future for future in done if not future.cancelled()]
+                errors = [error for future in answered if (error := future.exception()) is not None]
+                self.ledger.note(future.result() for future in answered if future.exception() is None)
+                try:
+                    self.ledger.lease.hold()
+                except CallphasesError as error:
+                    errors.append(error)
+                if errors:
+                    problem = problem or errors[0]
+                    for future in running:
+                        future.cancel()
+        self.ledger.write()
+        if problem is not None:
+            raise problem
+
+    def _todo(self) -> list[tuple[Recording, str, Event]]:
         todo: list[tuple[Recording, str, Event]] = []
-        for recording in recordings:
+        for recording in self.chunk.recordings:
             transcript = transcript_key(recording, self.pipeline.transcription)
             transcribed = self.ledger.find(transcript)
             if transcribed is None or transcribed["event"] != "transcribed" or transcribed["status"] == "no_speech":
                 continue
             key = answer_key(transcript, question(self.pipeline))
-            if not self.ledger.settled(key, since):
+            if not self.ledger.settled(key, self.chunk.listed_at, replay=self.chunk.replay):
                 todo.append((recording, key, transcribed))
-        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-            futures: list[Future[Event]] = [pool.submit(self._divide_one, *one) for one in todo]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            for future in futures:
-                future.cancel()
-        ended = [future for future in futures if not future.cancelled()]
-        self.ledger.write(future.result() for future in ended if future.exception() is None)
-        for future in ended:
-            future.result()
+        return todo
 
     def _divide_one(self, recording: Recording, key: str, transcribed: Event) -> Event:
-        try:
-            cues = load_cues(self.state, transcribed)
-            answer = self.segmenter.segment(cues)
-        except CallFailure as failure:
+        tokens_in = tokens_out = 0
+        for turn in range(TURNS):
+            reserved_usd, answer, failure = 0.0, None, None
+            try:
+                cues = self.transcripts.cues(transcribed)
+                reserved_usd = self._reserve(transcribed["audio_s"], cues)
+                answer = self.segmenter.segment(cues, turn)
+            except CallFailure as error:
+                failure = error
+            took = answer or failure
+            assert took is not None
+            tokens_in, tokens_out = tokens_in + took.input_tokens, tokens_out + took.output_tokens
+            cost = {
+                "llm_model": took.model,
+                "llm_input_tokens": tokens_in,
+                "llm_output_tokens": tokens_out,
+                "llm_usd": costs.llm_usd(self.pipeline, took.model, tokens_in, tokens_out),
+            }
+            if reserved_usd:
+                used_usd = costs.llm_usd(self.pipeline, took.model, took.input_tokens, took.output_tokens) or 0.0
+                with self._purse:
+                    self._spent_usd += used_usd - reserved_usd
+            if answer is not None or not isinstance(failure, _WORTH_ANOTHER_TURN):
+                break
+        if failure is not None:
             log.warning("%s: %s", recording.key, failure)
-            return failed(key, failure)
+            return failed(key, failure, recording=recording.key) | cost
+        assert answer is not None
         end_s = call_end_s(transcribed["audio_s"], cues)
         phases = timeline(cues, answer.labels, end_s)
         log.info("%s: %d phases", recording.key, len(phases))
         return {
             "event": "answered",
             "key": key,
+            "recording": recording.key,
             "duration_s": end_s,
             "phases": [asdict(phase) for phase in phases],
-            "llm_model": answer.model,
-            "llm_input_tokens": answer.input_tokens,
-            "llm_output_tokens": answer.output_tokens,
-            "llm_usd": costs.llm_usd(answer.model, answer.input_tokens, answer.output_tokens),
             "prompt_version": prompt_version(self.pipeline),
+            **cost,
         }
+
+    def _reserve(self, audio_s: float, cues: Sequence[Cue]) -> float:
+        """Set aside what a question may cost, in US dollars; nothing where there is no budget.
+
+        Raises:
+            OverBudget: the chunk's part of the budget does not hold it.
+        """
+        if self.chunk.budget_usd is None:
+            return 0.0
+        estimate = costs.estimated_question_usd(self.pipeline, audio_s, len(cues), sum(len(cue.text) for cue in cues))
+        with self._purse:
+            if self._spent_usd + estimate > self.chunk.budget_usd:
+                raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
+            self._spent_usd += estimate
+        return estimate
 
 
 def unsettled(
-    recordings: Sequence[Recording], pipeline: Pipeline, ledger: Ledger, since: dt.datetime
+    recordings: Sequence[Recording], pipeline: Pipeline, known: Known, since: dt.datetime, *, replay: bool = False
 ) -> list[Recording]:
     """The recordings that there is something to do for, in a pass over the day that began at ``since``."""
-    return [recording for recording in recordings if not _settled(recording, pipeline, ledger, since)]
+    return [recording for recording in recordings if not _settled(recording, pipeline, known, since, replay)]
 
 
-def _settled(recording: Recording, pipeline: Pipeline, ledger: Ledger, since: dt.datetime) -> bool:
+def _settled(recording: Recording, pipeline: Pipeline, known: Known, since: dt.datetime, replay: bool) -> bool:
     key = transcript_key(recording, pipeline.transcription)
-    event = ledger.find(key)
-    if event is None or event["event"] == "submitted" or not ledger.settled(key, since):
+    event = known.find(key)
+    if event is None or event["event"] == "submitted" or not known.settled(key, since, replay=replay):
         return False
     if event["event"] == "transcribed" and event["status"] == "completed":
-        return ledger.settled(answer_key(key, question(pipeline)), since)
+        return known.settled(answer_key(key, question(pipeline)), since, replay=replay)
     return True

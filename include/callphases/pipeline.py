@@ -193,6 +193,21 @@ class Privacy(_Section):
     delete_after: bool = False
 
 
+class LlmPrice(_Section):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class Prices(_Section):
+    """What the account pays, by model, where it is not the list price."""
+
+    speech_usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
+    speaker_labels_usd_per_hour: float = Field(default=0.02, ge=0)
+    llm_usd_per_million: dict[str, LlmPrice] = {}
+
+
 class Budget(_Section):
     """What a run may spend, in US dollars."""
 
@@ -220,6 +235,7 @@ class Pipeline(_Section):
     output: Output
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
+    prices: Prices = Prices()
     budget: Budget = Budget()
 
     @field_validator("schedule")
@@ -266,19 +282,16 @@ class Pipeline(_Section):
         return ZoneInfo(self.timezone)
 
     @property
+    def speech_models(self) -> list[str]:
+        """The speech models, in order of preference, from ``speech_models`` or from the older ``speech_model``."""
+        named = self.transcription.get("speech_models") or [self.transcription.get("speech_model")]
+        return [str(model) for model in named if model] or DEFAULT_SPEECH_MODELS
+
+    @property
     def not_in_force(self) -> list[str]:
         """Settings that the file gives and that this version reads without acting on them."""
-        waiting = {
-            "limits": ("transcriptions_at_once", "ramp", "llm_requests_per_minute"),
-            "privacy": ("delete_after",),
-            "budget": ("usd_per_run",),
-        }
-        return [
-            f"{section}.{name}"
-            for section, names in waiting.items()
-            for name in names
-            if name in getattr(self, section).model_fields_set
-        ]
+        waiting = ("transcriptions_at_once", "llm_requests_per_minute")
+        return [f"limits.{name}" for name in waiting if name in self.limits.model_fields_set]
 
     @property
     def phase_names(self) -> list[str]:

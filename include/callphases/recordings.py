@@ -8,8 +8,9 @@ import json
 import logging
 import math
 import re
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -131,20 +132,49 @@ def chunks(recordings: Sequence[Recording]) -> list[list[Recording]]:
 class Manifest:
     """Some recordings of one day, as a task hands them to the next: a list of the day, or a chunk of it.
 
-    ``listed_at`` is when the pass over the day began: what failed before it may be tried again, what failed since not.
+    Attributes:
+        name: of this list in its run: ``day``, or ``chunk-`` and a number.
+        day: the day of the calls.
+        run_id: of the run that listed it.
+        holder: names the run for the lease of the day, and the folders of its own; unlike that of any other run.
+        term: of the lease when it was listed.
+        listed_at: when the pass over the day began: what failed before it may be tried again, what failed since not.
+        recordings: in key order.
+        known: what the ledger held about them.
+        first: how many recordings of the run's other chunks come before this one's, to pace them all by one clock.
+        replay: whether what failed for good is tried again too.
+        budget_usd: what may be spent on them; None is without limit.
     """
 
+    name: str
     day: dt.date
     run_id: str
+    holder: str
+    term: int
     listed_at: dt.datetime
     recordings: list[Recording]
+    known: list[dict[str, Any]] = field(default_factory=list)
+    first: int = 0
+    replay: bool = False
+    budget_usd: float | None = None
 
-    def save(self, state: Folder, name: str) -> str:
+    def save(self, state: Folder) -> str:
         """Write the manifest below ``runs/`` in the state area; returns its URI."""
-        head = {"day": self.day.isoformat(), "run_id": self.run_id, "listed_at": self.listed_at.isoformat()}
-        lines = [head, *(item.as_json() for item in self.recordings)]
+        head = {
+            "name": self.name,
+            "day": self.day.isoformat(),
+            "run_id": self.run_id,
+            "holder": self.holder,
+            "term": self.term,
+            "listed_at": self.listed_at.isoformat(),
+            "recordings": len(self.recordings),
+            "first": self.first,
+            "replay": self.replay,
+            "budget_usd": self.budget_usd,
+        }
+        lines = [head, *(item.as_json() for item in self.recordings), *self.known]
         body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        return state.put(f"{run_folder(self.day, self.run_id)}{name}.jsonl", body.encode())
+        return state.put(f"runs/dt={self.day}/{self.holder}/{self.name}.jsonl", body.encode(), "application/x-ndjson")
 
     @classmethod
     def load(cls, state: Folder, uri: str) -> Manifest:
@@ -157,14 +187,19 @@ class Manifest:
         if body is None:
             raise ConfigurationError(f"{uri}: this run's list is gone from output.state; clear the run's first task.")
         head, *items = (json.loads(line) for line in body.splitlines())
+        count = head.pop("recordings")
         return cls(
-            day=dt.date.fromisoformat(head["day"]),
-            run_id=head["run_id"],
-            listed_at=dt.datetime.fromisoformat(head["listed_at"]),
-            recordings=[Recording.from_json(item) for item in items],
+            **{
+                **head,
+                "day": dt.date.fromisoformat(head["day"]),
+                "listed_at": dt.datetime.fromisoformat(head["listed_at"]),
+            },
+            recordings=[Recording.from_json(item) for item in items[:count]],
+            known=items[count:],
         )
 
 
-def run_folder(day: dt.date, run_id: str) -> str:
-    """Where in the state area a run keeps its lists. A run's id holds characters that folders had better not."""
-    return f"runs/dt={day}/{re.sub(r'[^A-Za-z0-9_.+-]', '_', run_id)}/"
+def new_holder(run_id: str) -> str:
+    """A name for one execution of a run, fit for a folder. A run's id is not unique: it may be cleared, or in two
+    Airflows at once."""
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', run_id)}-{uuid.uuid4().hex[:8]}"

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from callphases.cues import Cue
-from callphases.errors import AccountError, AnswerCut, AnswerInvalid, ModelRetired
-from callphases.gateway import Answer, Gateway
+from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, ModelRetired
+from callphases.gateway import Answer, Gateway, no_model_left
 from callphases.ledger import digest
 from callphases.pipeline import OTHER, Pipeline
 from callphases.timeline import Label, shorten
@@ -28,6 +28,8 @@ QUESTION_VERSION = "1"
 ANSWER_TOKENS = 2000
 """A first limit for the answer of one call; the gateway's own default of 1000 cuts long ones."""
 CUT_TRIES = 3
+RETIRED_AFTER = 5
+"""So many refusals in a row mean that a model is not served; a refused question costs nothing."""
 
 _INSTRUCTIONS = """\
 You divide transcripts of phone calls into phases.
@@ -81,54 +83,72 @@ class Segmenter:
 
     gateway: Gateway
     pipeline: Pipeline
-    _gone: set[str] = field(default_factory=set)
+    _refusals: dict[str, int] = field(default_factory=dict)
 
-    def segment(self, cues: Sequence[Cue]) -> Segmented:
-        """Ask for the phases of one call with at least one cue.
+    def segment(self, cues: Sequence[Cue], turn: int = 0) -> Segmented:
+        """Ask for the phases of one call with at least one cue, and once more with what is wrong with the answer.
+
+        Args:
+            cues: of the call.
+            turn: how often that has failed already; the next model of the pipeline's is then asked first.
 
         Raises:
             AnswerCut: the answer is longer than the largest limit that we set.
             AnswerInvalid: the answer does not hold together, twice.
+            ModelRefused: the model declines.
             RequestRefused: the gateway does not take the question.
             AccountError: none of the pipeline's models is served, or the account may not use the gateway.
             ServiceUnavailable: the gateway does not answer.
+
+        A CallFailure tells the tokens that were paid for in vain.
         """
         answers: list[Answer] = []
         problem: AnswerInvalid | None = None
-        for _ in range(2):
-            answers += self._ask([cues], problem)
-            found = read_answer(answers[-1].text, [cues], self.pipeline.phase_names)[1]
-            if not isinstance(found, AnswerInvalid):
-                return Segmented(
-                    labels=found,
-                    model=answers[-1].model,
-                    input_tokens=sum(answer.input_tokens for answer in answers),
-                    output_tokens=sum(answer.output_tokens for answer in answers),
-                )
-            problem = found
-        assert problem is not None
-        raise problem
+        try:
+            for _ in range(2):
+                text = self._ask([cues], problem, turn, answers)
+                found = read_answer(text, [cues], self.pipeline.phase_names)[1]
+                if not isinstance(found, AnswerInvalid):
+                    return Segmented(found, answers[-1].model, *_tokens(answers))
+                problem = found
+            assert problem is not None
+            raise problem
+        except CallFailure as failure:
+            failure.input_tokens, failure.output_tokens = _tokens(answers)
+            failure.model = answers[-1].model if answers else None
+            raise
 
-    def _ask(self, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None) -> list[Answer]:
-        """Ask with a growing limit until the answer is not cut; all answers, as cut ones are billed too."""
+    def _ask(
+        self, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None, turn: int, answers: list[Answer]
+    ) -> str:
+        """Ask with a growing limit until the answer is not cut; all answers are added, as cut ones are billed too."""
         messages = _messages(self.pipeline, calls, problem)
         schema = _schema(self.pipeline.phase_names)
-        for model in self.pipeline.segmentation.models:
-            if model in self._gone:
-                continue
-            answers: list[Answer] = []
+        while models := self._served():
+            model = models[turn % len(models)]
             try:
                 for attempt in range(CUT_TRIES):
                     limit = ANSWER_TOKENS * len(calls) * 2**attempt
                     answers.append(self.gateway.chat(model, messages, max_tokens=limit, schema=schema))
+                    self._refusals[model] = 0
+                    if answers[-1].refused:
+                        raise ModelRefused(f"{model} declines to answer.")
                     if not answers[-1].cut:
-                        return answers
+                        return answers[-1].text
                 raise AnswerCut(f"{model} did not end its answer within {limit} tokens.")
-            except ModelRetired as error:
-                self._gone.add(model)
-                log.warning("%s", error)
-        models = ", ".join(self.pipeline.segmentation.models)
-        raise AccountError(f"None of the models in segmentation.models is served any more ({models}): name another.")
+            except ModelRetired as refusal:
+                self._refusals[model] = self._refusals.get(model, 0) + 1
+                if self._refusals[model] == RETIRED_AFTER:
+                    log.warning("%s", refusal)
+        raise no_model_left(self.pipeline.segmentation.models)
+
+    def _served(self) -> list[str]:
+        models = self.pipeline.segmentation.models
+        return [model for model in models if self._refusals.get(model, 0) < RETIRED_AFTER]
+
+
+def _tokens(answers: Sequence[Answer]) -> tuple[int, int]:
+    return sum(answer.input_tokens for answer in answers), sum(answer.output_tokens for answer in answers)
 
 
 def read_answer(

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime as dt
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ParamValidationError,
+    ResponseStreamingError,
+)
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from callphases.errors import ConfigurationError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+
+TRIES = 4
+"""On top of botocore's own, for what it does not repeat: a body that breaks off, a PUT that is refused for once."""
+_T = TypeVar("_T")
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -43,6 +56,15 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """An object as it was read. ``age_s``: seconds since it was written, by the store's own clock and no other."""
+
+    body: bytes
+    etag: str
+    age_s: float
+
+
+@dataclass(frozen=True)
 class Folder:
     """A prefix of a bucket; names are relative to it. ``setting`` names the pipeline file's key in errors.
 
@@ -64,29 +86,57 @@ class Folder:
     def put(self, name: str, body: bytes, content_type: str = "application/octet-stream") -> str:
         """Write one object with one PUT and return its URI."""
         bucket, prefix = self._place
-        try:
-            self.client.put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type)
-        except (ClientError, BotoCoreError) as error:
-            raise explain(error, bucket, self.setting) from None
+        self._tried(
+            lambda: self.client.put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type),
+            writing=True,
+        )
         return self.uri_of(name)
+
+    def swap(self, name: str, body: bytes, etag: str | None, content_type: str = "application/json") -> str | None:
+        """Write one object if it is still the one with ``etag`` (None: if there is none); returns its new ETag.
+
+        Returns None where it is another by now, and nothing was written. A PUT that succeeded and whose answer was lost
+        counts as written, so a body had better be unlike those of other writers.
+        """
+        bucket, prefix = self._place
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            done = self._tried(
+                lambda: self.client.put_object(
+                    Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type, **condition
+                ),
+                writing=True,
+                expected=(404, 409, 412),
+            )
+        except ClientError:
+            seen = self.look(name)
+            return seen.etag if seen is not None and seen.body == body else None
+        return done["ETag"]
 
     def get(self, name: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
+        seen = self.look(name)
+        return None if seen is None else seen.body
+
+    def look(self, name: str) -> Seen | None:
+        """The object with what tells whether it has changed since, or None where there is none."""
         bucket, prefix = self._place
+
+        def read() -> Seen:
+            answer = self.client.get_object(Bucket=bucket, Key=prefix + name)
+            return Seen(answer["Body"].read(), answer["ETag"], _age_s(answer))
+
         try:
-            return self.client.get_object(Bucket=bucket, Key=prefix + name)["Body"].read()
-        except (ClientError, BotoCoreError) as error:
-            if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+            return self._tried(read, expected=(404,))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
                 return None
             raise explain(error, bucket, self.setting) from None
 
     def delete(self, name: str) -> None:
         """Remove the object if it is there."""
         bucket, prefix = self._place
-        try:
-            self.client.delete_object(Bucket=bucket, Key=prefix + name)
-        except (ClientError, BotoCoreError) as error:
-            raise explain(error, bucket, self.setting) from None
+        self._tried(lambda: self.client.delete_object(Bucket=bucket, Key=prefix + name), writing=True)
 
     def names(self, below: str) -> Iterator[str]:
         """The names that begin with ``below``, in key order."""
@@ -98,3 +148,38 @@ class Folder:
                     yield item["Key"].removeprefix(prefix)
         except (ClientError, BotoCoreError) as error:
             raise explain(error, bucket, self.setting) from None
+
+    def _tried(self, request: Callable[[], _T], *, writing: bool = False, expected: tuple[int, ...] = ()) -> _T:
+        """Send a request, again where it helps; an error with an ``expected`` status is raised as it is."""
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: _may_pass(error, writing) and _status(error) not in expected),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential_jitter(multiplier=0.5, max=4),
+            reraise=True,
+        )
+        try:
+            return retrying(request)
+        except (ClientError, BotoCoreError) as error:
+            if _status(error) in expected:
+                raise
+            raise explain(error, self._place[0], self.setting) from None
+
+
+def _status(error: BaseException) -> int:
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _may_pass(error: BaseException, writing: bool) -> bool:
+    if isinstance(error, ClientError):
+        # A PUT that is refused once may be the store's mood; a GET is a matter of rights.
+        return writing and _status(error) < 500 and error.response.get("Error", {}).get("Code") != "NoSuchBucket"
+    return isinstance(error, ResponseStreamingError | IncompleteReadError)
+
+
+def _age_s(answer: Any) -> float:
+    told = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+    now = parsedate_to_datetime(told) if told else dt.datetime.now(dt.UTC)
+    written: dt.datetime = answer["LastModified"]
+    return max((now - written).total_seconds(), 0.0)

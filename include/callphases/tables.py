@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from callphases.errors import Unfinished
-from callphases.ledger import Event, Ledger, answer_key, failed, transcript_key
+from callphases import costs
+from callphases.errors import OverBudget, Unfinished
+from callphases.ledger import Event, Known, Ledger, answer_key, failed, stop_key, transcript_key
 from callphases.pipeline import Pipeline
-from callphases.recordings import Recording
+from callphases.recordings import Manifest, Recording
 from callphases.segmentation import question
 from callphases.storage import Folder
 
@@ -85,7 +86,8 @@ class Published:
     """What a day holds once it is published: counts of recordings by status and failure class, and what it cost.
 
     ``kept`` counts recordings that are in the tables and not in the bucket any more, ``unfinished`` those that this run
-    did not get to the end of, whatever is published of them.
+    did not get to the end of, whatever is published of them. ``speech_models`` and ``llm_models`` count the models that
+    really answered. Costs are in US dollars: of the day's rows, and of this run alone.
     """
 
     listed: int
@@ -94,12 +96,18 @@ class Published:
     failures: dict[str, int]
     unfinished: int
     phases: int
+    speech_models: dict[str, int]
+    llm_models: dict[str, int]
     speech_usd: float
     llm_usd: float
+    run_speech_usd: float
+    run_llm_usd: float
+    stopped: str | None = None
+    """Why the run was stopped before it was done."""
 
 
-def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, recordings: Sequence[Recording]) -> Published:
-    """Publish the rows of all recordings that were listed for the ledger's day.
+def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, listed_day: Manifest) -> Published:
+    """Publish the rows of all recordings that were listed for a day.
 
     Rows of a recording that is not listed any more stay, unless ``recordings.when_deleted`` is ``drop``. Rows of a
     recording that this run could not finish stay as they are, where there are rows of the same bytes.
@@ -110,9 +118,9 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, recordings: Sequ
     phases: list[dict[str, Any]] = []
     stay: set[str] = set()
     unfinished = 0
-    for recording in recordings:
-        row, parts = rows(recording, pipeline, ledger)
-        if row["failure_class"] == Unfinished.failure_class:
+    for recording in listed_day.recordings:
+        row, parts, finished = rows(recording, pipeline, ledger, ledger.run_id)
+        if not finished:
             unfinished += 1
             before = published.get(recording.call_id)
             if before and _holds(before, recording):
@@ -120,7 +128,7 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, recordings: Sequ
                 continue
         calls.append(row)
         phases.extend(parts)
-    listed = {recording.call_id for recording in recordings}
+    listed = {recording.call_id for recording in listed_day.recordings}
     kept = set(published) - listed if pipeline.recordings.when_deleted == "keep" else set()
     stay |= kept
     calls_table = _joined(CALLS, calls, old_calls, stay)
@@ -128,9 +136,10 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, recordings: Sequ
     _replace(tables, "calls", ledger.day, calls_table, ["call_id"])
     phases_table = _joined(PHASES, phases, old_phases, stay)
     _replace(tables, "phases", ledger.day, phases_table, ["call_id", "phase_index"])
+    run_speech_usd, run_llm_usd = costs.spent_usd(ledger.all(), ledger.run_id, listed_day.listed_at)
     of_listed = [row for row in calls_table.to_pylist() if row["call_id"] in listed]
     return Published(
-        listed=len(recordings),
+        listed=len(listed_day.recordings),
         kept=len(kept),
         statuses=dict(Counter(row["status"] for row in of_listed)),
         failures=dict(Counter(row["failure_class"] for row in of_listed if row["failure_class"])),
@@ -138,26 +147,36 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, recordings: Sequ
         phases=sum(row["phase_count"] or 0 for row in of_listed),
         speech_usd=sum(row["speech_usd"] or 0 for row in of_listed),
         llm_usd=sum(row["llm_usd"] or 0 for row in of_listed),
+        speech_models=dict(Counter(row["speech_model"] for row in of_listed if row["speech_model"])),
+        llm_models=dict(Counter(row["llm_model"] for row in of_listed if row["llm_model"])),
+        run_speech_usd=run_speech_usd,
+        run_llm_usd=run_llm_usd,
     )
 
 
-def rows(recording: Recording, pipeline: Pipeline, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The row of a recording in ``calls`` and its rows in ``phases``, from what the ledger says."""
+def rows(
+    recording: Recording, pipeline: Pipeline, known: Known, run_id: str
+) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
+    """The row of a recording in ``calls``, its rows in ``phases``, and whether it was finished, from what is known."""
     key = transcript_key(recording, pipeline.transcription)
-    speech = ledger.find(key)
+    speech = known.find(key)
     answer: Event | None = None
     if speech is not None and speech["event"] == "transcribed" and speech["status"] == "completed":
-        answer = ledger.find(answer_key(key, question(pipeline)))
+        answer = known.find(answer_key(key, question(pipeline)))
     last = answer if answer is not None else speech
-    if (
-        last is None
-        or last["event"] in ("intended", "submitted")
-        or (last is speech and speech.get("status") == "completed")
-    ):
-        # The run's own id, not an event's: nothing was written of this recording, or it stopped half way.
-        now = dt.datetime.now(dt.UTC).isoformat()
-        last = failed(key, Unfinished("The run ended before this recording was done."))
-        last |= {"at": now, "run_id": ledger.run_id}
+    stopped = known.find(stop_key(key))
+    finished = (
+        last is not None
+        and last["event"] not in ("intended", "withdrawn", "submitted")
+        and not (last is speech and speech.get("status") == "completed")
+        and not last.get("again")
+    )
+    if stopped is not None and not finished and stopped["failure_class"] == OverBudget.failure_class:
+        last, finished = {**stopped, "event": "failed"}, True
+    elif last is None or not finished:
+        # Of this run and this moment: nothing was written of this recording, or it stopped half way.
+        last = stopped if stopped is not None and stopped["run_id"] == run_id else failed(key, Unfinished("Not done."))
+        last = {**last, "event": "failed", "at": dt.datetime.now(dt.UTC).isoformat(), "run_id": run_id}
     heard = speech if speech is not None and speech["event"] == "transcribed" else {}
     said = answer if answer is not None and answer["event"] == "answered" else {}
     status = "failed" if last["event"] == "failed" else "completed" if said else "no_speech"
@@ -167,7 +186,7 @@ def rows(recording: Recording, pipeline: Pipeline, ledger: Ledger) -> tuple[dict
         "call_started_at": recording.call_time,
         "transcript_id": (speech or {}).get("transcript_id"),
         "speech_model": heard.get("speech_model"),
-        "llm_model": said.get("llm_model"),
+        "llm_model": (answer or {}).get("llm_model"),
         "prompt_version": said.get("prompt_version"),
         "schema_version": SCHEMA_VERSION,
         "run_id": last["run_id"],
@@ -184,10 +203,10 @@ def rows(recording: Recording, pipeline: Pipeline, ledger: Ledger) -> tuple[dict
         "language": heard.get("language"),
         "phase_count": None if status == "failed" else len(said.get("phases", [])),
         "transcript_uri": heard.get("transcript_uri"),
-        "llm_input_tokens": said.get("llm_input_tokens"),
-        "llm_output_tokens": said.get("llm_output_tokens"),
+        "llm_input_tokens": (answer or {}).get("llm_input_tokens"),
+        "llm_output_tokens": (answer or {}).get("llm_output_tokens"),
         "speech_usd": heard.get("speech_usd"),
-        "llm_usd": said.get("llm_usd"),
+        "llm_usd": (answer or {}).get("llm_usd"),
     }
     phases = [
         shared
@@ -200,7 +219,7 @@ def rows(recording: Recording, pipeline: Pipeline, ledger: Ledger) -> tuple[dict
         }
         for index, phase in enumerate(said.get("phases", []))
     ]
-    return call, phases
+    return call, phases, finished
 
 
 def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
 import time
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,19 +18,22 @@ from callphases import costs
 from callphases.assemblyai import AssemblyAI, Job, job_failure, without_query
 from callphases.cues import Cue, cues_of
 from callphases.errors import (
-    AccountError,
     AnswerLost,
     CallFailure,
     EmptyFile,
     ModelRetired,
+    NoModelLeft,
+    ProviderError,
     RecordingGone,
     ServiceUnavailable,
     TranscriptGone,
+    without_secrets,
 )
 from callphases.ledger import Event, Ledger, failed, transcript_key
 from callphases.pipeline import Pipeline
-from callphases.recordings import Recording
+from callphases.recordings import Manifest, Recording
 from callphases.storage import Folder, explain
+from callphases.throttle import ramp_s
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -38,117 +43,73 @@ log = logging.getLogger(__name__)
 URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 UPLOAD_PIECE_BYTES = 1 << 20
-TRIES_AT_PROVIDER = 2
-"""A job that fails on the provider's own side is worth one more submission; failed jobs are not billed."""
-SUBMIT_ROUNDS = 3
-LOST_PAUSE_S = 2.0
-"""How long after a lost answer the service may take to list the job."""
+BATCH = 50
+"""Submissions that share the two writes to the ledger, of their intents and of their ids."""
+TRIES_AT_PROVIDER = 4
+"""A job that fails on the provider's own side is worth submitting again; failed jobs are not billed."""
+SUBMIT_ROUNDS = 6
+LOST_PAUSES_S = (2.0, 4.0)
+"""When, after a lost answer, the job is looked for at the provider before it is submitted again."""
 CLOCK_SKEW = dt.timedelta(minutes=5)
 """By how much the provider's clock may be behind ours."""
+NAP_S = 5.0
 
 
 @dataclass
 class Transcriber:
-    """Takes recordings of one day through the speech service; what it does is in the ledger before it goes on."""
+    """Takes the recordings of a chunk through the speech service; what it does is in the ledger before it goes on."""
 
     service: AssemblyAI
     s3: S3Client
     pipeline: Pipeline
     state: Folder
     ledger: Ledger
+    chunk: Manifest
+    _retired: set[str] = field(default_factory=set)
+    _cues: dict[str, list[Cue]] = field(default_factory=dict)
+    _cues_name: str = ""
 
-    def submit(self, recordings: Sequence[Recording], since: dt.datetime) -> None:
+    def __post_init__(self) -> None:
+        self._cues_name = f"transcripts/dt={self.ledger.day}/cues-{uuid.uuid4().hex}.jsonl"
+
+    def submit(self) -> None:
         """Start a transcription for each recording that has none under way or done.
 
         What is about to be paid for is in the ledger before it is sent, so that a job whose id was lost, with the
         answer or with the process, is found again at the provider by its URL. A recording that the service does not
-        take becomes a failure in the ledger and stops nothing. ``since`` is when the pass over the day began.
+        take becomes a failure in the ledger and stops nothing.
 
         Raises:
             AccountError, ServiceUnavailable, ConfigurationError: none of the others would fare better.
+            DayHeld, RunStopped: as ``Lease.hold``.
         """
-        todo = {self._key(recording): recording for recording in recordings}
-        todo = {key: recording for key, recording in todo.items() if not self.ledger.settled(key, since)}
+        todo = {self._key(recording): recording for recording in self.chunk.recordings}
+        todo = {
+            key: recording
+            for key, recording in todo.items()
+            if not self.ledger.settled(key, self.chunk.listed_at, replay=self.chunk.replay)
+        }
         self._adopt(todo)
         for _ in range(SUBMIT_ROUNDS):
-            self._submit_all(todo, since)
-            if not todo:
-                return
-            time.sleep(LOST_PAUSE_S)
-            self._adopt(todo)
+            self._submit_all(todo)
+            for pause_s in LOST_PAUSES_S:
+                if not todo:
+                    return
+                self._nap(pause_s)
+                self._adopt(todo)
         if todo:
             raise ServiceUnavailable(f"{len(todo)} submissions were sent {SUBMIT_ROUNDS} times and not answered.")
 
-    def _adopt(self, todo: dict[str, Recording]) -> None:
-        """Take out of ``todo`` what is at the provider already; the ledger then has its id."""
-        known = {key: event for key in todo if (event := self.ledger.find(key)) is not None}
-        # Done at the provider, and could not be fetched by an earlier run.
-        ids = {key: str(event["transcript_id"]) for key, event in known.items() if event.get("paid")}
-        intents = {key: event for key, event in known.items() if event["event"] == "intended"}
-        if intents:
-            urls = {event["audio_url"]: key for key, event in intents.items()}
-            first = min(dt.datetime.fromisoformat(event["at"]) for event in intents.values()) - CLOCK_SKEW
-            taken = self.ledger.transcript_ids()
-            for job in self.service.jobs_since(first):
-                if job.id not in taken and job.audio_url in urls and (job.created is None or job.created >= first):
-                    ids[urls.pop(job.audio_url)] = job.id
-                if not urls:
-                    break
-        self.ledger.write(
-            {"event": "submitted", "key": key, "transcript_id": id_, "tries": known[key].get("tries", 1)}
-            for key, id_ in ids.items()
-        )
-        for key in ids:
-            del todo[key]
-
-    def _submit_all(self, todo: dict[str, Recording], since: dt.datetime) -> None:
-        """Submit all of ``todo`` and take out of it what the service answered."""
-        tries = {key: self._tries(key, since) + 1 for key in todo}
-        events: list[Event] = []
-        urls: dict[str, str] = {}
-        for key, recording in list(todo.items()):
-            try:
-                urls[key] = self._audio_url(recording)
-            except CallFailure as failure:
-                events.append(_failure(recording, key, failure))
-                del todo[key]
-        self.ledger.write(
-            [
-                *events,
-                *(
-                    {"event": "intended", "key": key, "audio_url": without_query(url), "tries": tries[key]}
-                    for key, url in urls.items()
-                ),
-            ]
-        )
-        events = []
-        try:
-            for key, url in urls.items():
-                try:
-                    job = self.service.submit(url, self.pipeline.transcription)
-                except AnswerLost as error:
-                    log.warning("%s: %s It is looked for before it is sent again.", todo[key].key, error)
-                    continue
-                except ModelRetired as error:
-                    raise AccountError(str(error)) from None
-                except CallFailure as failure:
-                    events.append(_failure(todo[key], key, failure))
-                else:
-                    events.append({"event": "submitted", "key": key, "transcript_id": job.id, "tries": tries[key]})
-                del todo[key]
-        finally:
-            self.ledger.write(events)
-
-    def under_way(self, recordings: Sequence[Recording]) -> dict[str, Recording]:
+    def under_way(self) -> dict[str, Recording]:
         """The recordings that have been submitted and not collected, by the ids of their transcripts."""
-        events = ((self.ledger.find(self._key(recording)), recording) for recording in recordings)
+        events = ((self.ledger.find(self._key(recording)), recording) for recording in self.chunk.recordings)
         return {
             str(event["transcript_id"]): recording
             for event, recording in events
             if event is not None and event["event"] == "submitted"
         }
 
-    def collect(self, recordings: Sequence[Recording]) -> int:
+    def collect(self) -> int:
         """Save the transcripts of all jobs that have ended.
 
         Returns:
@@ -157,23 +118,171 @@ class Transcriber:
         Raises:
             AccountError, ServiceUnavailable, ConfigurationError: as ``submit``.
         """
-        waiting = self.under_way(recordings)
+        waiting = self.under_way()
         ended = [job for job in self.service.jobs(list(waiting)).values() if job.ended] if waiting else []
+        again = 0
+        for job in ended:
+            event = self._collect_one(job, waiting[job.id])
+            again += bool(event.get("again"))
+            self.ledger.note([event])
+        return len(waiting) - len(ended) + again
+
+    def keep(self) -> None:
+        """Make durable what was collected, before the task ends or is deferred."""
+        if self._cues:
+            lines = ({"key": key, "cues": [asdict(cue) for cue in cues]} for key, cues in self._cues.items())
+            body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            self.state.put(self._cues_name, body.encode(), "application/x-ndjson")
+        self.ledger.write()
+
+    def _adopt(self, todo: dict[str, Recording]) -> None:
+        """Take out of ``todo`` what is at the provider already; the ledger then has its id."""
+        known = {key: event for key in todo if (event := self.ledger.find(key)) is not None}
+        # Done at the provider, and could not be fetched by an earlier run.
+        ids = {key: str(event["transcript_id"]) for key, event in known.items() if event.get("paid")}
+        intents = {key: event for key, event in known.items() if event["event"] == "intended"}
+        if intents:
+            if quiet_in_s := self.ledger.quiet_in_s:
+                log.info("An earlier process may still submit; its jobs are looked for in %.0f s.", quiet_in_s)
+                self._nap(quiet_in_s)
+            ids |= self._found(intents)
+        self.ledger.write(
+            self._event("submitted", key, todo[key], transcript_id=one, tries=known[key].get("tries", 1))
+            for key, one in ids.items()
+        )
+        for key in ids:
+            del todo[key]
+
+    def _found(self, intents: dict[str, Event]) -> dict[str, str]:
+        """The ids of the jobs at the provider that are those of ``intents``."""
+        keys = {event["audio_url"]: key for key, event in intents.items()}
+        taken = {event["transcript_id"] for event in self.ledger.of(self.chunk.recordings) if "transcript_id" in event}
+        since = min(dt.datetime.fromisoformat(event["at"]) for event in intents.values()) - CLOCK_SKEW
+        found: dict[str, Job] = {}
+        for job in self.service.jobs_since(since):
+            key = keys.get(job.audio_url)
+            if key is None or job.id in taken or not self._has_our_options(job):
+                continue
+            if key not in found or found[key].status == "error":
+                found[key] = job
+            if len(found) == len(keys) and all(job.status != "error" for job in found.values()):
+                break
+        return {key: job.id for key, job in found.items()}
+
+    def _has_our_options(self, job: Job) -> bool:
+        """Another pipeline may have the same recording transcribed. Only switches are compared: a service may write
+        other values in its own way."""
+        document = self.service.transcript(job.id)
+        return all(
+            document.get(name, value) in (value, None)
+            for name, value in self.pipeline.transcription.items()
+            if isinstance(value, bool)
+        )
+
+    def _submit_all(self, todo: dict[str, Recording]) -> None:
+        """Submit all of ``todo`` and take out of it what the service answered."""
+        waiting = list(todo)
+        while waiting:
+            batch = self._due(waiting)
+            self._submit_batch(batch, todo)
+            waiting = waiting[len(batch) :]
+
+    def _due(self, keys: Sequence[str]) -> list[str]:
+        """The first of ``keys`` that may be submitted now; waits until one may."""
+        if not self.pipeline.limits.ramp:
+            return list(keys[:BATCH])
+        numbers = {self._key(one): self.chunk.first + place for place, one in enumerate(self.chunk.recordings)}
+
+        def due_in_s(key: str) -> float:
+            return ramp_s(numbers[key]) - (dt.datetime.now(dt.UTC) - self.chunk.listed_at).total_seconds()
+
+        if due_in_s(keys[0]) > 0:
+            self._nap(due_in_s(keys[0]))
+        return [keys[0], *(key for key in keys[1:BATCH] if due_in_s(key) <= 0)]
+
+    def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> None:
         events: list[Event] = []
+        urls: dict[str, str] = {}
+        for key in batch:
+            try:
+                urls[key] = self._audio_url(todo[key])
+            except CallFailure as failure:
+                events.append(self._failure(key, todo.pop(key), failure))
+        tries = {key: self._tries(key) + 1 for key in urls}
+        self.ledger.lease.hold()
+        intents = [
+            self._event("intended", key, todo[key], audio_url=without_query(url), tries=tries[key])
+            for key, url in urls.items()
+        ]
+        self.ledger.write([*events, *intents])
+        events, sent = [], set[str]()
         try:
-            for job in ended:
-                events.append(self._collect_one(job, waiting[job.id]))
+            for key, url in urls.items():
+
+                def confirm(key: str = key) -> None:
+                    self.ledger.hold()
+                    sent.add(key)
+
+                try:
+                    job = self._post(url, confirm)
+                except AnswerLost as error:
+                    log.warning("%s: %s It is looked for before it is sent again.", todo[key].key, error)
+                    continue
+                except CallFailure as failure:
+                    events.append(self._failure(key, todo[key], failure))
+                else:
+                    events.append(self._event("submitted", key, todo[key], transcript_id=job.id, tries=tries[key]))
+                del todo[key]
         finally:
+            events += [self._event("withdrawn", key, todo[key]) for key in urls if key in todo and key not in sent]
             self.ledger.write(events)
-        return len(waiting) - len(ended) + sum(bool(event.get("again")) for event in events)
+
+    def _post(self, url: str, confirm: Any) -> Job:
+        while True:
+            try:
+                return self.service.submit(url, self._options(), confirm)
+            except ModelRetired as refusal:
+                self._leave_out(refusal)
+
+    def _options(self) -> dict[str, Any]:
+        options = self.pipeline.transcription
+        if self._retired and isinstance(options.get("speech_models"), list):
+            return {**options, "speech_models": self._models_left()}
+        return options
+
+    def _models_left(self) -> list[str]:
+        return [model for model in self.pipeline.speech_models if model not in self._retired]
+
+    def _leave_out(self, refusal: ModelRetired) -> None:
+        """Go on without the model that a refusal names, or without the first.
+
+        Raises:
+            NoModelLeft: there is no other.
+        """
+        said, left = str(refusal), self._models_left()
+        named = [model for model in left if model in said]
+        self._retired.add(min(named, key=said.index) if named else left[0])
+        if not self._models_left() or not isinstance(self.pipeline.transcription.get("speech_models"), list):
+            raise NoModelLeft(
+                f"The speech service serves none of the models in transcription.speech_models any more "
+                f"({', '.join(self.pipeline.speech_models)}): name another. It says: {refusal.args[0]}"
+            )
+        log.warning("%s It is left out; going on with %s.", refusal.args[0], ", ".join(self._models_left()))
+
+    def _nap(self, seconds: float) -> None:
+        """Wait, and keep the day meanwhile."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(left_s, NAP_S))
+            self.ledger.lease.hold()
 
     def _key(self, recording: Recording) -> str:
         return transcript_key(recording, self.pipeline.transcription)
 
-    def _tries(self, key: str, since: dt.datetime) -> int:
-        """How often the pass that began at ``since`` has had this submitted and failed."""
+    def _tries(self, key: str) -> int:
+        """How often this pass over the day has had ``key`` submitted and failed."""
         event = self.ledger.find(key)
-        if event is None or dt.datetime.fromisoformat(event["at"]) < since:
+        if event is None or dt.datetime.fromisoformat(event["at"]) < self.chunk.listed_at:
             return 0
         tries = int(event.get("tries", 0))
         return tries - 1 if event["event"] == "intended" else tries
@@ -200,54 +309,82 @@ class Transcriber:
     def _collect_one(self, job: Job, recording: Recording) -> Event:
         key = self._key(recording)
         if job.status == "error":
-            failure = job_failure(job.error)
-            tries = (self.ledger.find(key) or {}).get("tries", 1)
-            again = "server error" in str(failure).lower() and tries < TRIES_AT_PROVIDER
-            return _failure(recording, key, failure, transcript_id=job.id, tries=tries, again=again)
+            return self._job_failed(job, key, recording)
         try:
             transcript = self.service.transcript(job.id)
             spoken = bool((transcript.get("text") or "").strip())
             vtt = self.service.vtt(job.id) if spoken else ""  # refused where nothing is said
         except CallFailure as failure:
-            return _failure(recording, key, failure, transcript_id=job.id, paid=True)
+            return self._failure(key, recording, failure, transcript_id=job.id, paid=True)
         name = f"transcripts/dt={self.ledger.day}/{key}"
         transcript["audio_url"] = without_query(str(transcript.get("audio_url") or ""))  # the query signs
         uri = self.state.put(f"{name}.json", json.dumps(transcript, ensure_ascii=False).encode(), "application/json")
         if spoken:
             self.state.put(f"{name}.vtt", vtt.encode(), "text/vtt; charset=utf-8")
+            with contextlib.suppress(ProviderError):  # told where the cues are used
+                self._cues[key] = cues_of(transcript, vtt)
         audio_s = float(transcript.get("audio_duration") or 0)
         status = "completed" if spoken else "no_speech"
         log.info("%s: %.0f s of audio transcribed (%s)", recording.key, audio_s, status)
+        for warning in (transcript.get("metadata") or {}).get("warnings") or []:
+            log.warning("%s: the service warns: %s", recording.key, without_secrets(str(warning.get("message", ""))))
         model = transcript.get("speech_model_used") or transcript.get("speech_model")
-        return {
-            "event": "transcribed",
-            "key": key,
-            "status": status,
-            "transcript_id": job.id,
-            "transcript_uri": uri,
-            "audio_s": audio_s,
-            "language": transcript.get("language_code"),
-            "speech_model": model,
-            "speech_usd": costs.speech_usd(
-                model, audio_s, speaker_labels=bool(self.pipeline.transcription.get("speaker_labels"))
-            ),
-        }
+        return self._event(
+            "transcribed",
+            key,
+            recording,
+            status=status,
+            transcript_id=job.id,
+            transcript_uri=uri,
+            cues=self._cues_name,
+            audio_s=audio_s,
+            language=transcript.get("language_code"),
+            speech_model=model,
+            speech_usd=costs.speech_usd(self.pipeline, model, audio_s),
+        )
+
+    def _job_failed(self, job: Job, key: str, recording: Recording) -> Event:
+        failure = job_failure(job.error)
+        tries = (self.ledger.find(key) or {}).get("tries", 1)
+        again = "server error" in str(failure).lower() and tries < TRIES_AT_PROVIDER
+        if isinstance(failure, ModelRetired):
+            self._leave_out(failure)
+            again = True
+        return self._failure(key, recording, failure, transcript_id=job.id, tries=tries, again=again)
+
+    def _failure(self, key: str, recording: Recording, failure: CallFailure, **more: Any) -> Event:
+        log.warning("%s: %s", recording.key, failure)
+        return failed(key, failure, recording=recording.key, **more)
+
+    def _event(self, event: str, key: str, recording: Recording, **more: Any) -> Event:
+        return {"event": event, "key": key, "recording": recording.key, **more}
 
 
-def _failure(recording: Recording, key: str, failure: CallFailure, **more: Any) -> Event:
-    log.warning("%s: %s", recording.key, failure)
-    return failed(key, failure, **more)
+@dataclass
+class Transcripts:
+    """The cues of transcripts in the state area; those that were collected together are read together."""
 
+    state: Folder
+    _bundles: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-def load_cues(state: Folder, transcribed: Event) -> list[Cue]:
-    """The cues of the transcript that a ``transcribed`` event is about.
+    def cues(self, transcribed: Event) -> list[Cue]:
+        """The cues of the transcript that a ``transcribed`` event is about.
 
-    Raises:
-        ProviderError: its captions can't be read.
-        TranscriptGone: it is no longer in the state area.
-    """
-    name = str(transcribed["transcript_uri"]).removeprefix(state.uri).removesuffix(".json")
-    document, vtt = state.get(f"{name}.json"), state.get(f"{name}.vtt")
-    if document is None or vtt is None:
-        raise TranscriptGone(f"{transcribed['transcript_uri']} is not there any more.")
-    return cues_of(json.loads(document), vtt.decode())
+        Raises:
+            ProviderError: its captions can't be read.
+            TranscriptGone: it is no longer in the state area.
+        """
+        kept = self._bundle(transcribed.get("cues", "")).get(transcribed["key"])
+        if kept is not None:
+            return [Cue(**cue) for cue in kept]
+        name = str(transcribed["transcript_uri"]).removeprefix(self.state.uri).removesuffix(".json")
+        document, vtt = self.state.get(f"{name}.json"), self.state.get(f"{name}.vtt")
+        if document is None or vtt is None:
+            raise TranscriptGone(f"{transcribed['transcript_uri']} is not there any more.")
+        return cues_of(json.loads(document), vtt.decode())
+
+    def _bundle(self, name: str) -> dict[str, Any]:
+        if name and name not in self._bundles:
+            lines = (json.loads(line) for line in (self.state.get(name) or b"").splitlines())
+            self._bundles[name] = {line["key"]: line["cues"] for line in lines}
+        return self._bundles.get(name, {})

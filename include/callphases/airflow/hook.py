@@ -45,10 +45,10 @@ class AssemblyAIHook(BaseHook):
         """The same for the event loop of a trigger, where the connection must be awaited."""
         return self._speech(await self.aget_connection(self.assemblyai_conn_id))
 
-    def get_gateway(self) -> gateway.Gateway:
-        """The client of the language model gateway; raises as ``get_conn``."""
+    def get_clients(self) -> tuple[assemblyai.AssemblyAI, gateway.Gateway]:
+        """The clients of the speech service and of the language model gateway; raises as ``get_conn``."""
         connection = self._connection()
-        return gateway.Gateway(self._key(connection), gateway_url(connection))
+        return self._speech(connection), gateway.Gateway(self._key(connection), gateway_url(connection))
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the speech service answers and takes the key; costs nothing."""
@@ -105,9 +105,4 @@ def gateway_url(connection: Connection) -> str:
     named = (connection.extra_dejson.get("llm_gateway_url") or "").strip().rstrip("/")
     if named:
         return str(named).removesuffix("/v1")
-    speech = speech_url(connection)
-    if speech == assemblyai.DEFAULT_URL:
-        return gateway.DEFAULT_URL
-    if speech == "https://api.eu.assemblyai.com":
-        return "https://llm-gateway.eu.assemblyai.com"
-    return speech
+    return gateway.gateway_beside(speech_url(connection))

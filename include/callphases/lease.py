@@ -1,0 +1,130 @@
+"""Who may pay for a day: one run at a time, until it ends or has not been heard of for a minute.
+
+The lease of a day is one object, ``ledger/dt=<day>/lease.json``, that changes by conditional writes alone. A run that
+is alive renews it whenever it is about to pay; one that was killed does not, and the next run takes the day over. Its
+age is told by the store's own clock, so the clocks of workers need not agree. Every take-over begins a new term: who
+has read the ledger in one term must read it again before paying in another.
+
+What is paid for must be sent within ``FRESH_S`` of the last confirmation, and be answered or given up within the
+speech client's time limit for submissions; both together are shorter than ``LIFE_S``, so no two runs ever pay at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from callphases.errors import AccountError, DayHeld, RunStopped, ServiceUnavailable
+from callphases.storage import Folder, Seen
+
+LIFE_S = 60.0
+"""How long a lease lasts without being renewed."""
+FRESH_S = 20.0
+"""How long a confirmation may be acted upon."""
+TRIES = 10
+
+
+@dataclass
+class Lease:
+    """The right of one run to pay for a day; shared by the run's tasks, which all give the same ``holder``.
+
+    ``task`` names the one that uses this object; None is one that goes on when the run was stopped, to publish what is
+    there. Safe to use from the threads of a task.
+    """
+
+    state: Folder
+    day: dt.date
+    holder: str
+    task: str | None = None
+    term: int = 0
+    stopped: str | None = None
+    """Why the run was stopped, where it was: the message of another of its tasks."""
+    _confirmed_at: float = float("-inf")
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> int:
+        """Take the lease, or renew it where this run has it; returns the term.
+
+        Raises:
+            DayHeld: a run that is alive has it.
+            RunStopped: another task of this run has stopped the run.
+        """
+        for _ in range(TRIES):
+            before = time.monotonic()
+            seen = self.state.look(self._name)
+            if seen is None:
+                document = self._document(term=1)
+            else:
+                document = json.loads(seen.body)
+                if document["holder"] != self.holder:
+                    if not document["released"] and seen.age_s < LIFE_S:
+                        raise DayHeld(
+                            f"The run {document['holder']} works on the day {self.day}; waiting until it has ended.",
+                            LIFE_S - seen.age_s,
+                        )
+                    document = self._document(document["term"] + 1)
+                elif document["stopped"] and self.task not in (None, document["stopped"]["task"]):
+                    raise RunStopped(f"{document['stopped']['task']} stopped the run: {document['stopped']['message']}")
+                elif not document["released"] and not document["stopped"] and seen.age_s < FRESH_S:
+                    self.term, self._confirmed_at = document["term"], before - seen.age_s
+                    return self.term
+                else:
+                    document["released"] = False
+                    if self.task is not None:
+                        document["stopped"] = None  # by this very task, which someone has started again
+                self.stopped = document["stopped"] and document["stopped"]["message"]
+            if self._write(document, seen):
+                self.term, self._confirmed_at = document["term"], before
+                return self.term
+        raise ServiceUnavailable(
+            f"The lease of {self.day} can't be written below output.state; its store must do conditional writes."
+        )
+
+    def hold(self) -> None:
+        """Confirm, where the last time is too long ago, that the lease is still the one that was taken.
+
+        Raises:
+            DayHeld: it is not; what is known of the day must be read again.
+            RunStopped: as ``take``.
+        """
+        with self._lock:
+            if time.monotonic() - self._confirmed_at < FRESH_S:
+                return
+            term = self.term
+            if self.take() != term:
+                raise DayHeld(f"Another run has worked on the day {self.day} meanwhile; it is read again.", 0)
+
+    def stop(self, error: AccountError) -> None:
+        """Tell the run's other tasks that going on is useless."""
+        self._mark(stopped={"task": self.task, "message": str(error)})
+
+    def release(self) -> None:
+        """Let the next run begin at once."""
+        self._mark(released=True)
+        self._confirmed_at = float("-inf")
+
+    @property
+    def _name(self) -> str:
+        return f"ledger/dt={self.day}/lease.json"
+
+    def _document(self, term: int) -> dict[str, Any]:
+        return {"holder": self.holder, "term": term, "released": False, "stopped": None}
+
+    def _mark(self, **marks: Any) -> None:
+        """Change what the lease says, unless it is another run's by now, or says so already."""
+        for _ in range(TRIES):
+            seen = self.state.look(self._name)
+            document = json.loads(seen.body) if seen is not None else None
+            if document is None or document["holder"] != self.holder or all(document[name] for name in marks):
+                return
+            if self._write({**document, **marks}, seen):
+                return
+
+    def _write(self, document: dict[str, Any], seen: Seen | None) -> bool:
+        body = json.dumps({**document, "write": uuid.uuid4().hex}).encode()  # unlike every other writer's
+        return self.state.swap(self._name, body, seen.etag if seen is not None else None) is not None
