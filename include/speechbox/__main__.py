@@ -8,12 +8,14 @@ import sys
 import uvicorn
 import yaml
 
+from speechbox import faults
 from speechbox.api import Api
 from speechbox.chat import LocalResponder, Responder, ScriptedResponder
 from speechbox.engines import Engine
 from speechbox.engines.scripted import Script, ScriptedEngine
 from speechbox.fetch import AudioSource
 from speechbox.jobs import Jobs
+from speechbox.misbehaving import Protocol
 from speechbox.settings import Settings, parse
 from speechbox.store import Store
 
@@ -32,6 +34,7 @@ class _Server(uvicorn.Server):
 def build(settings: Settings) -> Api:
     """Put the rooms together."""
     settings.data.mkdir(parents=True, exist_ok=True)
+    misbehaviour = faults.Faults(faults.load(settings.faults) if settings.faults else None)
     source = AudioSource(settings.data)
     store = Store(settings.data / "speechbox.sqlite")
     engine: Engine
@@ -49,8 +52,9 @@ def build(settings: Settings) -> Api:
     return Api(
         source=source,
         store=store,
-        jobs=Jobs(store, engine),
+        jobs=Jobs(store, engine, misbehaviour),
         responder=responder,
+        faults=misbehaviour,
         engine_name=engine.name,
         key=settings.key,
         public_url=settings.public_url,
@@ -73,6 +77,7 @@ def main() -> None:
         api.application(),
         host=settings.host,
         port=settings.port,
+        http=Protocol,
         log_config=None,
         log_level="warning",
         access_log=False,  # it would write query strings

@@ -12,9 +12,10 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from speechbox import captions, chat, options, views
+from speechbox import captions, chat, faults, options, views
 from speechbox.fetch import AudioSource
 from speechbox.jobs import Jobs
+from speechbox.misbehaving import Misbehaving
 from speechbox.sentences import Sentence
 from speechbox.store import Record, Status, Store
 
@@ -44,6 +45,7 @@ class Api:
         store: Store,
         jobs: Jobs,
         responder: chat.Responder,
+        faults: faults.Faults,
         engine_name: str,
         key: str | None = None,
         public_url: str | None = None,
@@ -52,9 +54,11 @@ class Api:
         self._store = store
         self._jobs = jobs
         self._responder = responder
+        self._faults = faults
         self._engine_name = engine_name
         self._key = key
         self._public_url = public_url
+        self._asked = {"submissions": 0, "questions": 0, "questions_calls": 0}
 
     def application(self) -> FastAPI:
         """The ASGI application; it runs the jobs while it is up."""
@@ -69,6 +73,7 @@ class Api:
 
         app = FastAPI(title="speechbox", lifespan=lifespan, openapi_url=None)
         app.include_router(self._router())
+        app.add_middleware(Misbehaving, faults=self._faults, is_authorized=self._is_authorized)
         app.add_exception_handler(ApiError, _speech_error)
         app.add_exception_handler(HTTPException, _routing_error)
         app.add_exception_handler(Exception, _unforeseen_error)
@@ -81,6 +86,9 @@ class Api:
             router.add_api_route(path, endpoint, methods=[method], response_model=None)
 
         route("GET", "/health", self.health)
+        route("GET", "/faults", self.get_faults)
+        route("PUT", "/faults", self.put_faults)
+        route("DELETE", "/faults", self.delete_faults)
         route("POST", "/v2/upload", self.upload)
         route("POST", "/v2/transcript", self.submit)
         route("GET", "/v2/transcript", self.list_transcripts)
@@ -95,8 +103,29 @@ class Api:
         return router
 
     async def health(self) -> Response:
-        """Whether the server is up, and what it has to do; for everyone."""
-        return JSONResponse({"status": "ok", "engine": self._engine_name, "transcripts": self._store.counts()})
+        """Whether the server is up, what it has to do, and what it was asked since it started; for everyone."""
+        about: dict[str, Any] = {"status": "ok", "engine": self._engine_name, "transcripts": self._store.counts()}
+        return JSONResponse(about | self._asked)
+
+    async def get_faults(self, request: Request) -> Response:
+        """The faults in force, and what they did."""
+        self._authenticate(request)
+        return JSONResponse(self._faults.report())
+
+    async def put_faults(self, request: Request) -> Response:
+        """Other faults, in place of all that were there."""
+        self._authenticate(request)
+        try:
+            self._faults.replace(faults.parse(await request.body()))
+        except ValueError as error:
+            raise ApiError(400, str(error)) from error
+        return JSONResponse(self._faults.report())
+
+    async def delete_faults(self, request: Request) -> Response:
+        """No faults any more."""
+        self._authenticate(request)
+        self._faults.replace(faults.Document())
+        return JSONResponse(self._faults.report())
 
     async def upload(self, request: Request) -> Response:
         """Stream the body to the disk."""
@@ -130,6 +159,7 @@ class Api:
             raise ApiError(400, "Invalid JSON in the request body") from error
         record = self._store.add(checked)
         self._jobs.submit(record.id)
+        self._asked["submissions"] += 1
         return JSONResponse(views.transcript(record, []))
 
     async def list_transcripts(self, request: Request) -> Response:
@@ -199,7 +229,10 @@ class Api:
         if not self._is_authorized(request):
             return JSONResponse({"error": UNAUTHORIZED, "status": "error", "request_id": request_id}, 401)
         try:
-            return JSONResponse(await chat.complete(json.loads(await request.body()), self._responder))
+            completion, calls = await chat.complete(json.loads(await request.body()), self._responder)
+            self._asked["questions"] += 1
+            self._asked["questions_calls"] += calls
+            return JSONResponse(completion)
         except chat.InvalidChat as error:
             message = str(error)
         except ValueError:

@@ -84,19 +84,19 @@ class ScriptedResponder:
         return phases
 
 
-async def complete(body: object, responder: Responder) -> Json:
-    """The answer of POST /v1/chat/completions."""
+async def complete(body: object, responder: Responder) -> tuple[Json, int]:
+    """The answer of POST /v1/chat/completions, and how many calls were asked about."""
     request = _checked(body)
     began = time.monotonic()
-    document = _document(request["messages"])
+    document = question(request["messages"])
     content = json.dumps(await responder.answer(document), ensure_ascii=False, separators=(",", ":"))
     max_tokens = request.get("max_tokens") or request.get("max_completion_tokens") or DEFAULT_MAX_TOKENS
-    cut = _tokens(content) > max_tokens
+    cut = tokens(content) > max_tokens
     if cut:
         content = content[: max_tokens * CHARS_PER_TOKEN]
-    input_tokens, output_tokens = sum(_tokens(_text(message)) for message in request["messages"]), _tokens(content)
+    input_tokens, output_tokens = sum(tokens(_text(message)) for message in request["messages"]), tokens(content)
     request_id = str(uuid.uuid4())
-    return {
+    completion = {
         "request_id": request_id,
         "id": request_id,
         "object": "chat.completion",
@@ -120,6 +120,7 @@ async def complete(body: object, responder: Responder) -> Json:
         "llm_status_code": 200,
         "response_time": time.monotonic() - began,
     }
+    return completion, len(document["calls"])
 
 
 def _checked(body: object) -> Json:
@@ -139,7 +140,7 @@ def _checked(body: object) -> Json:
     return body
 
 
-def _document(messages: list[Json]) -> Json:
+def question(messages: list[Json]) -> Json:
     """The newest user message that is a document of calls; instructions and chat are not for the local model."""
     for message in reversed(messages):
         if message.get("role") == "user":
@@ -162,6 +163,6 @@ def _text(message: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _tokens(text: str) -> int:
+def tokens(text: str) -> int:
     """An estimate; the real number depends on a model's own tokenizer."""
     return math.ceil(len(text) / CHARS_PER_TOKEN)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from speechbox.engines import Engine, JobError
+from speechbox.faults import Faults
 from speechbox.fetch import connect
 from speechbox.store import Record, Store
 
@@ -26,9 +27,10 @@ logger = logging.getLogger(__name__)
 class Jobs:
     """Runs the engine on what is queued in the store."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, faults: Faults) -> None:
         self._store = store
         self._engine = engine
+        self._faults = faults
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._webhooks = ThreadPoolExecutor(4, thread_name_prefix="webhook")
@@ -66,6 +68,8 @@ class Jobs:
         try:
             if starts > MAX_STARTS:
                 raise JobError(SERVER_ERROR)
+            if self._faults.rules:
+                await self._misbehave(record)
             recognition = await self._engine.transcribe(record.audio_url, record.options)
         except JobError as error:
             self._store.fail(transcript_id, str(error))
@@ -81,6 +85,17 @@ class Jobs:
             logger.info("transcript %s: %.1f s of audio in %.1f s", transcript_id, recognition.duration_s, took_s)
         if record.options.get("webhook_url"):
             self._spawn(self._notify(record))
+
+    async def _misbehave(self, record: Record) -> None:
+        firing = self._faults.of_job(record.id, record.audio_url, record.options)
+        if firing is None:
+            return
+        rule = firing.rule
+        await asyncio.sleep(rule.delay_s)
+        if rule.fault == "job_error":
+            raise JobError(rule.message or SERVER_ERROR)
+        if rule.model:
+            self._store.fall_back(record.id, rule.model)
 
     async def _notify(self, record: Record) -> None:
         finished = self._store.get(record.id)

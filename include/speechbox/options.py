@@ -15,6 +15,8 @@ SPEECH_MODELS = {
     "nano": "universal-2",
 }
 DEFAULT_SPEECH_MODELS = ("universal-3-5-pro", "universal-2")
+#: Kept among the options: the model that is used in place of the one asked for. No request can set it.
+FALLBACK = "speechbox_fallback"
 
 #: Options of the request that a transcript repeats, in the vendor's words.
 ECHOED = (
@@ -74,7 +76,7 @@ def check(body: object) -> dict[str, Any]:
     """The options as they are stored, or `InvalidOptions`. Null means unset; unknown options are ignored."""
     if not isinstance(body, dict):
         raise InvalidOptions("Invalid request body: a JSON object is expected")
-    options = {name: value for name, value in body.items() if value is not None}
+    options = {name: value for name, value in body.items() if value is not None and name != FALLBACK}
     _check_types(options)
     on = options.get
     if on("redact_pii") and on("format_text", True) is False:

@@ -19,6 +19,7 @@ class Settings:
     engine: str
     model: str | None
     script: Path | None
+    faults: Path | None
     jobs: int | None
     data: Path
     key: str | None
@@ -46,6 +47,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
            choices=ENGINES)  # fmt: skip
     option("model", None, "Whisper model, a folder or a name on the Hugging Face hub; unset: the packaged tiny.en")
     option("script", None, "YAML or JSON file with the scripted engine's answers", type=Path)
+    option("faults", None, "YAML or JSON file with the faults to misbehave with; unset: none", type=Path)
     option("jobs", None, "jobs at a time; unset: one per core for whisper, 200 for scripted", type=int)
     option("data", "speechbox-data", "folder for uploads and transcripts", type=Path)
     option("public-url", None, "base of the URLs given to clients; unset: the one the client called")

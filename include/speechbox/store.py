@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from speechbox.options import FALLBACK
 from speechbox.sentences import Recognition, Sentence
 
 Status = Literal["queued", "processing", "completed", "error"]
@@ -110,6 +111,13 @@ class Store:
             (transcript_id,),
         ).fetchone()
         return int(row[0]) if row else 0
+
+    def fall_back(self, transcript_id: str, model: str) -> None:
+        """Keep that another model is used than the one asked for."""
+        self._db.execute(
+            "UPDATE transcripts SET options = json_set(options, ?, ?) WHERE id = ? AND NOT deleted",
+            (f"$.{FALLBACK}", model, transcript_id),
+        )
 
     def complete(self, transcript_id: str, recognition: Recognition) -> None:
         """Keep what was recognised, unless the transcript was deleted meanwhile."""

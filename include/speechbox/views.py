@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from speechbox.options import ECHOED, speech_models
+from speechbox.options import ECHOED, FALLBACK, speech_models
 from speechbox.sentences import Sentence, Word, mean_confidence, paragraphs, words_in_order
 from speechbox.store import DELETED_TEXT, Page, Record
 
@@ -71,6 +71,8 @@ def transcript(record: Record, sentences: list[Sentence]) -> Json:
 def _result(record: Record, sentences: list[Sentence]) -> Json:
     words = words_in_order(sentences)
     by_speaker = record.options.get("speaker_labels") or record.options.get("multichannel")
+    wanted, fallback = speech_models(record.options)[0], record.options.get(FALLBACK)
+    warning = {"message": f"speech model {wanted} is not available, {fallback} was used in its place"}
     return {
         "text": " ".join(sentence.text for sentence in sentences),
         "words": [_word(word) for word in words],
@@ -79,7 +81,8 @@ def _result(record: Record, sentences: list[Sentence]) -> Json:
         "audio_duration": _duration(record),
         "audio_channels": record.channels,
         "language_code": record.options.get("language_code") or record.language_code,
-        "speech_model_used": speech_models(record.options)[0],
+        "speech_model_used": fallback or wanted,
+        **({"metadata": {"warnings": [warning]}} if fallback else {}),
     }
 
 
