@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from callphases.errors import (
+    AnswerInvalid,
     ModelRetired,
     NoBalance,
     NoModelLeft,
@@ -84,7 +85,8 @@ class Gateway:
             ModelRetired: the model is retired, unknown or not supported.
             RequestRefused: any other 4xx, with the gateway's words.
             AccountError: the key or the balance.
-            ServiceUnavailable: no answer, or none that can be read.
+            AnswerInvalid: a completion without a message.
+            ServiceUnavailable: no answer, or none that is a completion.
         """
         extras: dict[str, Any] = {"temperature": 0}
         if schema is not None:
@@ -126,23 +128,27 @@ def no_model_left(models: Sequence[str]) -> NoModelLeft:
 def _answer(response: requests.Response, model: str) -> Answer:
     try:
         document = response.json()
+    except requests.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise ServiceUnavailable(
+            "Expected a chat completion from the language model gateway and got something else: "
+            "check llm_gateway_url of the assemblyai connection."
+        )
+    try:
         choice = document["choices"][0]
-        text = choice["message"].get("content") or ""
         reason = str(choice.get("finish_reason")).lower()
         usage = document.get("usage") or {}
         return Answer(
-            text=str(text),
+            text=str(choice["message"].get("content") or ""),
             cut=reason in CUT,
             refused=reason in REFUSED or bool(choice["message"].get("refusal")),
             model=str(document.get("model") or model),
             input_tokens=int(usage.get("input_tokens") or usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("output_tokens") or usage.get("completion_tokens") or 0),
         )
-    except (requests.JSONDecodeError, KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise ServiceUnavailable(
-            "Expected a chat completion from the language model gateway and got something else: "
-            "check llm_gateway_url of the assemblyai connection."
-        ) from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        raise AnswerInvalid("The gateway's answer holds no message of a model.") from None
 
 
 def _refusal(response: requests.Response, model: str, url: str) -> Exception:

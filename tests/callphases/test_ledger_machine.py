@@ -1,0 +1,341 @@
+"""The ledger as a state machine: runs of one day, interleaved at every request, killed anywhere, never pay twice.
+
+The runs are the product's own code, each in a thread that stops before every request to the store or the service until
+the machine lets it go on. The store, the service and the clock are models: a conditional write is atomic, a submission is
+answered, refused or its answer lost, and time passes as the machine says, also while a run stands still.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from callphases import lease, ledger, night, transcripts
+from callphases.assemblyai import Job
+from callphases.errors import AnswerLost, CallphasesError, DayHeld
+from callphases.ledger import read_day, transcript_key
+from callphases.night import Night
+from callphases.storage import Seen
+from doubles import DAY, NOON, pipeline
+
+STARTS_OF_A_TASK = 3
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing of the run happens any more, clean-up included."""
+
+
+@dataclass
+class World:
+    """What outlives a run: the store, the provider and the clock."""
+
+    recordings: int
+    now: float = 0.0
+    objects: dict[str, tuple[bytes, str, float]] = field(default_factory=dict)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fates: list[str] = field(default_factory=list)
+    writes: int = 0
+    run: threading.local = field(default_factory=threading.local)
+
+    @property
+    def paid(self) -> Counter[str]:
+        """By URL: the jobs that are billed, which is all that did not fail."""
+        return Counter(job["url"] for job in self.jobs.values() if job["status"] != "error")
+
+    def turn(self) -> None:
+        """Stop until the machine lets this run go on."""
+        self.run.it.turn()
+
+
+@dataclass
+class MemoryFolder:
+    """``Folder``, on a dict."""
+
+    world: World
+    uri: str
+
+    def put(self, name: str, body: bytes, content_type: str = "") -> str:
+        self.world.turn()
+        self._write(name, body)
+        return self.uri + name
+
+    def swap(self, name: str, body: bytes, etag: str | None, content_type: str = "") -> str | None:
+        self.world.turn()
+        there = self.world.objects.get(self.uri + name)
+        if (there[1] if there else None) != etag:
+            return None
+        return self._write(name, body)
+
+    def get(self, name: str) -> bytes | None:
+        seen = self.look(name)
+        return seen.body if seen else None
+
+    def look(self, name: str) -> Seen | None:
+        self.world.turn()
+        there = self.world.objects.get(self.uri + name)
+        return Seen(there[0], there[1], self.world.now - there[2]) if there else None
+
+    def names(self, below: str) -> Iterator[str]:
+        self.world.turn()
+        names = sorted(name.removeprefix(self.uri) for name in self.world.objects)
+        return iter([name for name in names if name.startswith(below)])
+
+    def _write(self, name: str, body: bytes) -> str:
+        self.world.writes += 1
+        self.world.objects[self.uri + name] = (body, f"e{self.world.writes}", self.world.now)
+        return f"e{self.world.writes}"
+
+
+@dataclass
+class Provider:
+    """``AssemblyAI``: what becomes of a submission is drawn by the machine."""
+
+    world: World
+
+    def check(self) -> None:
+        self.world.turn()
+
+    def submit(self, audio_url: str, options: dict[str, Any], confirm: Callable[[], None]) -> Job:
+        self.world.turn()
+        confirm()
+        # No stop here: that a request reaches the service soon after it was sent is what leases rest on.
+        fate = self.world.fates.pop() if self.world.fates else "taken"
+        if fate == "refused":
+            raise AnswerLost("500")
+        one = f"t-{len(self.world.jobs) + 1}"
+        ends = "error" if fate == "fails" else "completed"
+        created = dt.datetime.now(dt.UTC)
+        self.world.jobs[one] = {"url": transcripts.without_query(audio_url), "status": ends, "created": created}
+        if fate == "lost":
+            raise AnswerLost("no answer")
+        return Job(one, "queued")
+
+    def jobs(self, ids: list[str]) -> dict[str, Job]:
+        self.world.turn()
+        return {one: self._job(one) for one in ids}
+
+    def jobs_since(self, moment: dt.datetime) -> Iterator[Job]:
+        self.world.turn()
+        return iter([self._job(one) for one, job in reversed(self.world.jobs.items()) if job["created"] >= moment])
+
+    def transcript(self, one: str) -> dict[str, Any]:
+        self.world.turn()
+        return {"id": one, "text": "", "audio_duration": 6}
+
+    def _job(self, one: str) -> Job:
+        job = self.world.jobs[one]
+        error = "Server error, developers have been alerted." if job["status"] == "error" else None
+        return Job(one, job["status"], error, job["url"], job["created"])
+
+
+@dataclass
+class Bucket:
+    """The little of boto3's client that listing and presigning need."""
+
+    world: World
+
+    def get_paginator(self, _: str) -> Bucket:
+        return self
+
+    def paginate(self, **_: str) -> list[dict[str, Any]]:
+        self.world.turn()
+        keys = [f"calls/{DAY}/{number}.wav" for number in range(self.world.recordings)]
+        return [{"Contents": [{"Key": key, "ETag": '"e"', "Size": 9, "LastModified": NOON} for key in keys]}]
+
+    def generate_presigned_url(self, _: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803
+        return f"http://s3/{Params['Key']}?X-Amz-Signature=s"
+
+
+class Run:
+    """A process of a run, as Airflow would have it: it lists, then does each chunk, a failed task tried again.
+
+    With ``same`` it is another process for tasks of that run, which its first process knows nothing of.
+    """
+
+    def __init__(self, world: World, number: int, same: Run | None = None) -> None:
+        self.world = world
+        self.listed = same.listed if same else None
+        self.killed = self.ended = False
+        self.wakes_at = 0.0
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self.night = Night(pipeline(limits={"ramp": False}), Bucket(world), Provider(world), GATEWAY)  # type: ignore[arg-type]
+        self.night.state = MemoryFolder(world, "s3://warehouse/state/")  # type: ignore[assignment]
+        self.run_id = f"run-{number}"
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread.start()
+        self._stopped.acquire()
+
+    def step(self, steps: int = 1) -> None:
+        """Let it make some requests, or sleep on."""
+        for _ in range(steps):
+            if self.ended or (self.wakes_at > self.world.now and not self.killed):
+                return
+            self._go.release()
+            self._stopped.acquire()
+
+    def finish(self) -> None:
+        """Let it come to its end, if it gets there in good time."""
+        for _ in range(300):
+            self.world.now = max(self.world.now, self.wakes_at)
+            self.step()
+
+    def kill(self) -> None:
+        self.killed = True
+        while not self.ended:
+            self.step()
+
+    def turn(self) -> None:
+        self._stopped.release()
+        self._go.acquire()
+        if self.killed:
+            raise Killed
+
+    def sleep(self, seconds: float) -> None:
+        self.wakes_at = self.world.now + seconds
+        self.turn()
+
+    def _live(self) -> None:
+        self.world.run.it = self
+        try:
+            self.turn()
+            if self.listed is None:
+                self.listed = self._patiently(lambda: self.night.begin(DAY, self.run_id))
+            for uri in self.listed.chunks:
+                self._patiently(lambda uri=uri: self.night.transcribe(self.night.load(uri), float("inf")))
+            day = self.night.load(self.listed.day)
+            lease.Lease(self.night.state, day.day, day.holder, term=day.term).release()
+        except (CallphasesError, Killed):
+            pass
+        finally:
+            self.ended = True
+            self._stopped.release()
+
+    def _patiently(self, task: Callable[[], Any]) -> Any:
+        failures = 0
+        while True:
+            try:
+                return task()
+            except DayHeld as held:
+                self.sleep(max(held.wait_s, 1.0))
+            except CallphasesError:
+                failures += 1
+                if failures == STARTS_OF_A_TASK:
+                    raise
+                self.sleep(20)
+
+
+GATEWAY = SimpleNamespace(check=lambda models: None)
+
+
+class Nights(RuleBasedStateMachine):
+    """Up to four runs of a day, at first two at once."""
+
+    @initialize(
+        recordings=st.integers(1, 4), fates=st.lists(st.sampled_from(["taken", "lost", "refused", "fails"]), max_size=8)
+    )
+    def begin(self, recordings: int, fates: list[str]) -> None:
+        self.world = World(recordings, fates=fates)
+        self.runs: list[Run] = []
+        self.patch = pytest.MonkeyPatch()
+        clock = SimpleNamespace(monotonic=lambda: self.world.now, sleep=lambda s: self.world.run.it.sleep(s))
+        for module in (lease, ledger, night, transcripts):
+            self.patch.setattr(module, "time", clock)
+        self.patch.setattr(ledger, "ThreadPoolExecutor", OneThread)
+        self.start()
+        self.start()
+
+    @precondition(lambda self: len(self.runs) < 4)
+    @rule()
+    def start(self) -> None:
+        self.runs.append(Run(self.world, len(self.runs)))
+
+    @rule(which=st.integers(0, 3), steps=st.integers(1, 25))
+    def go_on(self, which: int, steps: int) -> None:
+        self.runs[which % len(self.runs)].step(steps)
+
+    @precondition(lambda self: len(self.runs) < 4)
+    @rule(which=st.integers(0, 3))
+    def start_task_again(self, which: int) -> None:
+        same = self.runs[which % len(self.runs)]
+        if same.listed is not None:
+            self.runs.append(Run(self.world, len(self.runs), same))
+
+    @rule(which=st.integers(0, 3), seconds=st.sampled_from([0, 21, 61]))
+    def finish(self, which: int, seconds: int) -> None:
+        self.world.now += seconds
+        self.runs[which % len(self.runs)].finish()
+
+    @rule(which=st.integers(0, 3))
+    def kill(self, which: int) -> None:
+        self.runs[which % len(self.runs)].kill()
+
+    @rule(seconds=st.sampled_from([1, 5, 21, 59, 61, 300]))
+    def pass_time(self, seconds: int) -> None:
+        self.world.now += seconds
+
+    @invariant()
+    def nothing_is_paid_twice(self) -> None:
+        assert not [url for url, times in self.world.paid.items() if times > 1]
+
+    def teardown(self) -> None:
+        """However it was left: one more run, and every call is there, paid once."""
+        if not hasattr(self, "world"):
+            return
+        try:
+            self._finish(Run(self.world, 99))
+            self.nothing_is_paid_twice()
+            self.world.run.it = SimpleNamespace(turn=lambda: None)
+            known = read_day(MemoryFolder(self.world, "s3://warehouse/state/"), DAY)  # type: ignore[arg-type]
+            keys = [self._key(number) for number in range(self.world.recordings)]
+            assert [(known.find(key) or {}).get("event") for key in keys] == ["transcribed"] * self.world.recordings
+            assert sum(self.world.paid.values()) == self.world.recordings
+        finally:
+            for run in self.runs:
+                run.kill()
+            self.patch.undo()
+
+    def _finish(self, last: Run) -> None:
+        runs = [*self.runs, last]
+        for _ in range(5000):
+            alive = [run for run in runs if not run.ended]
+            if not alive:
+                return
+            if all(run.wakes_at > self.world.now for run in alive):
+                self.world.now = min(run.wakes_at for run in alive)
+            for run in alive:
+                run.step(3)
+        raise AssertionError("the runs wait for each other for ever")
+
+    def _key(self, number: int) -> str:
+        from doubles import recording
+
+        return transcript_key(recording(f"calls/{DAY}/{number}.wav", etag="e"), pipeline().transcription)
+
+
+class OneThread:
+    """In place of a pool: the requests of a run come one after the other."""
+
+    def __init__(self, _: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> OneThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+TestNights = Nights.TestCase
+TestNights.settings = settings(
+    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
