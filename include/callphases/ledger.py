@@ -95,7 +95,7 @@ class Known:
                 self._seen.add(mark)
                 self._of_recording.setdefault(event.get("recording", ""), []).append(event)
                 last = self._last.get(event["key"])
-                if last is None or (last["event"] not in FINAL and _moment(event) >= _moment(last)):
+                if last is None or _rank(event) >= _rank(last):
                     self._last[event["key"]] = event
 
     def find(self, key: str) -> Event | None:
@@ -129,9 +129,9 @@ class Known:
             return [event for events in self._of_recording.values() for event in events]
 
 
-def _moment(event: Event) -> tuple[int, str]:
+def _rank(event: Event) -> tuple[bool, int, str]:
     # Terms are in order whatever the clocks of workers say.
-    return event.get("term", 0), event["at"]
+    return event["event"] in FINAL, event.get("term", 0), event["at"]
 
 
 def read_day(state: Folder, day: dt.date) -> Known:

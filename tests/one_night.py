@@ -1,0 +1,104 @@
+"""A run without Airflow, as a process that kills itself where it is told: ``python one_night.py '{…}'``.
+
+The argument is JSON: ``s3_url``, ``speech_url``, ``key``, ``pipeline`` (the document), ``day``, ``run_id``, and
+``kill``: ``{"request": "PutObject .*/calls.parquet", "when": "before" | "after", "nth": 1}`` or null. A request is an
+operation of S3 with its key, or a method and a path of the speech service or gateway.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import time
+from typing import Any
+
+import boto3
+import requests
+from botocore.config import Config
+from requests.adapters import HTTPAdapter
+
+from callphases.assemblyai import AssemblyAI
+from callphases.errors import DayHeld
+from callphases.gateway import Gateway
+from callphases.night import Night
+from callphases.pipeline import Pipeline
+
+
+class Killer:
+    """Sends this process SIGKILL at the n-th request that matches."""
+
+    def __init__(self, kill: dict[str, Any] | None) -> None:
+        self._kill = kill
+        self._seen = 0
+
+    def pass_by(self, request: str, when: str) -> None:
+        if self._kill and self._kill["when"] == when and re.fullmatch(self._kill["request"], request):
+            self._seen += 1
+            if self._seen == self._kill["nth"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Adapter(HTTPAdapter):
+    def __init__(self, killer: Killer) -> None:
+        super().__init__()
+        self._killer = killer
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
+        name = f"{request.method} {request.path_url.partition('?')[0]}"
+        self._killer.pass_by(name, "before")
+        response = super().send(request, *args, **more)
+        self._killer.pass_by(name, "after")
+        return response
+
+
+def main() -> None:
+    told = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    killer = Killer(told["kill"])
+    session = requests.Session()
+    session.mount("http://", Adapter(killer))
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=told["s3_url"],
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+        config=Config(signature_version="s3v4"),
+    )
+
+    def before(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+        context["callphases"] = f"{model.name} {params.get('Key', params.get('Prefix', ''))}"
+        killer.pass_by(context["callphases"], "before")
+
+    s3.meta.events.register("before-parameter-build.s3", before)
+    s3.meta.events.register("after-call.s3", lambda context, **_: killer.pass_by(context["callphases"], "after"))
+    night = Night(
+        Pipeline.model_validate(told["pipeline"]),
+        s3,
+        AssemblyAI(told["key"], told["speech_url"], session),
+        Gateway(told["key"], told["speech_url"], session),
+    )
+    run(night, dt.date.fromisoformat(told["day"]), told["run_id"])
+
+
+def run(night: Night, day: dt.date, run_id: str) -> None:
+    while True:
+        try:
+            listed = night.begin(day, run_id)
+            break
+        except DayHeld as held:
+            time.sleep(held.wait_s)
+    for uri in listed.chunks:
+        night.transcribe(night.load(uri), math.inf)
+        night.segment(night.load(uri))
+    night.end(night.load(listed.day))
+
+
+if __name__ == "__main__":
+    main()
