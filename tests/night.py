@@ -67,7 +67,7 @@ class Night:
             document[section] = {**document.get(section, {}), **values} if isinstance(values, dict) else values
         (self.folder / "night.yaml").write_text(yaml.safe_dump(document))
 
-    def run(self, day: str, prepare: Callable[[Any], None] = lambda dag: None) -> str:
+    def run(self, day: str, prepare: Callable[[Any], None] = lambda dag: None, **conf: str) -> str:
         """Run the Dag for a day; returns the state of the run."""
         from airflow.dag_processing.dagbag import DagBag
 
@@ -78,7 +78,7 @@ class Night:
         for task in dag.tasks:
             task.retries = 0
         prepare(dag)
-        self.last = dag.test(run_conf={"date": day})
+        self.last = dag.test(run_conf={"date": day, **conf})
         return str(self.last.state)
 
     def states(self) -> dict[str, str]:

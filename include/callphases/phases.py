@@ -30,8 +30,10 @@ from callphases.transcripts import Transcripts
 log = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 8
-TURNS = 4
-"""How often a call is given to the models, each time with one chance to mend the answer, before it fails."""
+TURNS = 12
+"""How often a call is given to the models at most, each time with one chance to mend the answer."""
+SAME_PAID, SAME_FREE = 3, 5
+"""So many turns that end alike, with answers that are paid for or refusals that are not, mean that all will."""
 KEEP_DAY_EVERY_S = 10.0
 _WORTH_ANOTHER_TURN = (AnswerInvalid, AnswerCut, ModelRefused, RequestRefused)
 
@@ -92,7 +94,8 @@ class Divider:
         return todo
 
     def _divide_one(self, recording: Recording, key: str, transcribed: Event) -> Event:
-        tokens_in = tokens_out = 0
+        tokens_in = tokens_out = alike = 0
+        before = ""
         for turn in range(TURNS):
             reserved_usd, answer, failure = 0.0, None, None
             try:
@@ -115,6 +118,10 @@ class Divider:
                 with self._purse:
                     self._spent_usd += used_usd - reserved_usd
             if answer is not None or not isinstance(failure, _WORTH_ANOTHER_TURN):
+                break
+            alike = alike + 1 if str(failure) == before else 1
+            before = str(failure)
+            if alike == (SAME_PAID if failure.output_tokens else SAME_FREE):
                 break
         if failure is not None:
             log.warning("%s: %s", recording.key, failure)

@@ -1,0 +1,219 @@
+"""Nights in which everything goes wrong at once, by ``dag.test()``: the rows and the bill are those of a quiet one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from night import CALL, TRUTH, Night
+from servers import KEY
+
+pytestmark = pytest.mark.integration
+
+DAY = "2026-11-20"
+LLM_FAULTS = (
+    "fenced", "wordy", "cut", "not_json", "empty", "wrong_name", "missing_call", "unordered", "unknown_cue",
+    "missing_fields", "refusal", "no_choices", "no_response_format", "context_limit",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_ramp(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.pipeline(limits={"ramp": False, "max_failed_ratio": 1.0})
+    monkeypatch.setattr("callphases.transcripts.LOST_PAUSES_S", (0.2, 0.4))
+    monkeypatch.setattr("callphases.throttle._wait_s", lambda state: 0.05)
+
+
+def misbehave(night: Night, *rules: dict[str, Any], seed: int = 7) -> None:
+    response = night.box.request("PUT", "/faults", json={"seed": seed, "rules": list(rules)})
+    assert response.status_code == 200, response.text
+
+
+def quiet_again(night: Night) -> None:
+    night.box.request("DELETE", "/faults")
+
+
+def jobs(night: Night) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"limit": 200}
+    while True:
+        page = night.box.get("/v2/transcript", params=query).json()
+        found += page["transcripts"]
+        if not page["page_details"]["prev_url"]:
+            return found
+        query["before_id"] = page["transcripts"][-1]["id"]
+
+
+def paid(night: Night) -> Counter[str]:
+    """How often each recording was billed: jobs that end in an error are not."""
+    billed = (job["audio_url"] for job in jobs(night) if job["status"] != "error")
+    return Counter(url.partition("?")[0].rsplit("/", 1)[-1] for url in billed)
+
+
+def classes(night: Night) -> Counter[str]:
+    return Counter(row["failure_class"] or row["status"] for row in night.table("calls", DAY))
+
+
+def test_everything_at_once(night: Night) -> None:
+    count = 60
+    for number in range(count):
+        night.put(f"calls/{DAY}/{number:03}.wav")
+    for number in range(3):
+        night.put(f"calls/{DAY}/broken {number}.wav")
+    requests = [
+        {"fault": "status", "status": 429, "retry_after_s": 0, "rate": 0.10},
+        {"fault": "status", "status": 403, "empty": True, "rate": 0.02},
+        {"fault": "status", "status": 500, "rate": 0.05},
+        {"fault": "status", "status": 503, "rate": 0.05},
+        {"fault": "drop_answer", "rate": 0.05},
+        {"fault": "drop", "rate": 0.02},
+        {"fault": "job_error", "rate": 0.03},
+    ]
+    misbehave(night, *requests, *({"fault": fault, "rate": 0.10} for fault in LLM_FAULTS))
+    assert night.run(DAY) == "success"
+    quiet_again(night)
+    assert classes(night) == {"completed": count, "bad_audio": 3}
+    assert paid(night) == {f"{number:03}.wav": 1 for number in range(count)}
+    phases = [(row["phase_name"], row["start_s"], row["end_s"]) for row in night.table("phases", DAY)]
+    assert phases == TRUTH * count
+    before = night.body("calls", DAY), night.box.get("/health").json()
+    assert night.run(DAY) == "success"
+    assert (night.body("calls", DAY), night.box.get("/health").json()) == before
+
+
+def test_answers_that_are_lost(night: Night) -> None:
+    for number in range(30):
+        night.put(f"calls/{DAY}/{number:03}.wav")
+    misbehave(night, {"fault": "drop_answer", "on": "POST /v2/transcript", "rate": 0.3})
+    assert night.run(DAY) == "success"
+    assert paid(night) == {f"{number:03}.wav": 1 for number in range(30)}
+    assert night.box.get("/health").json()["submissions"] == 30
+
+
+def failed_with(capfd: Any, message: str) -> bool:
+    captured = capfd.readouterr()
+    return message in captured.out + captured.err
+
+
+def test_a_retired_speech_model_leaves_its_place_to_the_next(night: Night, capfd: Any) -> None:
+    night.pipeline(transcription={"speech_models": ["universal-3-pro", "universal-2"]})
+    night.put(f"calls/{DAY}/a.wav")
+    misbehave(night, {"fault": "retired_models", "models": ["universal-3-pro"]})
+    assert night.run(DAY) == "success"
+    [call] = night.table("calls", DAY)
+    assert call["speech_model"] == "universal-2"
+    assert failed_with(capfd, "not by universal-3-pro, the first of transcription.speech_models: 1 by universal-2")
+
+
+def test_no_model_left_stops_the_run_with_one_message(night: Night, capfd: Any) -> None:
+    night.pipeline(transcription={"speech_models": ["universal-3-pro"]})
+    for number in range(60):
+        night.put(f"calls/{DAY}/{number:03}.wav")
+    misbehave(night, {"fault": "retired_models", "models": ["universal-3-pro"]})
+    assert night.run(DAY) == "failed"
+    states = Counter(night.states().values())
+    assert states["failed"] == 2, "the chunk that met it, and verify"
+    assert failed_with(capfd, "transcription.speech_models")
+    assert classes(night) == {"model_retired": 25, "unfinished": 35}
+    assert jobs(night) == []
+
+
+def test_retired_language_models_are_found_before_anything_is_paid(night: Night, capfd: Any) -> None:
+    night.pipeline(segmentation={"models": ["old-1", "old-2"]})
+    night.put(f"calls/{DAY}/a.wav")
+    misbehave(night, {"fault": "retired_models", "models": ["old-1", "old-2"]})
+    assert night.run(DAY) == "failed"
+    assert failed_with(capfd, "none of the models in segmentation.models any more (old-1, old-2): name another")
+    assert jobs(night) == []
+
+
+def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
+    for number in range(60):
+        night.put(f"calls/{DAY}/{number:03}.wav")
+    misbehave(night, {"fault": "negative_balance", "on": "POST /v2/transcript"})
+    assert night.run(DAY) == "failed"
+    assert failed_with(capfd, "Nothing more is sent before the account is topped up")
+    assert classes(night)["balance"] == 25
+    assert jobs(night) == []
+    quiet_again(night)
+    assert night.run(DAY) == "success"
+    assert classes(night) == {"completed": 60}
+
+
+def test_failed_calls_alone_are_run_again(night: Night) -> None:
+    for name in ("good.wav", "broken.wav", "silent.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    misbehave(night, {"fault": "job_error", "match": "*/good.wav", "message": "Audio duration is too short."})
+    assert night.run(DAY) == "success"
+    assert classes(night) == {"too_short": 1, "bad_audio": 1, "no_speech": 1}
+    quiet_again(night)
+    before = len(jobs(night))
+    assert night.run(DAY) == "success", "what failed for good is left alone"
+    assert len(jobs(night)) == before
+    assert night.run(DAY, replay="too_short") == "success"
+    assert classes(night) == {"completed": 1, "bad_audio": 1, "no_speech": 1}
+    assert len(jobs(night)) == before + 1
+    assert night.run(DAY, replay="all") == "success"
+    assert len(jobs(night)) == before + 2, "the broken one"
+
+
+def test_nothing_is_left_at_the_provider(night: Night) -> None:
+    night.pipeline(privacy={"delete_after": True}, limits={"max_failed_ratio": 1.0})
+    for name in ("a.wav", "silent.wav", "broken.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    assert {job["audio_url"] for job in jobs(night)} == {"http://deleted_by_user"}
+    before = night.body("calls", DAY)
+    assert night.run(DAY) == "success"
+    assert (night.body("calls", DAY), len(jobs(night))) == (before, 3)
+
+
+def test_a_budget_is_kept(night: Night) -> None:
+    price = {"speech_usd_per_hour": {"universal-3-5-pro": 3600.0, "universal-2": 3600.0}}
+    night.pipeline(prices=price, budget={"usd_per_run": 100.5}, limits={"max_failed_ratio": 1.0})
+    # 16,000 bytes a second and no header: one second by the estimate, and 12 by the service.
+    for number in range(30):
+        night.put(f"calls/{DAY}/{number:03}.wav", b"\0" * 16_000 * 12)
+    assert night.run(DAY) == "success"
+    assert classes(night) == {"completed": 8, "budget": 22}
+    spent = sum((row["speech_usd"] or 0) + (row["llm_usd"] or 0) for row in night.table("calls", DAY))
+    assert 90 < spent <= 100.5
+    night.pipeline(prices=price, budget={"usd_per_run": 1000})
+    assert night.run(DAY) == "success"
+    assert classes(night) == {"completed": 30}
+    assert set(paid(night).values()) == {1}
+
+
+def test_nothing_secret_is_anywhere(night: Night, capfd: Any) -> None:
+    for name in ("a.wav", "b.wav", "broken.wav", "slow.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    misbehave(
+        night,
+        {"fault": "drop_answer", "on": "POST /v2/transcript", "times": 1},
+        {"fault": "status", "status": 500, "on": "POST /v2/transcript", "times": 1},
+        {"fault": "wrong_name", "times": 3},
+    )
+
+    def defer_at_once(dag: Any) -> None:
+        transcribe = dag.get_task("calls.transcribe")
+        transcribe.poll_in_worker_s, transcribe.poll_interval_s = 0, 1
+
+    assert night.run(DAY, defer_at_once) == "success"
+    captured = capfd.readouterr()
+    places = {"output": (captured.out + captured.err).encode()}
+    for path in Path(os.environ["AIRFLOW_HOME"]).rglob("*"):
+        if path.is_file():
+            places[str(path)] = path.read_bytes()
+    assert any(path.endswith("airflow.db") for path in places)
+    for table in ("calls", "phases"):
+        places[table] = json.dumps(night.table(table, DAY), default=str).encode()
+    words = [re.escape(word) for cue in CALL for word in str(cue["text"]).split() if len(word) > 6]
+    secrets = "|".join([re.escape(KEY), "X-Amz-Signature", "X-Amz-Credential", *words])
+    found = {place: match[0] for place, body in places.items() if (match := re.search(secrets.encode(), body))}
+    assert found == {}
