@@ -121,7 +121,8 @@ class Known:
     def of(self, recordings: Collection[Recording]) -> list[Event]:
         """All events of some recordings, whatever the options and the bytes were."""
         with self._lock:
-            return [event for recording in recordings for event in self._of_recording.get(recording.key, [])]
+            unnamed = self._of_recording.get("", [])  # an early version did not write which recording it was
+            return [*unnamed, *(event for one in recordings for event in self._of_recording.get(one.key, []))]
 
     def all(self) -> list[Event]:
         """Every event."""

@@ -161,7 +161,9 @@ class Transcriber:
         found: dict[str, Job] = {}
         for job in self.service.jobs_since(since):
             key = keys.get(job.audio_url)
-            if key is None or job.id in taken or not self._has_our_options(job):
+            if key is None or job.id in taken or (job.created is not None and job.created < since):
+                continue
+            if not self._has_our_options(job):
                 continue
             if key not in found or found[key].status == "error":
                 found[key] = job
@@ -231,7 +233,8 @@ class Transcriber:
                 except CallFailure as failure:
                     events.append(self._failure(key, todo[key], failure))
                 else:
-                    events.append(self._event("submitted", key, todo[key], transcript_id=job.id, tries=tries[key]))
+                    more = {"transcript_id": job.id, "tries": tries[key], "model": self._models_left()[0]}
+                    events.append(self._event("submitted", key, todo[key], **more))
                 del todo[key]
         finally:
             events += [self._event("withdrawn", key, todo[key]) for key in urls if key in todo and key not in sent]
@@ -242,7 +245,8 @@ class Transcriber:
             try:
                 return self.service.submit(url, self._options(), confirm)
             except ModelRetired as refusal:
-                self._leave_out(refusal)
+                if not self._leave_out(refusal, self._models_left()[0]):
+                    raise
 
     def _options(self) -> dict[str, Any]:
         options = self.pipeline.transcription
@@ -253,21 +257,28 @@ class Transcriber:
     def _models_left(self) -> list[str]:
         return [model for model in self.pipeline.speech_models if model not in self._retired]
 
-    def _leave_out(self, refusal: ModelRetired) -> None:
-        """Go on without the model that a refusal names, or without the first.
+    def _leave_out(self, refusal: ModelRetired, first: str) -> bool:
+        """Go on without the model that a refusal names, or without the ``first`` of those that were asked for.
+
+        Returns:
+            Whether it was asked for until now.
 
         Raises:
             NoModelLeft: there is no other.
         """
-        said, left = str(refusal), self._models_left()
-        named = [model for model in left if model in said]
-        self._retired.add(min(named, key=said.index) if named else left[0])
+        said = str(refusal.args[0])
+        named = [model for model in self.pipeline.speech_models if model in said]
+        gone = min(named, key=lambda model: (said.index(model), -len(model))) if named else first
+        if gone in self._retired:
+            return False
+        self._retired.add(gone)
         if not self._models_left() or not isinstance(self.pipeline.transcription.get("speech_models"), list):
             raise NoModelLeft(
                 f"The speech service serves none of the models in transcription.speech_models any more "
-                f"({', '.join(self.pipeline.speech_models)}): name another. It says: {refusal.args[0]}"
+                f"({', '.join(self.pipeline.speech_models)}): name another. It says: {said}"
             )
-        log.warning("%s It is left out; going on with %s.", refusal.args[0], ", ".join(self._models_left()))
+        log.warning("%s. It is left out; going on with %s.", said.rstrip(". "), ", ".join(self._models_left()))
+        return True
 
     def _nap(self, seconds: float) -> None:
         """Wait, and keep the day meanwhile."""
@@ -345,10 +356,11 @@ class Transcriber:
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Event:
         failure = job_failure(job.error)
-        tries = (self.ledger.find(key) or {}).get("tries", 1)
+        submitted = self.ledger.find(key) or {}
+        tries = submitted.get("tries", 1)
         again = "server error" in str(failure).lower() and tries < TRIES_AT_PROVIDER
         if isinstance(failure, ModelRetired):
-            self._leave_out(failure)
+            self._leave_out(failure, submitted.get("model") or self.pipeline.speech_models[0])
             again = True
         return self._failure(key, recording, failure, transcript_id=job.id, tries=tries, again=again)
 
