@@ -32,7 +32,7 @@ Event = dict[str, Any]
 
 FINAL = frozenset({"transcribed", "answered", "deleted"})
 """Events that no other of the same key takes back."""
-WRITE_EVERY_S = 10.0
+WRITE_EVERY_S = 20.0
 """How long events that can be had again (from the provider) may wait for others to share a PUT with."""
 READERS = 8
 

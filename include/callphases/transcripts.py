@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 UPLOAD_PIECE_BYTES = 1 << 20
 BATCH = 50
-"""Submissions that share the two writes to the ledger, of their intents and of their ids."""
+"""Submissions that share a write to the ledger, of their intents, with the ids of those before."""
 TRIES_AT_PROVIDER = 4
 """A job that fails on the provider's own side is worth submitting again; failed jobs are not billed."""
 SUBMIT_ROUNDS = 6
@@ -89,14 +90,17 @@ class Transcriber:
             for key, recording in todo.items()
             if not self.ledger.settled(key, self.chunk.listed_at, replay=self.chunk.replay)
         }
-        self._adopt(todo)
-        for _ in range(SUBMIT_ROUNDS):
-            self._submit_all(todo)
-            for pause_s in LOST_PAUSES_S:
-                if not todo:
-                    return
-                self._nap(pause_s)
-                self._adopt(todo)
+        try:
+            self._adopt(todo)
+            for _ in range(SUBMIT_ROUNDS):
+                self._submit_all(todo)
+                for pause_s in LOST_PAUSES_S:
+                    if not todo:
+                        return
+                    self._nap(pause_s)
+                    self._adopt(todo)
+        finally:
+            self.ledger.write()  # the ids, which each batch leaves to the next one's intents
         if todo:
             raise ServiceUnavailable(f"{len(todo)} submissions were sent {SUBMIT_ROUNDS} times and not answered.")
 
@@ -146,7 +150,7 @@ class Transcriber:
                 log.info("An earlier process may still submit; its jobs are looked for in %.0f s.", quiet_in_s)
                 self._nap(quiet_in_s)
             ids |= self._found(intents)
-        self.ledger.write(
+        self.ledger.note(
             self._event("submitted", key, todo[key], transcript_id=one, tries=known[key].get("tries", 1))
             for key, one in ids.items()
         )
@@ -238,7 +242,7 @@ class Transcriber:
                 del todo[key]
         finally:
             events += [self._event("withdrawn", key, todo[key]) for key in urls if key in todo and key not in sent]
-            self.ledger.write(events)
+            self.ledger.note(events)
 
     def _post(self, url: str, confirm: Any) -> Job:
         while True:
@@ -374,10 +378,14 @@ class Transcriber:
 
 @dataclass
 class Transcripts:
-    """The cues of transcripts in the state area; those that were collected together are read together."""
+    """The cues of transcripts in the state area; those that were collected together are read together, once.
+
+    Safe to use from the threads of a task.
+    """
 
     state: Folder
     _bundles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def cues(self, transcribed: Event) -> list[Cue]:
         """The cues of the transcript that a ``transcribed`` event is about.
@@ -396,7 +404,8 @@ class Transcripts:
         return cues_of(json.loads(document), vtt.decode())
 
     def _bundle(self, name: str) -> dict[str, Any]:
-        if name and name not in self._bundles:
-            lines = (json.loads(line) for line in (self.state.get(name) or b"").splitlines())
-            self._bundles[name] = {line["key"]: line["cues"] for line in lines}
-        return self._bundles.get(name, {})
+        with self._lock:
+            if name and name not in self._bundles:
+                lines = (json.loads(line) for line in (self.state.get(name) or b"").splitlines())
+                self._bundles[name] = {line["key"]: line["cues"] for line in lines}
+            return self._bundles.get(name, {})
