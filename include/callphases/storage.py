@@ -45,6 +45,11 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
                 f"S3 refuses access to bucket {bucket!r} ({code}): check the AWS connection's key, region and rights, "
                 f"and {setting} in the pipeline file."
             )
+        if status == 501:
+            return ConfigurationError(
+                f"The store of bucket {bucket!r} does not do conditional writes (If-Match, If-None-Match): choose another "
+                f"for {setting}."
+            )
         return ServiceUnavailable(f"S3 answered {status} {code} for bucket {bucket!r}.")
     if isinstance(error, ParamValidationError):
         return ConfigurationError(f"{bucket!r} can't be a bucket's name: check {setting} in the pipeline file.")

@@ -129,6 +129,7 @@ class Transcriber:
             event = self._collect_one(job, waiting[job.id])
             again += bool(event.get("again"))
             self.ledger.note([event])
+            self.ledger.lease.hold()
         return len(waiting) - len(ended) + again
 
     def keep(self) -> None:
@@ -314,7 +315,9 @@ class Transcriber:
     def _pieces(self, recording: Recording) -> Iterator[bytes]:
         try:
             body = self.s3.get_object(Bucket=recording.bucket, Key=recording.key, IfMatch=f'"{recording.etag}"')["Body"]
-            yield from body.iter_chunks(UPLOAD_PIECE_BYTES)
+            for piece in body.iter_chunks(UPLOAD_PIECE_BYTES):
+                self.ledger.lease.hold()
+                yield piece
         except (ClientError, BotoCoreError) as error:
             code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
             if code in ("NoSuchKey", "PreconditionFailed", "404", "412"):
