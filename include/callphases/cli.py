@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from rich import box
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.table import Table
 
 from callphases import assemblyai
@@ -26,7 +28,7 @@ from callphases.gateway import Gateway, gateway_beside
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
-from callphases.pipeline import Pipeline, load
+from callphases.pipeline import Pipeline, load, load_all, pipeline_files
 from callphases.recordings import list_day
 from callphases.storage import Folder
 from callphases.tables import read_rows
@@ -42,6 +44,7 @@ app = typer.Typer(
 )
 # No markup: names and summaries may hold brackets. A file or a pipe has no width of its own.
 console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
+errors = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 Days = Annotated[
     list[dt.datetime],
@@ -72,8 +75,11 @@ def plan(
 
 @app.command()
 def replay(
-    pipeline_file: Annotated[Path, typer.Argument(help="A pipeline file, such as include/pipelines/support.yaml.")],
     date: Days,
+    pipeline_file: Annotated[
+        Path | None,
+        typer.Argument(help="A pipeline file; may be left out where the pipelines' folder has only one."),
+    ] = None,
     failure_class: Annotated[
         list[str] | None,
         typer.Option("--class", help="Only calls with this failure_class; may be given several times."),
@@ -81,13 +87,12 @@ def replay(
 ) -> None:
     """Run a day's failed calls again, here and now, and publish the day.
 
-    The speech service is reached with ASSEMBLYAI_API_KEY (and ASSEMBLYAI_BASE_URL, LLM_GATEWAY_URL where it is not the
-    vendor's); where that is not set, with the pipeline's Airflow connection. In Airflow the same is a run with the
-    Param replay: all, or failure classes with commas between.
+    With ASSEMBLYAI_API_KEY (and ASSEMBLYAI_BASE_URL, LLM_GATEWAY_URL where they are not the vendor's) S3 is reached as
+    boto3 is set up; without, everything is reached by the pipeline's Airflow connections. In Airflow the same is a run
+    with the Param replay: all, or failure classes with commas between.
     """
-    pipeline = load(pipeline_file)
-    service, gateway = _services(pipeline)
-    night = Night(pipeline, _s3(), service, gateway)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
+    night = _night(load(pipeline_file) if pipeline_file else _only_pipeline())
     classes = ",".join(failure_class) if failure_class else ALL_FAILED
     unfinished = False
     for day in (moment.date() for moment in date):
@@ -138,7 +143,7 @@ def main() -> None:
     try:
         app()
     except CallphasesError as error:
-        Console(stderr=True, markup=False).print(f"error: {error}", soft_wrap=True, highlight=False, style="red")
+        errors.print(f"error: {error}", soft_wrap=True, style="red")
         raise SystemExit(1) from None
 
 
@@ -152,15 +157,25 @@ def _patiently(step: Callable[..., _T], *arguments: Any) -> _T:
             time.sleep(min(held.wait_s, 15.0))
 
 
-def _services(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
+def _only_pipeline() -> Pipeline:
+    pipelines, mistakes = load_all()
+    if len(pipelines) != 1:
+        names = ", ".join(path.name for path in pipeline_files()) or "none"
+        raise ConfigurationError(f"Name a pipeline file; there are: {names}. {' '.join(mistakes.values())}".strip())
+    return pipelines[0]
+
+
+def _night(pipeline: Pipeline) -> Night:
     if key := os.environ.get("ASSEMBLYAI_API_KEY"):
         speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
-        return AssemblyAI(key, speech), Gateway(key, os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech))
+        gateway = Gateway(key, os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech))
+        return Night(pipeline, _s3(), AssemblyAI(key, speech), gateway)
     try:
-        from callphases.airflow.hook import AssemblyAIHook
+        from callphases.airflow.hook import AssemblyAIHook, s3_client
     except ImportError:
-        raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define the connection.") from None
-    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
+        raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define its connections.") from None
+    service, gateway = AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
+    return Night(pipeline, s3_client(pipeline.connections.aws), service, gateway)
 
 
 def _s3() -> S3Client:

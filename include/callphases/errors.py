@@ -191,6 +191,16 @@ class Unfinished(CallFailure):
     advice = "The log of the run's failed task says why; run the day again, what is paid for is not paid for again."
 
 
+def failure_classes() -> set[str]:
+    """Every value of the column ``failure_class``."""
+    names: set[str] = set()
+    kinds: list[type[CallFailure | AccountError | ServiceUnavailable]] = [CallFailure, AccountError, ServiceUnavailable]
+    for kind in kinds:
+        kinds += kind.__subclasses__()  # which are looked at in their turn
+        names.add(kind.failure_class)
+    return names - {CallFailure.failure_class, AccountError.failure_class}
+
+
 def says_retired(text: str) -> bool:
     """Whether a service's words mean that a model is not served (any more)."""
     lower = text.lower()

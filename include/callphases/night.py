@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from callphases import costs
 from callphases.assemblyai import AssemblyAI
 from callphases.durations import audio_s
-from callphases.errors import AccountError, CallphasesError, OverBudget, RequestRefused, ServiceUnavailable
+from callphases.errors import (
+    AccountError,
+    CallphasesError,
+    ConfigurationError,
+    OverBudget,
+    RequestRefused,
+    ServiceUnavailable,
+    failure_classes,
+)
 from callphases.gateway import Gateway
 from callphases.lease import Lease
 from callphases.ledger import Event, Known, Ledger, stop_key, transcript_key
@@ -275,6 +283,12 @@ class Night:
 def _failed(recordings: Sequence[Recording], pipeline: Pipeline, known: Known, classes: str) -> list[Recording]:
     """Those of ``recordings`` whose row says that they failed, with one of ``classes``."""
     wanted = {name.strip() for name in classes.split(",")}
+    known_names = failure_classes() | {ALL_FAILED}
+    if unknown := wanted - known_names:
+        raise ConfigurationError(
+            f"replay: there is no failure class {', '.join(sorted(unknown))}; expected some of "
+            f"{', '.join(sorted(known_names))}."
+        )
     chosen: list[Recording] = []
     for recording in recordings:
         row, _, _ = rows(recording, pipeline, known, run_id="")

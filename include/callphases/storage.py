@@ -47,8 +47,8 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
             )
         if status == 501:
             return ConfigurationError(
-                f"The store of bucket {bucket!r} does not do conditional writes (If-Match, If-None-Match): choose another "
-                f"for {setting}."
+                f"The store of bucket {bucket!r} does not do conditional writes (If-Match, If-None-Match): "
+                f"choose another for {setting}."
             )
         return ServiceUnavailable(f"S3 answered {status} {code} for bucket {bucket!r}.")
     if isinstance(error, ParamValidationError):

@@ -21,6 +21,7 @@ from callphases.cues import Cue, cues_of
 from callphases.errors import (
     AnswerLost,
     CallFailure,
+    DownloadRefused,
     EmptyFile,
     ModelRetired,
     NoModelLeft,
@@ -365,7 +366,8 @@ class Transcriber:
         failure = job_failure(job.error)
         submitted = self.ledger.find(key) or {}
         tries = submitted.get("tries", 1)
-        again = "server error" in str(failure).lower() and tries < TRIES_AT_PROVIDER
+        may_pass = isinstance(failure, DownloadRefused) or "server error" in str(failure).lower()
+        again = may_pass and tries < TRIES_AT_PROVIDER
         if isinstance(failure, ModelRetired):
             self._leave_out(failure, submitted.get("model") or self.pipeline.speech_models[0])
             again = True

@@ -11,6 +11,7 @@ from callphases.errors import CallphasesError, ConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+    from mypy_boto3_s3.client import S3Client
 
 
 class AssemblyAIHook(BaseHook):
@@ -85,6 +86,26 @@ class AssemblyAIHook(BaseHook):
                 f"The password of the connection {self.assemblyai_conn_id!r} holds characters that no API key has."
             )
         return key
+
+
+def s3_client(conn_id: str) -> S3Client:
+    """The S3 client of a connection of the Amazon provider's.
+
+    SigV4, as only it presigns for every region and is checked by every server; checksums only where S3 wants them, as
+    not every S3 server knows the newer ones. What the connection says otherwise wins.
+    """
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.config import Config
+
+    config = Config(
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "max_attempts": 6},
+        connect_timeout=10,
+    )
+    own = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
+    return S3Hook(aws_conn_id=conn_id, config=config.merge(own) if own else config).get_conn()
 
 
 def speech_url(connection: Connection) -> str:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from callphases.airflow.hook import AssemblyAIHook
+from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import AccountError, ConfigurationError, DayHeld, RunStopped, ServiceUnavailable
 from callphases.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from mypy_boto3_s3.client import S3Client
 
     from callphases.night import Night
     from callphases.recordings import Manifest
@@ -96,28 +95,9 @@ class _PipelineOperator(BaseOperator):
         """The pipeline's stores and services."""
         from callphases.night import Night
 
-        service, gateway = AssemblyAIHook(self.pipeline.connections.assemblyai).get_clients()
-        return Night(self.pipeline, self.s3, service, gateway)
-
-    @property
-    def s3(self) -> S3Client:
-        """The S3 client of the pipeline's connection."""
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-        from botocore.config import Config
-
-        conn_id = self.pipeline.connections.aws
-        # SigV4, as only it presigns for every region and is checked by every server; checksums only where S3 wants
-        # them, as not every S3 server knows the newer ones. What the connection says otherwise wins.
-        config = Config(
-            signature_version="s3v4",
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            retries={"mode": "standard", "max_attempts": 6},
-            connect_timeout=10,
-        )
-        own = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
-        hook = S3Hook(aws_conn_id=conn_id, config=config.merge(own) if own else config)
-        return hook.get_conn()
+        connections = self.pipeline.connections
+        service, gateway = AssemblyAIHook(connections.assemblyai).get_clients()
+        return Night(self.pipeline, s3_client(connections.aws), service, gateway)
 
     def day(self, context: Context) -> dt.date:
         """The day to process: the Param ``date``, else the day that the run's data interval begins on."""
