@@ -57,7 +57,7 @@ class Listed:
 class Night:
     """The stores and services of one pipeline, and what a run does with them, step by step.
 
-    Every step but the last can be killed anywhere and begun again.
+    Every step can be killed anywhere and begun again, here or on another machine.
     """
 
     pipeline: Pipeline

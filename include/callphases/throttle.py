@@ -72,6 +72,7 @@ class _Throttled(_TryAgain):
     def __init__(self, why: str, wait_s: float | None, response: requests.Response) -> None:
         super().__init__(why, wait_s)
         self.response = response
+        self.is_refusal = False
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Throttle:
         try:
             return retrying(self._once, request, repeatable)
         except _Throttled as last:
-            if last.response.status_code == 403 and self._is_refusal(answers):
+            if last.is_refusal:
                 return last.response
             raise ThrottledOut(
                 f"The {self.service} went on to refuse requests for {PATIENCE_S / 60:.0f} minutes or more: {last}. "
@@ -189,9 +190,9 @@ class Throttle:
         error = _error(state)
         if not isinstance(error, _Throttled):
             return state.attempt_number >= ATTEMPTS
-        if error.response.status_code == 403 and state.attempt_number >= ATTEMPTS and self._is_refusal(answers_before):
-            return True
-        return (state.seconds_since_start or 0) + state.upcoming_sleep >= PATIENCE_S
+        if error.response.status_code == 403 and state.attempt_number >= ATTEMPTS:
+            error.is_refusal = self._is_refusal(answers_before)
+        return error.is_refusal or (state.seconds_since_start or 0) + state.upcoming_sleep >= PATIENCE_S
 
     def _is_refusal(self, answers_before: int) -> bool:
         """Whether a 403 without a word means this one request: others are answered, or none ever was."""
@@ -217,7 +218,8 @@ def words(response: requests.Response) -> str:
     if error:
         return without_secrets(str(error))
     metadata = document.get("metadata")
-    details = metadata.get("errors", []) if isinstance(metadata, dict) else []
+    details = metadata.get("errors") if isinstance(metadata, dict) else None
+    details = details if isinstance(details, list) else []
     return without_secrets(" ".join([str(document.get("message", "")), *(str(one) for one in details)]))
 
 
