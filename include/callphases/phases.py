@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 QUESTIONS_AT_ONCE = 8
 TURNS = 12
 """How often a call is given to the models at most, each time with one chance to mend the answer."""
-SAME_PAID, SAME_FREE = 3, 5
-"""So many turns that end alike, with answers that are paid for or refusals that are not, mean that all will."""
+ALIKE = 5
+"""So many turns that end alike mean that all will."""
 KEEP_DAY_EVERY_S = 10.0
 _WORTH_ANOTHER_TURN = (AnswerInvalid, AnswerCut, ModelRefused, RequestRefused)
 
@@ -121,7 +121,7 @@ class Divider:
                 break
             alike = alike + 1 if str(failure) == before else 1
             before = str(failure)
-            if alike == (SAME_PAID if failure.output_tokens else SAME_FREE):
+            if alike == ALIKE:
                 break
         if failure is not None:
             log.warning("%s: %s", recording.key, failure)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 TASK_EACH_UP_TO = 20
 """Up to so many recordings get a task each, so that people see their calls in the grid."""
-CHUNK_SIZE = 25
+CHUNK_SIZE = 40
 MAX_CHUNKS = 200
 """Mapped tasks of a run: Airflow's grid grows slow with more, and its max_map_length is 1024."""
 

@@ -195,8 +195,8 @@ class Throttle:
         return error.is_refusal or (state.seconds_since_start or 0) + state.upcoming_sleep >= PATIENCE_S
 
     def _is_refusal(self, answers_before: int) -> bool:
-        """Whether a 403 without a word means this one request: others are answered, or none ever was."""
-        if self._answers == 0 or self._answers > answers_before:
+        """Whether a 403 without a word means this one request: others are answered."""
+        if self._answers > answers_before:
             return True
         try:
             return self.probe is not None and self.probe().ok

@@ -120,7 +120,7 @@ def test_no_model_left_stops_the_run_with_one_message(night: Night, capfd: Any) 
     states = Counter(night.states().values())
     assert states["failed"] == 2, "the chunk that met it, and verify"
     assert failed_with(capfd, "transcription.speech_models")
-    assert classes(night) == {"model_retired": 25, "unfinished": 35}
+    assert classes(night) == {"model_retired": 40, "unfinished": 20}
     assert jobs(night) == []
 
 
@@ -139,7 +139,7 @@ def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
     misbehave(night, {"fault": "negative_balance", "on": "POST /v2/transcript"})
     assert night.run(DAY) == "failed"
     assert failed_with(capfd, "Nothing more is sent before the account is topped up")
-    assert classes(night)["balance"] == 25
+    assert classes(night)["balance"] == 40
     assert jobs(night) == []
     quiet_again(night)
     assert night.run(DAY) == "success"
