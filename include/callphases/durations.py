@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 1 << 16
-"""A header is read with one range request of this size, and its end with another where the format needs it."""
+PIECE_BYTES, MOST_PIECES = 1 << 16, 8
+"""A header is read with range requests of this size; one or two, but for formats that tell their length nowhere."""
 BYTES_A_SECOND = {".wav": 16_000.0, ".flac": 8_000.0}
 """Of telephone audio, in the formats that don't compress speech by much."""
+LEAST_BYTES_A_SECOND = 500.0
+"""A header that tells of less was written before the length was known, as in a stream."""
 SMALLEST_BYTES_A_SECOND = 2_000.0
 """16 kbit/s, at which speech is still understood: what has no header to read is taken to be long rather than short."""
 
@@ -34,7 +36,7 @@ def audio_s(s3: S3Client, recording: Recording) -> float:
     except (TinyTagException, ClientError, BotoCoreError, OSError, ValueError) as error:
         log.debug("%s: its header says nothing (%s)", recording.key, type(error).__name__)
         duration = None
-    if duration:
+    if duration and recording.size / duration >= LEAST_BYTES_A_SECOND:
         return float(duration)
     suffix = recording.key[recording.key.rfind(".") :].lower()
     return recording.size / BYTES_A_SECOND.get(suffix, SMALLEST_BYTES_A_SECOND)
@@ -47,6 +49,7 @@ class _Ranges(io.RawIOBase):
         self._s3 = s3
         self._recording = recording
         self._at = 0
+        self._pieces = 0
 
     def readable(self) -> bool:
         return True
@@ -66,6 +69,9 @@ class _Ranges(io.RawIOBase):
         end = min(self._at + len(buffer), self._recording.size)
         if end <= self._at:
             return 0
+        self._pieces += 1
+        if self._pieces > MOST_PIECES:
+            raise OSError("too many requests for one length")
         body = self._s3.get_object(
             Bucket=self._recording.bucket, Key=self._recording.key, Range=f"bytes={self._at}-{end - 1}"
         )["Body"].read()

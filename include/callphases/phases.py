@@ -94,8 +94,8 @@ class Divider:
         return todo
 
     def _divide_one(self, recording: Recording, key: str, transcribed: Event) -> Event:
-        tokens_in = tokens_out = alike = 0
-        before = ""
+        cost: Event = {"llm_model": None, "llm_input_tokens": 0, "llm_output_tokens": 0, "llm_usd": 0.0}
+        alike, before = 0, ""
         for turn in range(TURNS):
             reserved_usd, answer, failure = 0.0, None, None
             try:
@@ -106,17 +106,9 @@ class Divider:
                 failure = error
             took = answer or failure
             assert took is not None
-            tokens_in, tokens_out = tokens_in + took.input_tokens, tokens_out + took.output_tokens
-            cost = {
-                "llm_model": took.model,
-                "llm_input_tokens": tokens_in,
-                "llm_output_tokens": tokens_out,
-                "llm_usd": costs.llm_usd(self.pipeline, took.model, tokens_in, tokens_out),
-            }
-            if reserved_usd:
-                used_usd = costs.llm_usd(self.pipeline, took.model, took.input_tokens, took.output_tokens) or 0.0
-                with self._purse:
-                    self._spent_usd += used_usd - reserved_usd
+            used_usd = self._add(cost, took.model, took.input_tokens, took.output_tokens)
+            with self._purse:
+                self._spent_usd += used_usd - reserved_usd
             if answer is not None or not isinstance(failure, _WORTH_ANOTHER_TURN):
                 break
             alike = alike + 1 if str(failure) == before else 1
@@ -139,6 +131,17 @@ class Divider:
             "prompt_version": prompt_version(self.pipeline),
             **cost,
         }
+
+    def _add(self, cost: Event, model: str | None, tokens_in: int, tokens_out: int) -> float:
+        """Add a turn to what a call costs; returns what is known to be paid for it, in US dollars."""
+        if model is None:
+            return 0.0
+        usd = costs.llm_usd(self.pipeline, model, tokens_in, tokens_out)
+        cost["llm_model"] = model
+        cost["llm_input_tokens"] += tokens_in
+        cost["llm_output_tokens"] += tokens_out
+        cost["llm_usd"] = None if usd is None or cost["llm_usd"] is None else cost["llm_usd"] + usd
+        return usd or 0.0
 
     def _reserve(self, audio_s: float, cues: Sequence[Cue]) -> float:
         """Set aside what a question may cost, in US dollars; nothing where there is no budget.

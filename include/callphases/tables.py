@@ -110,7 +110,7 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, listed_day: Mani
     """Publish the rows of all recordings that were listed for a day.
 
     Rows of a recording that is not listed any more stay, unless ``recordings.when_deleted`` is ``drop``. Rows of a
-    recording that this run could not finish stay as they are, where there are rows of the same bytes.
+    recording that this run could not finish, or not pay for, stay as they are, where there are rows of the same bytes.
     """
     old_calls, old_phases = read_day(tables, "calls", ledger.day), read_day(tables, "phases", ledger.day)
     published = {row["call_id"]: row for row in old_calls.to_pylist()} if old_calls is not None else {}
@@ -120,8 +120,8 @@ def publish(tables: Folder, pipeline: Pipeline, ledger: Ledger, listed_day: Mani
     unfinished = 0
     for recording in listed_day.recordings:
         row, parts, finished = rows(recording, pipeline, ledger, ledger.run_id)
-        if not finished:
-            unfinished += 1
+        unfinished += not finished
+        if not finished or row["failure_class"] == OverBudget.failure_class:
             before = published.get(recording.call_id)
             if before and _holds(before, recording):
                 stay.add(recording.call_id)
@@ -171,7 +171,7 @@ def rows(
         and not (last is speech and speech.get("status") == "completed")
         and not last.get("again")
     )
-    if stopped is not None and not finished and stopped["failure_class"] == OverBudget.failure_class:
+    if stopped is not None and not finished and _is_over_budget(stopped, last):
         last, finished = {**stopped, "event": "failed"}, True
     elif last is None or not finished:
         # Of this run and this moment: nothing was written of this recording, or it stopped half way.
@@ -220,6 +220,13 @@ def rows(
         for index, phase in enumerate(said.get("phases", []))
     ]
     return call, phases, finished
+
+
+def _is_over_budget(stopped: Event, last: Event | None) -> bool:
+    """Whether the budget is the last that is known of a recording; a later run may have begun it."""
+    if stopped["failure_class"] != OverBudget.failure_class:
+        return False
+    return last is None or (last.get("term", 0), last["at"]) <= (stopped["term"], stopped["at"])
 
 
 def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:
