@@ -180,7 +180,10 @@ class Transcriber:
     def _has_our_options(self, job: Job) -> bool:
         """Another pipeline may have the same recording transcribed. Only switches are compared: a service may write
         other values in its own way."""
-        document = self.service.transcript(job.id)
+        try:
+            document = self.service.transcript(job.id)
+        except CallFailure:
+            return True  # better a transcript with other options than a second payment
         return all(
             document.get(name, value) in (value, None)
             for name, value in self.pipeline.transcription.items()
