@@ -235,13 +235,13 @@ class Ledger(Known):
                 self._put(self._unwritten + stamped)
                 self.learn(stamped)
 
-    def note(self, events: Iterable[Event]) -> None:
-        """Know events at once, and make them durable with the next PUT, at least every ``WRITE_EVERY_S`` seconds."""
+    def note(self, events: Iterable[Event], every_s: float = WRITE_EVERY_S) -> None:
+        """Know events at once, and make them durable with the next PUT, or now if the last is ``every_s`` ago."""
         with self._writing:
             stamped = self._stamped(events)
             self.learn(stamped)
             self._unwritten += stamped
-            if self._unwritten and time.monotonic() - self._put_at >= WRITE_EVERY_S:
+            if self._unwritten and time.monotonic() - self._put_at >= every_s:
                 self._put(self._unwritten)
 
     def hold(self) -> None:

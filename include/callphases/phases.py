@@ -34,7 +34,9 @@ TURNS = 12
 """How often a call is given to the models at most, each time with one chance to mend the answer."""
 ALIKE = 5
 """So many turns that end alike mean that all will."""
-KEEP_DAY_EVERY_S = 10.0
+WRITE_EVERY_S = 8.0
+"""How long an answer may wait for others to share a PUT with: a kill loses it, and it is asked for again."""
+KEEP_DAY_EVERY_S = 5.0
 _WORTH_ANOTHER_TURN = (AnswerInvalid, AnswerCut, ModelRefused, RequestRefused)
 
 
@@ -68,7 +70,8 @@ class Divider:
                 done, running = wait(running, KEEP_DAY_EVERY_S, FIRST_COMPLETED)
                 answered = [future for future in done if not future.cancelled()]
                 errors = [error for future in answered if (error := future.exception()) is not None]
-                self.ledger.note(future.result() for future in answered if future.exception() is None)
+                good = (future.result() for future in answered if future.exception() is None)
+                self.ledger.note(good, WRITE_EVERY_S)
                 try:
                     self.ledger.lease.hold()
                 except CallphasesError as error:
