@@ -18,9 +18,7 @@ import sys
 import time
 from typing import Any
 
-import boto3
 import requests
-from botocore.config import Config
 from requests.adapters import HTTPAdapter
 
 from callphases.assemblyai import AssemblyAI
@@ -28,6 +26,7 @@ from callphases.errors import DayHeld
 from callphases.gateway import Gateway
 from callphases.night import Night
 from callphases.pipeline import Pipeline
+from servers import s3_client
 
 
 class Killer:
@@ -63,14 +62,7 @@ def main() -> None:
     killer = Killer(told["kill"])
     session = requests.Session()
     session.mount("http://", Adapter(killer))
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=told["s3_url"],
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        region_name="us-east-1",
-        config=Config(signature_version="s3v4"),
-    )
+    s3 = s3_client(told["s3_url"])
 
     def before(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
         context["callphases"] = f"{model.name} {params.get('Key', params.get('Prefix', ''))}"

@@ -1,4 +1,4 @@
-"""speechbox as a real process, for the tests that need one."""
+"""speechbox as a real process, and clients of the S3 server, for the tests that need them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
 import requests
+from botocore.config import Config
 
 KEY = "test-key"
 
@@ -53,8 +55,39 @@ class Box:
             time.sleep(0.05)
         raise AssertionError(f"transcript {transcript_id} is still {transcript['status']}")
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """All that the server was ever asked to transcribe, newest first."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, Any] = {"limit": 200}
+        while True:
+            page = self.get("/v2/transcript", params=query).json()
+            found += page["transcripts"]
+            if not page["page_details"]["prev_url"]:
+                return found
+            query["before_id"] = page["transcripts"][-1]["id"]
+
     def transcribe(self, audio_url: str, **options: Any) -> dict[str, Any]:
         return self.wait(self.submit(audio_url, **options)["id"])
+
+
+def s3_client(url: str) -> Any:
+    """A client of the S3 server on this machine."""
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+        config=Config(signature_version="s3v4"),
+    )
+
+
+def remove(s3: Any, bucket: str) -> None:
+    """Delete a bucket with all that is in it."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for item in page.get("Contents", []):
+            s3.delete_object(Bucket=bucket, Key=item["Key"])
+    s3.delete_bucket(Bucket=bucket)
 
 
 @contextmanager

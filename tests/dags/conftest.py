@@ -6,13 +6,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
-from botocore.config import Config
 
 from night import CALL, CHAT, Night
-from servers import running
+from servers import remove, running, s3_client
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +40,7 @@ def _script(folder: Path) -> Path:
 @pytest.fixture
 def night(airflow_database: None, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
     """Empty buckets and a speech service that plays a script."""
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=s3_url,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        region_name="us-east-1",
-        config=Config(signature_version="s3v4"),
-    )
+    s3 = s3_client(s3_url)
     for bucket in ("recordings", "warehouse"):
         s3.create_bucket(Bucket=bucket)
     pipelines = tmp_path / "pipelines"
@@ -61,6 +52,4 @@ def night(airflow_database: None, s3_url: str, tmp_path: Path, monkeypatch: pyte
         night.pipeline()
         yield night
     for bucket in ("recordings", "warehouse"):
-        for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
-            s3.delete_object(Bucket=bucket, Key=item["Key"])
-        s3.delete_bucket(Bucket=bucket)
+        remove(s3, bucket)

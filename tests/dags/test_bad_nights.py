@@ -39,20 +39,9 @@ def quiet_again(night: Night) -> None:
     night.box.request("DELETE", "/faults")
 
 
-def jobs(night: Night) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    query: dict[str, Any] = {"limit": 200}
-    while True:
-        page = night.box.get("/v2/transcript", params=query).json()
-        found += page["transcripts"]
-        if not page["page_details"]["prev_url"]:
-            return found
-        query["before_id"] = page["transcripts"][-1]["id"]
-
-
 def paid(night: Night) -> Counter[str]:
     """How often each recording was billed: jobs that end in an error are not."""
-    billed = (job["audio_url"] for job in jobs(night) if job["status"] != "error")
+    billed = (job["audio_url"] for job in night.box.jobs() if job["status"] != "error")
     return Counter(url.partition("?")[0].rsplit("/", 1)[-1] for url in billed)
 
 
@@ -121,7 +110,7 @@ def test_no_model_left_stops_the_run_with_one_message(night: Night, capfd: Any) 
     assert states["failed"] == 2, "the chunk that met it, and verify"
     assert failed_with(capfd, "transcription.speech_models")
     assert classes(night) == {"model_retired": 40, "unfinished": 20}
-    assert jobs(night) == []
+    assert night.box.jobs() == []
 
 
 def test_retired_language_models_are_found_before_anything_is_paid(night: Night, capfd: Any) -> None:
@@ -130,7 +119,7 @@ def test_retired_language_models_are_found_before_anything_is_paid(night: Night,
     misbehave(night, {"fault": "retired_models", "models": ["old-1", "old-2"]})
     assert night.run(DAY) == "failed"
     assert failed_with(capfd, "none of the models in segmentation.models any more (old-1, old-2): name another")
-    assert jobs(night) == []
+    assert night.box.jobs() == []
 
 
 def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
@@ -140,7 +129,7 @@ def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
     assert night.run(DAY) == "failed"
     assert failed_with(capfd, "Nothing more is sent before the account is topped up")
     assert classes(night)["balance"] == 40
-    assert jobs(night) == []
+    assert night.box.jobs() == []
     quiet_again(night)
     assert night.run(DAY) == "success"
     assert classes(night) == {"completed": 60}
@@ -153,14 +142,14 @@ def test_failed_calls_alone_are_run_again(night: Night) -> None:
     assert night.run(DAY) == "success"
     assert classes(night) == {"too_short": 1, "bad_audio": 1, "no_speech": 1}
     quiet_again(night)
-    before = len(jobs(night))
+    before = len(night.box.jobs())
     assert night.run(DAY) == "success", "what failed for good is left alone"
-    assert len(jobs(night)) == before
+    assert len(night.box.jobs()) == before
     assert night.run(DAY, replay="too_short") == "success"
     assert classes(night) == {"completed": 1, "bad_audio": 1, "no_speech": 1}
-    assert len(jobs(night)) == before + 1
+    assert len(night.box.jobs()) == before + 1
     assert night.run(DAY, replay="all") == "success"
-    assert len(jobs(night)) == before + 2, "the broken one"
+    assert len(night.box.jobs()) == before + 2, "the broken one"
 
 
 def test_nothing_is_left_at_the_provider(night: Night) -> None:
@@ -168,10 +157,10 @@ def test_nothing_is_left_at_the_provider(night: Night) -> None:
     for name in ("a.wav", "silent.wav", "broken.wav"):
         night.put(f"calls/{DAY}/{name}")
     assert night.run(DAY) == "success"
-    assert {job["audio_url"] for job in jobs(night)} == {"http://deleted_by_user"}
+    assert {job["audio_url"] for job in night.box.jobs()} == {"http://deleted_by_user"}
     before = night.body("calls", DAY)
     assert night.run(DAY) == "success"
-    assert (night.body("calls", DAY), len(jobs(night))) == (before, 3)
+    assert (night.body("calls", DAY), len(night.box.jobs())) == (before, 3)
 
 
 def test_a_budget_is_kept(night: Night) -> None:

@@ -17,14 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from botocore.config import Config
 
 from night import CALL, CHAT, TRUTH
-from servers import KEY, Box, running
+from servers import KEY, Box, remove, running, s3_client
 
 pytestmark = pytest.mark.e2e
 
@@ -77,14 +75,8 @@ class Nights:
 
     def paid(self) -> Counter[str]:
         """How often each recording was transcribed, by the end of its key."""
-        jobs: list[dict[str, Any]] = []
-        query: dict[str, Any] = {"limit": 200}
-        while True:
-            page = self.box.get("/v2/transcript", params=query).json()
-            jobs += page["transcripts"]
-            if not page["page_details"]["prev_url"]:
-                return Counter(job["audio_url"].partition("?")[0].partition("calls/")[2] for job in jobs)
-            query["before_id"] = page["transcripts"][-1]["id"]
+        urls = (job["audio_url"] for job in self.box.jobs())
+        return Counter(url.partition("?")[0].partition("calls/")[2] for url in urls)
 
     def rows(self, table: str, day: str) -> list[dict[str, Any]]:
         body = self.s3.get_object(Bucket="warehouse", Key=f"tables/{table}/dt={day}/{table}.parquet")["Body"].read()
@@ -93,14 +85,7 @@ class Nights:
 
 @pytest.fixture
 def nights(s3_url: str, tmp_path: Path) -> Iterator[Nights]:
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=s3_url,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        region_name="us-east-1",
-        config=Config(signature_version="s3v4"),
-    )
+    s3 = s3_client(s3_url)
     for bucket in ("recordings", "warehouse"):
         s3.create_bucket(Bucket=bucket)
     for day in STEPS:
@@ -116,10 +101,7 @@ def nights(s3_url: str, tmp_path: Path) -> Iterator[Nights]:
             process.kill()
             process.wait()
     for bucket in ("recordings", "warehouse"):
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for item in page.get("Contents", []):
-                s3.delete_object(Bucket=bucket, Key=item["Key"])
-        s3.delete_bucket(Bucket=bucket)
+        remove(s3, bucket)
 
 
 def test_killed_at_every_step_and_run_again(nights: Nights) -> None:
