@@ -18,14 +18,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, task_group
 
-from callphases.airflow.operators import (
-    DAY,
-    ListRecordings,
-    PublishDay,
-    SegmentCalls,
-    TranscribeRecordings,
-    VerifyDay,
-)
+from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
 from callphases.airflow.unreadable import unreadable_dag
 from callphases.pipeline import Pipeline, load_all
 
@@ -68,7 +61,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
         published = PublishDay(
             task_id="publish",
             pipeline=pipeline,
-            manifest=listed.output[DAY],
+            listed=listed.task_id,
             # A chunk that failed keeps nobody's rows back (`verify` fails the run for it); a day may have no chunk.
             trigger_rule=TriggerRule.ALL_DONE,
             outlets=[Asset(name=pipeline.dag_id)],  # an s3:// URI would load boto3 at each parse,

@@ -25,7 +25,7 @@ TOKENS_PER_SECOND_IN, TOKENS_PER_SECOND_OUT = 7.0, 1.1
 """Of a call's audio: a call of six minutes has some 2,500 tokens and an answer of 400."""
 QUESTION_TOKENS, ANSWER_TOKENS = 700, 60
 """The instructions, and an answer's own words."""
-MARGIN = 1.2
+MARGIN = 1.1
 """Some answers are asked for twice."""
 
 

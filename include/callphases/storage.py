@@ -111,7 +111,7 @@ class Folder:
                     Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type, **condition
                 ),
                 writing=True,
-                expected=(404, 409, 412),
+                expected=(404, 412),
             )
         except ClientError:
             seen = self.look(name)

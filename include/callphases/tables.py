@@ -171,12 +171,13 @@ def rows(
         and not (last is speech and speech.get("status") == "completed")
         and not last.get("again")
     )
-    if stopped is not None and not finished and _is_over_budget(stopped, last):
-        last, finished = {**stopped, "event": "failed"}, True
-    elif last is None or not finished:
-        # Of this run and this moment: nothing was written of this recording, or it stopped half way.
-        last = stopped if stopped is not None and stopped["run_id"] == run_id else failed(key, Unfinished("Not done."))
-        last = {**last, "event": "failed", "at": dt.datetime.now(dt.UTC).isoformat(), "run_id": run_id}
+    if last is None or not finished:
+        if stopped is not None and _is_newer(stopped, last):
+            last, finished = {**stopped, "event": "failed"}, stopped["failure_class"] == OverBudget.failure_class
+        else:
+            # Of this run and this moment: nothing was written of this recording, or it stopped half way.
+            now = dt.datetime.now(dt.UTC).isoformat()
+            last = {**failed(key, Unfinished("Not done.")), "at": now, "run_id": run_id}
     heard = speech if speech is not None and speech["event"] == "transcribed" else {}
     said = answer if answer is not None and answer["event"] == "answered" else {}
     status = "failed" if last["event"] == "failed" else "completed" if said else "no_speech"
@@ -222,10 +223,8 @@ def rows(
     return call, phases, finished
 
 
-def _is_over_budget(stopped: Event, last: Event | None) -> bool:
-    """Whether the budget is the last that is known of a recording; a later run may have begun it."""
-    if stopped["failure_class"] != OverBudget.failure_class:
-        return False
+def _is_newer(stopped: Event, last: Event | None) -> bool:
+    """Whether why a run stopped is still why a recording is not done: a later run may have begun it."""
     return last is None or (last.get("term", 0), last["at"]) <= (stopped["term"], stopped["at"])
 
 

@@ -174,20 +174,20 @@ class PublishDay(_PipelineOperator):
     """Publishes all of the day's rows, whatever became of single chunks, and tells the day's Asset what it holds.
 
     Args:
-        manifest: the day's URI, from the task ``list``; None where it failed.
+        listed: the id of the task that listed the day. What it pushed is fetched by hand: a template of an XCom that is
+            not there, as where the listing failed, fails before the task can say so.
     """
 
-    template_fields: Sequence[str] = ("manifest",)
-
-    def __init__(self, *, manifest: Any, **kwargs: Any) -> None:
+    def __init__(self, *, listed: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.manifest = manifest
+        self.listed = listed
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
-        if self.manifest is None:
-            raise AirflowFailException("The day was not listed, so nothing is published: see the task list.")
-        listed = self.night.load(self.manifest)
+        manifest = context["ti"].xcom_pull(task_ids=self.listed, key=DAY)
+        if manifest is None:
+            raise AirflowFailException(f"The day was not listed, so nothing is published: see the task {self.listed}.")
+        listed = self.night.load(manifest)
         tables = self.pipeline.output.tables
         published = {"dt": listed.day.isoformat(), **asdict(self.night.end(listed))}
         for outlet in self.outlets:
