@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 
 DEFAULT_URL = "https://api.assemblyai.com"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 120.0
-SUBMIT_TIMEOUT_S = 30.0
-"""A submission that takes longer is given up and looked for: it must not outlive the lease of the day (lease.py)."""
+SUBMIT_TIMEOUTS_S = 5.0, 30.0
+"""To connect, and for the answer. A submission that takes longer is given up and looked for: it must not outlive the
+lease of the day (lease.py)."""
 LIST_LIMIT = 200
 """Jobs that one answer of the list endpoint shows at most."""
 
@@ -99,7 +100,7 @@ class AssemblyAI:
         body = {"audio_url": audio_url, **options}
         return _job(
             self._json(
-                "POST", "/v2/transcript", repeatable=False, confirm=confirm, read_timeout_s=SUBMIT_TIMEOUT_S, json=body
+                "POST", "/v2/transcript", repeatable=False, confirm=confirm, timeouts_s=SUBMIT_TIMEOUTS_S, json=body
             )
         )
 
@@ -172,14 +173,14 @@ class AssemblyAI:
         repeatable: bool = True,
         body: Callable[[], Iterator[bytes]] | None = None,
         confirm: Callable[[], None] = lambda: None,
-        read_timeout_s: float = READ_TIMEOUT_S,
+        timeouts_s: tuple[float, float] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
         **kwargs: Any,
     ) -> requests.Response:
         def request() -> requests.Response:
             confirm()
             if body is not None:
                 kwargs["data"] = body()
-            return self._session.request(method, self.url + path, timeout=(CONNECT_TIMEOUT_S, read_timeout_s), **kwargs)
+            return self._session.request(method, self.url + path, timeout=timeouts_s, **kwargs)
 
         response = self._throttle.send(request, repeatable=repeatable)
         if response.status_code >= 400:
