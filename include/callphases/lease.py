@@ -44,6 +44,8 @@ class Lease:
     term: int = 0
     stopped: str | None = None
     """Why the run was stopped, where it was: the message of another of its tasks."""
+    began: dt.datetime | None = None
+    """When the run's first task began to submit."""
     _confirmed_at: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,6 +73,7 @@ class Lease:
                 elif document["stopped"] and self.task not in (None, document["stopped"]["task"]):
                     raise RunStopped(f"{document['stopped']['task']} stopped the run: {document['stopped']['message']}")
                 elif not document["released"] and not document["stopped"] and seen.age_s < FRESH_S:
+                    self._note(document)
                     self.term, self._confirmed_at = document["term"], before - seen.age_s
                     return self.term
                 else:
@@ -78,6 +81,7 @@ class Lease:
                     if self.task is not None:
                         document["stopped"] = None  # by this very task, which someone has started again
                 self.stopped = document["stopped"] and document["stopped"]["message"]
+                self._note(document)
             if self._write(document, seen):
                 self.term, self._confirmed_at = document["term"], before
                 return self.term
@@ -99,6 +103,14 @@ class Lease:
             if self.take() != term:
                 raise DayHeld(f"Another run has worked on the day {self.day} meanwhile; it is read again.", 0)
 
+    def begin(self) -> dt.datetime:
+        """When the run's first task began to submit, which is now if none has."""
+        if self.began is None:
+            now = dt.datetime.now(dt.UTC)
+            self._mark(began=now.isoformat())
+            self.began = self.began or now
+        return self.began
+
     def stop(self, error: AccountError) -> None:
         """Tell the run's other tasks that going on is useless."""
         self._mark(stopped={"task": self.task, "message": str(error)})
@@ -113,14 +125,20 @@ class Lease:
         return f"ledger/dt={self.day}/lease.json"
 
     def _document(self, term: int) -> dict[str, Any]:
-        return {"holder": self.holder, "term": term, "released": False, "stopped": None}
+        return {"holder": self.holder, "term": term, "released": False, "stopped": None, "began": None}
+
+    def _note(self, document: dict[str, Any]) -> None:
+        self.began = dt.datetime.fromisoformat(document["began"]) if document["began"] else None
 
     def _mark(self, **marks: Any) -> None:
         """Change what the lease says, unless it is another run's by now, or says so already."""
         for _ in range(TRIES):
             seen = self.state.look(self._name)
             document = json.loads(seen.body) if seen is not None else None
-            if document is None or document["holder"] != self.holder or all(document[name] for name in marks):
+            if document is None or document["holder"] != self.holder:
+                return
+            self._note(document)
+            if all(document[name] for name in marks):
                 return
             if self._write({**document, **marks}, seen):
                 return

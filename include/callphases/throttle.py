@@ -53,9 +53,8 @@ def ramp_s(number: int) -> float:
 
     Counted over all submissions of a run, so that tasks which know their numbers keep to one ramp together.
     """
-    # After n windows RAMP_FIRST * (RAMP_GROWTH**n - 1) / (RAMP_GROWTH - 1) have been sent.
-    windows = math.log(1 + number * (RAMP_GROWTH - 1) / RAMP_FIRST) / math.log(RAMP_GROWTH)
-    return RAMP_WINDOW_S * math.floor(windows + 1e-9)
+    # After n windows RAMP_FIRST * (RAMP_GROWTH**n - 1) / (RAMP_GROWTH - 1) have been sent, evenly within each.
+    return RAMP_WINDOW_S * math.log(1 + number * (RAMP_GROWTH - 1) / RAMP_FIRST) / math.log(RAMP_GROWTH)
 
 
 class _Lost(Exception):

@@ -47,6 +47,8 @@ URL_LIFE_S = 6 * 3600
 UPLOAD_PIECE_BYTES = 1 << 20
 BATCH = 50
 """Submissions that share a write to the ledger, of their intents, with the ids of those before."""
+LOOK_AHEAD_S = 10.0
+"""Intents are written for what the ramp lets go within this time: they are acted upon while they are fresh."""
 TRIES_AT_PROVIDER = 4
 """A job that fails on the provider's own side is worth submitting again; failed jobs are not billed."""
 SUBMIT_ROUNDS = 6
@@ -70,8 +72,11 @@ class Transcriber:
     _retired: set[str] = field(default_factory=set)
     _cues: dict[str, list[Cue]] = field(default_factory=dict)
     _cues_name: str = ""
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _last_sent: float = float("-inf")
 
     def __post_init__(self) -> None:
+        self._numbers = {self._key(one): self.chunk.first + place for place, one in enumerate(self.chunk.recordings)}
         self._cues_name = f"transcripts/dt={self.ledger.day}/cues-{uuid.uuid4().hex}.jsonl"
 
     def submit(self) -> None:
@@ -194,22 +199,19 @@ class Transcriber:
         """Submit all of ``todo`` and take out of it what the service answered."""
         waiting = list(todo)
         while waiting:
-            batch = self._due(waiting)
+            self._nap(self._due_in_s(waiting[0]))
+            batch = [waiting[0], *(key for key in waiting[1:BATCH] if self._due_in_s(key) <= LOOK_AHEAD_S)]
             self._submit_batch(batch, todo)
             waiting = waiting[len(batch) :]
 
-    def _due(self, keys: Sequence[str]) -> list[str]:
-        """The first of ``keys`` that may be submitted now; waits until one may."""
+    def _due_in_s(self, key: str) -> float:
+        """In how many seconds a recording may be submitted: by the ramp, and no closer to the last than it is there."""
         if not self.pipeline.limits.ramp:
-            return list(keys[:BATCH])
-        numbers = {self._key(one): self.chunk.first + place for place, one in enumerate(self.chunk.recordings)}
-
-        def due_in_s(key: str) -> float:
-            return ramp_s(numbers[key]) - (dt.datetime.now(dt.UTC) - self.chunk.listed_at).total_seconds()
-
-        if due_in_s(keys[0]) > 0:
-            self._nap(due_in_s(keys[0]))
-        return [keys[0], *(key for key in keys[1:BATCH] if due_in_s(key) <= 0)]
+            return 0.0
+        began = self.ledger.lease.begin()
+        number = self._numbers[key]
+        since_s = (dt.datetime.now(dt.UTC) - began).total_seconds()
+        return max(ramp_s(number) - since_s, self._last_sent + ramp_s(number + 1) - ramp_s(number) - time.monotonic())
 
     def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> None:
         events: list[Event] = []
@@ -234,6 +236,8 @@ class Transcriber:
                     self.ledger.hold()
                     sent.add(key)
 
+                self._nap(self._due_in_s(key))
+                self._last_sent = time.monotonic()
                 try:
                     job = self._post(url, confirm)
                 except AnswerLost as error:
