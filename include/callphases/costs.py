@@ -21,7 +21,7 @@ LLM_USD_PER_MILLION = {
 }
 
 CHARS_PER_TOKEN, TOKENS_PER_CUE = 4.0, 12.0
-TOKENS_PER_SECOND_IN, TOKENS_PER_SECOND_OUT = 7.0, 1.1
+TOKENS_PER_SECOND_IN, TOKENS_PER_SECOND_OUT = 7.5, 1.1
 """Of a call's audio: a call of six minutes has some 2,500 tokens and an answer of 400."""
 QUESTION_TOKENS, ANSWER_TOKENS = 700, 60
 """The instructions, and an answer's own words."""

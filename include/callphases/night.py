@@ -118,6 +118,8 @@ class Night:
             self.service.check()
             self.gateway.check(self.pipeline.segmentation.models)
             todo, estimates = self._within_budget(todo, ledger)
+        # Estimates are not exact: what the budget holds more is shared out with them.
+        scale = (self.pipeline.budget.usd_per_run or 0.0) / (sum(estimates.values()) or 1.0)
         first, uris = 0, []
         for number, chunk in enumerate(chunks(todo)):
             manifest = replace(
@@ -126,7 +128,7 @@ class Night:
                 recordings=chunk,
                 known=ledger.of(chunk),
                 first=first,
-                budget_usd=sum(estimates[one.key] for one in chunk) if estimates else None,
+                budget_usd=scale * sum(estimates[one.key] for one in chunk) if estimates else None,
             )
             uris.append(manifest.save(self.state))
             first += len(chunk)

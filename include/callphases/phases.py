@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 
@@ -20,6 +20,7 @@ from callphases.errors import (
     OverBudget,
     RequestRefused,
 )
+from callphases.gateway import Answer
 from callphases.ledger import Event, Known, Ledger, answer_key, failed, transcript_key
 from callphases.pipeline import Pipeline
 from callphases.recordings import Manifest, Recording
@@ -100,18 +101,15 @@ class Divider:
         cost: Event = {"llm_model": None, "llm_input_tokens": 0, "llm_output_tokens": 0, "llm_usd": 0.0}
         alike, before = 0, ""
         for turn in range(TURNS):
-            reserved_usd, answer, failure = 0.0, None, None
+            answer, failure = None, None
             try:
                 cues = self.transcripts.cues(transcribed)
-                reserved_usd = self._reserve(transcribed["audio_s"], cues)
-                answer = self.segmenter.segment(cues, turn)
+                answer = self.segmenter.segment(cues, turn, self._payer(transcribed["audio_s"], cues))
             except CallFailure as error:
                 failure = error
             took = answer or failure
             assert took is not None
-            used_usd = self._add(cost, took.model, took.input_tokens, took.output_tokens)
-            with self._purse:
-                self._spent_usd += used_usd - reserved_usd
+            self._add(cost, took.model, took.input_tokens, took.output_tokens)
             if answer is not None or not isinstance(failure, _WORTH_ANOTHER_TURN):
                 break
             alike = alike + 1 if str(failure) == before else 1
@@ -135,31 +133,38 @@ class Divider:
             **cost,
         }
 
-    def _add(self, cost: Event, model: str | None, tokens_in: int, tokens_out: int) -> float:
-        """Add a turn to what a call costs; returns what is known to be paid for it, in US dollars."""
+    def _add(self, cost: Event, model: str | None, tokens_in: int, tokens_out: int) -> None:
+        """Add a turn to what a call costs."""
         if model is None:
-            return 0.0
+            return
         usd = costs.llm_usd(self.pipeline, model, tokens_in, tokens_out)
         cost["llm_model"] = model
         cost["llm_input_tokens"] += tokens_in
         cost["llm_output_tokens"] += tokens_out
         cost["llm_usd"] = None if usd is None or cost["llm_usd"] is None else cost["llm_usd"] + usd
-        return usd or 0.0
 
-    def _reserve(self, audio_s: float, cues: Sequence[Cue]) -> float:
-        """Set aside what a question may cost, in US dollars; nothing where there is no budget.
-
-        Raises:
-            OverBudget: the chunk's part of the budget does not hold it.
-        """
-        if self.chunk.budget_usd is None:
-            return 0.0
+    def _payer(self, audio_s: float, cues: Sequence[Cue]) -> Callable[[Callable[[], Answer]], Answer]:
+        """What sends a request about a call where the chunk's budget holds it, and raises OverBudget else."""
+        budget_usd = self.chunk.budget_usd
+        if budget_usd is None:
+            return lambda ask: ask()
         estimate = costs.estimated_question_usd(self.pipeline, audio_s, len(cues), sum(len(cue.text) for cue in cues))
-        with self._purse:
-            if self._spent_usd + estimate > self.chunk.budget_usd:
-                raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
-            self._spent_usd += estimate
-        return estimate
+
+        def pay(ask: Callable[[], Answer]) -> Answer:
+            with self._purse:
+                if self._spent_usd + estimate > budget_usd:
+                    raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
+                self._spent_usd += estimate
+            used_usd = 0.0
+            try:
+                answer = ask()
+                used_usd = costs.llm_usd(self.pipeline, answer.model, answer.input_tokens, answer.output_tokens) or 0.0
+                return answer
+            finally:
+                with self._purse:
+                    self._spent_usd += used_usd - estimate
+
+        return pay
 
 
 def unsettled(

@@ -11,8 +11,9 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from callphases.cues import Cue
@@ -85,12 +86,15 @@ class Segmenter:
     pipeline: Pipeline
     _refusals: dict[str, int] = field(default_factory=dict)
 
-    def segment(self, cues: Sequence[Cue], turn: int = 0) -> Segmented:
+    def segment(
+        self, cues: Sequence[Cue], turn: int = 0, pay: Callable[[Callable[[], Answer]], Answer] = lambda ask: ask()
+    ) -> Segmented:
         """Ask for the phases of one call with at least one cue, and once more with what is wrong with the answer.
 
         Args:
             cues: of the call.
             turn: how often that has failed already; the next model of the pipeline's is then asked first.
+            pay: is given each request, to send it; what it raises keeps it from being sent.
 
         Raises:
             AnswerCut: the answer is longer than the largest limit that we set.
@@ -106,7 +110,7 @@ class Segmenter:
         problem: AnswerInvalid | None = None
         try:
             for _ in range(2):
-                text = self._ask([cues], problem, turn, answers)
+                text = self._ask([cues], problem, turn, answers, pay)
                 found = read_answer(text, [cues], self.pipeline.phase_names)[1]
                 if not isinstance(found, AnswerInvalid):
                     return Segmented(found, answers[-1].model, *_tokens(answers))
@@ -119,7 +123,12 @@ class Segmenter:
             raise
 
     def _ask(
-        self, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None, turn: int, answers: list[Answer]
+        self,
+        calls: Sequence[Sequence[Cue]],
+        problem: AnswerInvalid | None,
+        turn: int,
+        answers: list[Answer],
+        pay: Callable[[Callable[[], Answer]], Answer],
     ) -> str:
         """Ask with a growing limit until the answer is not cut; all answers are added, as cut ones are billed too."""
         messages = _messages(self.pipeline, calls, problem)
@@ -129,7 +138,8 @@ class Segmenter:
             try:
                 for attempt in range(CUT_TRIES):
                     limit = ANSWER_TOKENS * len(calls) * 2**attempt
-                    answers.append(self.gateway.chat(model, messages, max_tokens=limit, schema=schema))
+                    ask = partial(self.gateway.chat, model, messages, max_tokens=limit, schema=schema)
+                    answers.append(pay(ask))
                     self._refusals[model] = 0
                     if answers[-1].refused:
                         raise ModelRefused(f"{model} declines to answer.")

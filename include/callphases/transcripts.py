@@ -169,31 +169,35 @@ class Transcriber:
         keys = {event["audio_url"]: key for key, event in intents.items()}
         taken = {event["transcript_id"] for event in self.ledger.of(self.chunk.recordings) if "transcript_id" in event}
         since = min(dt.datetime.fromisoformat(event["at"]) for event in intents.values()) - CLOCK_SKEW
-        found: dict[str, Job] = {}
+        found: dict[str, list[Job]] = {}
         for job in self.service.jobs_since(since):
             key = keys.get(job.audio_url)
-            if key is None or job.id in taken or (job.created is not None and job.created < since):
-                continue
-            if not self._has_our_options(job):
-                continue
-            if key not in found or found[key].status == "error":
-                found[key] = job
-            if len(found) == len(keys) and all(job.status != "error" for job in found.values()):
-                break
-        return {key: job.id for key, job in found.items()}
+            if key is not None and job.id not in taken and (job.created is None or job.created >= since):
+                found.setdefault(key, []).append(job)
+        ids: dict[str, str] = {}
+        for key, jobs in found.items():
+            likely = sorted(
+                (unlikeliness, job.id) for job in jobs if (unlikeliness := self._unlikeliness(job)) is not None
+            )
+            if likely:
+                ids[key] = likely[0][1]
+        return ids
 
-    def _has_our_options(self, job: Job) -> bool:
-        """Another pipeline may have the same recording transcribed. Only switches are compared: a service may write
-        other values in its own way."""
+    def _unlikeliness(self, job: Job) -> int | None:
+        """How little a job looks like ours, by its options; None: it is another pipeline's of the same recording.
+
+        Only a switch that differs says so: a service may write other values in its own way, and better a transcript
+        with other options than a second payment.
+        """
         try:
             document = self.service.transcript(job.id)
         except CallFailure:
-            return True  # better a transcript with other options than a second payment
-        return all(
-            document.get(name, value) in (value, None)
-            for name, value in self.pipeline.transcription.items()
-            if isinstance(value, bool)
-        )
+            return 3
+        for name, value in self.pipeline.transcription.items():
+            if isinstance(value, bool) and document.get(name, value) not in (value, None):
+                return None
+        models = document.get("speech_models") or [document.get("speech_model_used")]
+        return 2 * (job.status == "error") + (not set(models) & set(self.pipeline.speech_models))
 
     def _submit_all(self, todo: dict[str, Recording]) -> None:
         """Submit all of ``todo`` and take out of it what the service answered."""
