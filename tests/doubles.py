@@ -8,22 +8,56 @@ import http.server
 import json
 import threading
 import urllib.parse
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import format_datetime
 from typing import Any
 
 import requests
 
 from callphases.cues import Cue
-from callphases.ledger import Ledger
+from callphases.lease import Lease
+from callphases.ledger import Event, Known, Ledger, read_day
 from callphases.pipeline import Pipeline
-from callphases.recordings import Recording
+from callphases.recordings import Manifest, Recording
 from callphases.storage import Folder
 
 KEY = "secret-key-1234"
 DAY = dt.date(2026, 11, 20)
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
+
+LONG_AGO, NEXT_RUN = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2000, 3000))
+
+
+@dataclass
+class Clock:
+    """Time that passes only where someone sleeps, or where a test says so: what the core has in place of ``time``.
+
+    ``slept`` keeps how long was slept each time; ``asleep`` is called with it, before the clock goes on. Who sleeps on
+    and on is told so.
+    """
+
+    now: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+    asleep: Callable[[float], object] = lambda seconds: None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.wait(seconds)
+
+    def wait(self, seconds: float) -> None:
+        assert len(self.slept) < 5000, "it never wakes"
+        self.asleep(seconds)
+        with self._lock:
+            self.now += seconds
+
 
 Answer = tuple[int, dict[str, str], bytes]
 LOST: Answer = (0, {}, b"")
@@ -57,7 +91,8 @@ class Request:
 class Web:
     """A server on 127.0.0.1: keeps every request, answers from a list, or from a function of the request.
 
-    An answer whose content-length is longer than its body is cut: the connection closes after the body.
+    An answer whose content-length is longer than its body is cut: the connection closes after the body. A header
+    without a value is not sent.
     """
 
     url: str = ""
@@ -90,9 +125,10 @@ def serving() -> Iterator[Web]:
             if status == 0:
                 self.close_connection = True
                 return
-            self.send_response(status)
-            for name, value in {"content-length": str(len(body)), **fields}.items():
-                self.send_header(name, value)
+            self.send_response_only(status)
+            for name, value in {"content-length": str(len(body)), "date": self.date_time_string(), **fields}.items():
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
             self.close_connection = int(fields.get("content-length", len(body))) > len(body)
@@ -157,14 +193,21 @@ def cue(number: int, start_s: float, end_s: float, text: str = "one two", speake
 
 @dataclass
 class Store:
-    """Two empty buckets. ``listed`` keeps the prefixes of LIST requests; ``written`` overrides LastModified of keys."""
+    """Two empty buckets. ``listed`` keeps the prefixes of LIST requests; ``written`` overrides LastModified of keys.
+
+    ``clock`` is the store's own: what it says of the age of an object that ``client`` has written. ``asked`` keeps the
+    operations that were asked for, with their keys.
+    """
 
     client: Any
     url: str
     recordings: str
     warehouse: str
+    clock: Clock = field(default_factory=Clock)
     listed: list[str] = field(default_factory=list)
     written: dict[str, dt.datetime] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    _put_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.client.create_bucket(Bucket=self.recordings)
@@ -174,10 +217,28 @@ class Store:
             "provide-client-params.s3.ListObjectsV2", lambda params, **_: self.listed.append(params["Prefix"])
         )
         events.register("after-call.s3.ListObjectsV2", self._date)
+        events.register("provide-client-params.s3", self._ask)
+        events.register("after-call.s3.PutObject", self._put)
+        events.register("after-call.s3.GetObject", self._age)
 
     def _date(self, parsed: dict[str, Any], **_: object) -> None:
         for item in parsed.get("Contents", []):
             item["LastModified"] = self.written.get(item["Key"], item["LastModified"])
+
+    def _ask(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: object) -> None:
+        context["key"] = params.get("Key", params.get("Prefix", ""))
+        if not context.get("is_presign_request"):
+            self.asked.append((model.name, context["key"]))
+
+    def _put(self, parsed: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+        if "ETag" in parsed:
+            self._put_at[context["key"]] = self.clock.now
+
+    def _age(self, parsed: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+        if "LastModified" in parsed and context["key"] in self._put_at:
+            parsed["LastModified"] = NOON + dt.timedelta(seconds=int(self._put_at[context["key"]]))
+            now = NOON + dt.timedelta(seconds=int(self.clock.now))
+            parsed["ResponseMetadata"]["HTTPHeaders"]["date"] = format_datetime(now)
 
     def put(self, key: str, body: bytes = b"RIFF") -> Recording:
         """Put a recording, and return it as the listing of its day does."""
@@ -199,9 +260,27 @@ class Store:
     def tables(self) -> Folder:
         return Folder(self.client, f"s3://{self.warehouse}/tables/", "output.tables")
 
-    def ledger(self, run_id: str = "run-1", day: dt.date = DAY) -> Ledger:
-        """The day's ledger as it is in the bucket now."""
-        return Ledger.open(self.state, day, run_id)
+    def lease(self, holder: str = "run-1", task: str | None = "chunk-0000", day: dt.date = DAY) -> Lease:
+        """A lease of the day, for a task of a run; not taken."""
+        return Lease(self.state, day, holder, task)
+
+    def ledger(self, run_id: str = "run-1", task: str = "chunk-0000", day: dt.date = DAY, **known: Any) -> Ledger:
+        """The ledger as a task of a run opens it, which has the day from then on."""
+        return Ledger.open(self.state, self.lease(run_id, task, day), run_id, task, **known)
+
+    def knows(self, *events: Event, day: dt.date = DAY, **more: Any) -> None:
+        """Let the day's ledger hold what an earlier run has written."""
+        head = {"at": dt.datetime.now(dt.UTC).isoformat(), "term": 1, "run_id": "run-0", **more}
+        body = "".join(json.dumps(head | event) + "\n" for event in events)
+        self.state.put(f"ledger/dt={day}/run-0-{uuid.uuid4().hex[:8]}/chunk-0000.jsonl", body.encode())
+
+    def known(self, day: dt.date = DAY) -> Known:
+        """What the ledger of a day holds now, whoever may write to it."""
+        return read_day(self.state, day)
+
+    def counted(self) -> Counter[str]:
+        """How often each operation was asked for."""
+        return Counter(operation for operation, _ in self.asked)
 
     def pipeline(self, **changes: Any) -> Pipeline:
         ours = {
@@ -209,6 +288,12 @@ class Store:
             "output": {"tables": self.tables.uri, "state": self.state.uri},
         }
         return pipeline(**merged(ours, changes))
+
+
+def manifest(*recordings: Recording, **changes: Any) -> Manifest:
+    """A chunk of a run that began long ago."""
+    values = {"name": "chunk-0000", "day": DAY, "run_id": "run-1", "holder": "run-1", "term": 0, "listed_at": LONG_AGO}
+    return Manifest(recordings=list(recordings), **{**values, **changes})
 
 
 VTT = "WEBVTT\n\n00:00.500 --> 00:02.000\nThank you for calling.\n\n00:02.500 --> 00:05.000\nMy invoice is wrong.\n"
@@ -222,8 +307,8 @@ WORDS = [
 class Speech:
     """A speech service that fetches what it is sent, and ends every job with the same transcript.
 
-    ``ending`` overrides fields of all transcripts, ``refuse`` answers requests before the service does. ``clock`` is
-    how far the service's clock is ahead.
+    ``ending`` overrides fields of all transcripts, ``endings`` those of single ones. ``refuse`` answers requests before
+    the service does. ``clock`` is how far the service's clock is ahead.
     """
 
     web: Web
@@ -231,8 +316,10 @@ class Speech:
     uploads: dict[str, bytes] = field(default_factory=dict)
     heard: list[bytes] = field(default_factory=list)
     clock: dt.timedelta = dt.timedelta(0)
+    taken: int = 0
     status: str = "completed"
     ending: dict[str, Any] = field(default_factory=dict)
+    endings: dict[str, dict[str, Any]] = field(default_factory=dict)
     refuse: Callable[[Request], Answer | None] = lambda request: None
 
     def __post_init__(self) -> None:
@@ -262,12 +349,16 @@ class Speech:
             case "GET", ["transcript", one, "vtt"]:
                 return text_answer(VTT, kind="text/vtt")
             case "GET", ["transcript", one] if one in self.jobs:
-                return answer(self.document(one))
+                return answer({**self.jobs[one], **self.document(one)})
+            case "DELETE", ["transcript", one] if one in self.jobs:
+                del self.jobs[one]
+                return answer({"id": one, "status": "completed", "text": "Deleted by user."})
         return answer({"error": "Transcript lookup error, transcript id not found"}, 400)
 
     def take(self, document: dict[str, Any]) -> dict[str, Any]:
         """Start a job, whether or not anyone gets to know its id."""
-        one, url = f"t-{len(self.jobs) + 1}", document["audio_url"]
+        self.taken += 1
+        one, url = f"t-{self.taken}", document["audio_url"]
         self.heard.append(self.uploads[url] if url in self.uploads else requests.get(url, timeout=10).content)
         created = f"{dt.datetime.now(dt.UTC) + self.clock:%Y-%m-%dT%H:%M:%S.%fZ}"
         self.jobs[one] = {**document, "created": created}
@@ -283,7 +374,7 @@ class Speech:
         }
         job = self.jobs[one]
         head = {"id": one, "status": self.status, "error": "", "audio_url": job["audio_url"], "created": job["created"]}
-        return head | (done if self.status == "completed" else {}) | self.ending
+        return head | (done if self.status == "completed" else {}) | self.ending | self.endings.get(one, {})
 
 
 def chat_answer(content: object, finish_reason: str = "end_turn", tokens: tuple[int, int] = (100, 20)) -> Answer:

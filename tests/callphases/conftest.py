@@ -1,17 +1,18 @@
-"""Servers on this machine for the core's tests: HTTP to script, S3, a speech service. Nothing is mocked but sleep."""
+"""Servers on this machine for the core's tests: HTTP to script, S3, a speech service. Nothing is mocked but time."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 from hypothesis import settings
 
-from doubles import KEY, Speech, Store, Web, serving
+from doubles import KEY, Clock, Speech, Store, Web, serving
 
 # A busy machine is slow, which is no reason to fail; and what was found once belongs in a test, not in a folder.
 settings.register_profile("callphases", deadline=None, database=None)
@@ -19,11 +20,25 @@ settings.load_profile("callphases")
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that back-off would have slept. Waiting for real would make a test of five attempts last half a
-    minute; only tenacity's own view of the clock is replaced, as servers in threads need theirs."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The core's clock, and the store's. Servers in threads keep theirs, and so do timeouts of requests."""
+    clock = Clock()
+    for module in ("cli", "lease", "ledger", "night", "throttle", "transcripts"):
+        monkeypatch.setattr(f"callphases.{module}.time", clock)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def waits(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that back-off has slept; they pass on the clock too."""
     seconds: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=seconds.append))
+
+    def back_off(wait_s: float) -> None:
+        seconds.append(wait_s)
+        clock.wait(wait_s)
+
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=back_off))
+    monkeypatch.setattr("tenacity.time", clock)
     return seconds
 
 
@@ -48,7 +63,7 @@ def speech(web: Web) -> Speech:
 
 
 @pytest.fixture
-def s3(s3_url: str) -> Store:
+def s3(s3_url: str, clock: Clock) -> Store:
     """Empty buckets, with names of their own for each test."""
     client = boto3.client(
         "s3",
@@ -56,7 +71,14 @@ def s3(s3_url: str) -> Store:
         region_name="us-east-1",
         aws_access_key_id="x",
         aws_secret_access_key=KEY,
-        config=Config(signature_version="s3v4"),
+        config=Config(signature_version="s3v4", max_pool_connections=20),
     )
+    client.meta.events.register("before-sign.s3.PutObject", _without_a_question_first)
     name = uuid.uuid4().hex[:12]
-    return Store(client, s3_url, f"recordings-{name}", f"warehouse-{name}")
+    return Store(client, s3_url, f"recordings-{name}", f"warehouse-{name}", clock)
+
+
+def _without_a_question_first(request: Any, **_: object) -> None:
+    """Expect: 100-continue makes every PUT wait for the server of the tests, which answers that late."""
+    if "Expect" in request.headers:
+        del request.headers["Expect"]

@@ -16,15 +16,19 @@ from callphases.errors import (
     AnswerLost,
     BadAudio,
     CallFailure,
+    DayHeld,
     DownloadRefused,
     ModelRetired,
+    NoBalance,
     ProviderError,
     RecordingGone,
     RequestRefused,
     ServiceUnavailable,
     TooShort,
+    WrongKey,
 )
-from doubles import KEY, LOST, Answer, Request, Web, answer, text_answer
+from callphases.throttle import ATTEMPTS, SPEECH_REQUESTS_A_S
+from doubles import KEY, LOST, Answer, Clock, Request, Web, answer, text_answer
 
 SIGNED = "https://calls.s3.amazonaws.com/a.mp3?X-Amz-Signature=abc"
 UNKNOWN = answer({"error": "Transcript lookup error, transcript id not found"}, 400)
@@ -104,6 +108,47 @@ def test_a_submission_is_sent_again_when_it_is_asked_to_come_later(
     assert waits[0] >= 9
 
 
+def test_right_before_each_try_it_is_asked_whether_a_submission_may_go(web: Web, client: AssemblyAI) -> None:
+    web.answers = [answer({}, 429), answer({}, 429), queued()]
+    sent_before: list[int] = []
+    client.submit(SIGNED, {}, lambda: sent_before.append(len(web.requests)))
+    assert sent_before == [0, 1, 2]
+
+
+def test_a_submission_that_may_not_go_any_more_does_not(web: Web, client: AssemblyAI) -> None:
+    web.answers = [answer({}, 429), queued()]
+    left = [True]
+
+    def confirm() -> None:
+        if not left:
+            raise DayHeld("Another run works on it.", 0)
+        left.pop()
+
+    with pytest.raises(DayHeld):
+        client.submit(SIGNED, {}, confirm)
+    assert len(web.requests) == 1
+
+
+def test_a_submission_that_is_refused_without_a_reason_is_tried_again_and_the_service_asked_whether_it_is_up(
+    web: Web, client: AssemblyAI
+) -> None:
+    web.answers = [answer({"transcripts": []})]
+    client.check()
+    web.respond = lambda request: answer({"error": "Forbidden"}, 403) if request.method == "POST" else answer({})
+    with pytest.raises(RequestRefused, match="403: Forbidden"):
+        client.submit(SIGNED, {})
+    assert [request.method for request in web.requests].count("POST") == ATTEMPTS
+    assert web.requests[-1].query == {"limit": "1"}
+
+
+def test_all_requests_share_the_accounts_budget(web: Web, client: AssemblyAI, clock: Clock) -> None:
+    web.respond = lambda request: answer({"id": "t-1", "status": "queued", "transcripts": []})
+    for _ in range(10):
+        client.submit(SIGNED, {})
+        client.transcript("t-1")
+    assert sum(clock.slept) == pytest.approx(19 / SPEECH_REQUESTS_A_S)
+
+
 def test_a_submission_is_sent_again_when_nobody_listened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The port is bound and closed to connections; the first wait opens it."""
     with socket.socket() as listener:
@@ -143,12 +188,12 @@ def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> Non
     [
         (
             answer({"error": "Authentication error, API token missing/invalid"}, 401),
-            AccountError,
+            WrongKey,
             r"does not take the key .*password of the assemblyai connection",
         ),
         (
             answer({"error": "Your current account balance is negative. Please top up."}, 400),
-            AccountError,
+            NoBalance,
             r"balance is negative.*topped up",
         ),
         (answer({"error": "Cannot access uploaded file"}, 403), RequestRefused, "403: Cannot access uploaded file"),
@@ -160,7 +205,7 @@ def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> Non
         (answer({"error": "redact_pii_audio needs redact_pii"}, 400), RequestRefused, r"pipeline file's transcription"),
         (text_answer("Upload failed:\nempty body", 422), RequestRefused, "422: Upload failed: empty body"),
         (UNKNOWN, RequestRefused, "transcript id not found"),
-        (answer(["odd"], 400), RequestRefused, "odd"),
+        (answer(["odd"], 400), RequestRefused, "answer of 400 without a word"),
         ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
         (answer({"error": f"unable to download {SIGNED}"}, 400), RequestRefused, r"amazonaws\.com/a\.mp3"),
     ],
@@ -292,8 +337,8 @@ def test_a_job_that_the_service_does_not_know_has_ended_and_hides_no_other(web: 
 
 
 def test_a_job_that_may_not_be_looked_up_just_now_has_not_ended(web: Web, client: AssemblyAI) -> None:
-    web.answers = [answer({"error": "Forbidden"}, 403)]
-    with pytest.raises(ServiceUnavailable, match="403: Forbidden"):
+    web.answers = [answer({"error": "This transcript is being moved"}, 403)]
+    with pytest.raises(ServiceUnavailable, match="403: This transcript is being moved"):
         client.jobs(["t-1"])
 
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from callphases.cli import main
-from callphases.errors import BadAudio
+from callphases.errors import BadAudio, DownloadRefused
 from callphases.ledger import failed, transcript_key
-from callphases.tables import CALLS, PHASES, object_name
-from doubles import DAY, KEY, NOON, Store
+from callphases.tables import CALLS, PHASES, object_name, read_rows
+from doubles import DAY, KEY, NOON, Clock, Speech, Store, Web, answer, phases_answer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -157,7 +157,7 @@ def test_show_reads_a_bucket(run: Run, aws: Store, slash: str) -> None:
 def pipeline_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "support.yaml"
     aws: Store = request.getfixturevalue("aws")
-    pipeline = aws.pipeline(recordings={"prefix": "calls/{date:%Y-%m-%d}/"}, phases=[{"name": "Hello"}])
+    pipeline = aws.pipeline(phases=[{"name": "Hello"}], limits={"ramp": False})
     path.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
     return path
 
@@ -166,7 +166,7 @@ def pipeline_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Path) -> None:
     recordings = [aws.put(f"calls/2026-11-20/{name}.mp3", b"x" * 1_500_000) for name in "abc"]
     key = transcript_key(recordings[0], aws.pipeline().transcription)
-    aws.ledger().write([failed(key, BadAudio("Transcoding failed."))])
+    aws.knows(failed(key, BadAudio("Transcoding failed."), recording=recordings[0].key))
     code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", "2026-11-21")
     assert code == 0
     assert out.splitlines() == [
@@ -180,6 +180,143 @@ def test_plan_changes_nothing(run: Run, aws: Store, pipeline_file: Path) -> None
     aws.put("calls/2026-11-20/a.mp3")
     run("plan", pipeline_file, "--date", "2026-11-20")
     assert aws.keys() == []
+
+
+# replay
+
+
+@pytest.fixture
+def services(speech: Speech, models: Web, monkeypatch: pytest.MonkeyPatch) -> Speech:
+    """The speech service and the gateway, where the command line finds them."""
+    good = phases_answer(("Hello", 1))
+    models.respond = lambda request: good if request.json["messages"] else answer({"error": "no messages"}, 400)
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", KEY)
+    monkeypatch.setenv("ASSEMBLYAI_BASE_URL", speech.web.url)
+    monkeypatch.setenv("LLM_GATEWAY_URL", models.url)
+    return speech
+
+
+def bad_day(aws: Store) -> None:
+    """A recording that failed for good, one that failed for once, one that is done, and one that nobody has seen."""
+    for name, failure in (("broken", BadAudio("No audio.")), ("far", DownloadRefused("No way."))):
+        recording = aws.put(f"calls/2026-11-20/{name}.mp3")
+        aws.knows(failed(transcript_key(recording, aws.pipeline().transcription), failure, recording=recording.key))
+    silent = aws.put("calls/2026-11-20/silent.mp3")
+    key = transcript_key(silent, aws.pipeline().transcription)
+    aws.knows({"event": "transcribed", "key": key, "recording": silent.key, "status": "no_speech", "audio_s": 3.0})
+    aws.put("calls/2026-11-20/new.mp3")
+
+
+def statuses(aws: Store) -> dict[str, str]:
+    return {
+        row["recording_uri"].rsplit("/", 1)[-1]: row["failure_class"] or row["status"]
+        for row in read_rows(aws.tables, "calls", DAY)
+    }
+
+
+@pytest.mark.integration
+def test_replay_does_failed_calls_again_and_publishes_the_day(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    code, out, err = run("replay", pipeline_file, "--date", "2026-11-20")
+    assert statuses(aws) == {
+        "broken.mp3": "completed",
+        "far.mp3": "completed",
+        "silent.mp3": "no_speech",
+        "new.mp3": "unfinished",
+    }
+    assert len(services.submitted) == 2
+    assert out.splitlines()[-1] == "2026-11-20: 2 completed, 1 failed, 1 no_speech (1 unfinished)"
+    assert (code, err) == (1, ""), "there is a recording that no run has begun with"
+
+
+@pytest.mark.integration
+def test_replay_of_a_class_leaves_the_others_as_they_are(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    aws.client.delete_object(Bucket=aws.recordings, Key="calls/2026-11-20/new.mp3")
+    code, out, _ = run("replay", pipeline_file, "--date", "2026-11-20", "--class", "bad_audio", "--class", "too_short")
+    assert (code, len(services.submitted)) == (0, 1)
+    assert statuses(aws) == {"broken.mp3": "completed", "far.mp3": "download_refused", "silent.mp3": "no_speech"}
+    assert "2026-11-20: 1 calls, part 1 of 1" in out
+
+
+@pytest.mark.integration
+def test_replay_of_a_day_without_failures_pays_nothing(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    code, out, _ = run("replay", pipeline_file, "--date", "2026-11-20")
+    assert (code, out.splitlines()) == (0, ["2026-11-20: no calls"])
+    assert services.web.requests == []
+
+
+@pytest.mark.integration
+def test_replay_takes_several_days(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+    code, out, _ = run("replay", pipeline_file, "--date", "2026-11-20", "--date", "2026-11-19")
+    assert (code, out.splitlines()) == (0, ["2026-11-20: no calls", "2026-11-19: no calls"])
+
+
+@pytest.mark.integration
+def test_replay_of_what_fails_again_says_so(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+    bad_day(aws)
+    aws.client.delete_object(Bucket=aws.recordings, Key="calls/2026-11-20/new.mp3")
+    services.status, services.ending = "error", {"error": "Transcoding failed."}
+    code, out, _ = run("replay", pipeline_file, "--date", "2026-11-20")
+    assert code == 0, "all was done, and failed"
+    assert "2026-11-20: 2 failed, 1 no_speech (2 bad_audio)" in out
+
+
+@pytest.mark.integration
+def test_replay_waits_for_a_run_that_works_on_the_day(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path, clock: Clock
+) -> None:
+    bad_day(aws)
+    other = aws.lease("night")
+    other.take()
+    clock.asleep = lambda seconds: other.release()
+    run("replay", pipeline_file, "--date", "2026-11-20")
+    assert statuses(aws)["broken.mp3"] == "completed"
+    assert clock.slept[0] > 0
+
+
+@pytest.mark.integration
+def test_replay_of_a_class_that_is_none_is_an_error_of_one_line(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    code, _, err = run("replay", pipeline_file, "--date", "2026-11-20", "--class", "bad_audoi")
+    assert code == 1
+    assert err.startswith("error: replay: there is no failure class bad_audoi; expected")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.integration
+def test_replay_with_a_wrong_key_is_an_error_of_one_line(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    services.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
+    code, _, err = run("replay", pipeline_file, "--date", "2026-11-20")
+    assert code == 1
+    assert err.startswith(f"error: The speech service at {services.web.url} does not take the key")
+    assert KEY not in err
+
+
+@pytest.mark.integration
+def test_the_only_pipeline_of_the_folder_need_not_be_named(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipeline_file.parent))
+    code, out, _ = run("replay", "--date", "2026-11-20")
+    assert (code, out.splitlines()) == (0, ["2026-11-20: no calls"])
+    (pipeline_file.parent / "other.yaml").write_text(
+        pipeline_file.read_text().replace("pipeline: support", "pipeline: b")
+    )
+    code, _, err = run("replay", "--date", "2026-11-20")
+    assert code == 1
+    assert "Name a pipeline file; there are: other.yaml, support.yaml." in err
 
 
 @pytest.mark.parametrize(
@@ -247,5 +384,4 @@ def test_a_date_that_is_none_is_a_usage_error(run: Run, command: str) -> None:
 def test_the_command_runs_by_itself() -> None:
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "plan" in done.stdout
-    assert "show" in done.stdout
+    assert all(command in done.stdout for command in ("plan", "replay", "show"))

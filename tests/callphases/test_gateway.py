@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 
-from callphases.errors import AccountError, ModelRetired, RequestRefused, ServiceUnavailable
+from callphases.errors import (
+    AnswerInvalid,
+    ModelRetired,
+    NoBalance,
+    NoModelLeft,
+    RequestRefused,
+    ServiceUnavailable,
+    ThrottledOut,
+    WrongKey,
+)
 from callphases.gateway import Gateway
-from doubles import KEY, LOST, Answer, Web, answer, chat_answer, text_answer
+from doubles import KEY, LOST, Answer, Clock, Web, answer, chat_answer, text_answer
 
 MESSAGES = [{"role": "system", "content": "Divide."}, {"role": "user", "content": "{}"}]
 SCHEMA = {"type": "object", "properties": {"calls": {"type": "array"}}}
@@ -135,17 +144,17 @@ def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, mo
         ),
         (
             answer({"error": "Unauthorized", "status": "error", "request_id": "r"}, 401),
-            AccountError,
+            WrongKey,
             r"does not take the key \(Unauthorized\)",
         ),
         (
             answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403),
-            AccountError,
+            WrongKey,
             r"paid plan.*a key that may use the gateway",
         ),
-        (answer({"error": {"message": "Your account balance is negative"}}, 400), AccountError, "balance is negative"),
-        (answer({"message": "Payment Required"}, 402), AccountError, "Payment Required"),
-        (text_answer("<html>\nBad Request", 400, "text/html"), RequestRefused, "400: <html> Bad Request"),
+        (answer({"error": {"message": "Your account balance is negative"}}, 400), NoBalance, "balance is negative"),
+        (answer({"message": "Payment Required"}, 402), NoBalance, "Payment Required"),
+        (text_answer("<html>\nBad Request", 400, "text/html"), RequestRefused, "400: Bad Request"),
         (answer([], 422), RequestRefused, "answer of 422 without a word"),
         ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
     ],
@@ -166,9 +175,6 @@ def test_a_refusal_is_told_in_the_gateways_words(
     [
         text_answer("<html>Sign in", kind="text/html"),
         answer([]),
-        answer({"choices": []}),
-        answer({"choices": [{"message": "hello"}]}),
-        answer({"choices": [{"message": {"content": "x"}}], "usage": {"input_tokens": "many"}}),
         (200, {}, b""),
     ],
 )
@@ -176,6 +182,36 @@ def test_what_is_no_completion_names_the_setting(web: Web, gateway: Gateway, pag
     web.answers = [page]
     with pytest.raises(ServiceUnavailable, match="check llm_gateway_url of the assemblyai connection"):
         chat(gateway)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"choices": []},
+        {"choices": None},
+        {"choices": ["hello"]},
+        {"choices": [{"finish_reason": "stop"}]},
+        {"choices": [{"message": "hello"}]},
+        {"choices": [{"message": {"content": "x"}}], "usage": {"input_tokens": "many"}},
+    ],
+)
+def test_a_completion_without_a_message_is_a_bad_answer(web: Web, gateway: Gateway, document: Any) -> None:
+    web.answers = [answer(document)]
+    with pytest.raises(AnswerInvalid, match="no message of a model"):
+        chat(gateway)
+
+
+@pytest.mark.parametrize("reason", ["refusal", "content_filter", "SAFETY", "RECITATION"])
+def test_a_refused_answer_is_seen_in_any_providers_words(web: Web, gateway: Gateway, reason: str) -> None:
+    web.answers = [chat_answer("", reason), chat_answer("hello")]
+    assert [chat(gateway).refused, chat(gateway).refused] == [True, False]
+
+
+def test_an_answer_that_says_that_it_is_refused_is(web: Web, gateway: Gateway) -> None:
+    message = {"content": None, "refusal": "I can't help with that."}
+    web.answers = [answer({"choices": [{"message": message, "finish_reason": "stop"}]})]
+    assert chat(gateway).refused
 
 
 @pytest.mark.parametrize("first", [answer({"error": "Too many"}, 429, X_RateLimit_Reset="4"), answer({}, 500), LOST])
@@ -192,6 +228,82 @@ def test_the_limits_reset_is_waited_for(web: Web, gateway: Gateway, waits: list[
 
 
 def test_a_gateway_that_stays_down_is_named(web: Web, gateway: Gateway) -> None:
-    web.respond = lambda request: answer({}, 429)
+    web.respond = lambda request: answer({}, 503)
     with pytest.raises(ServiceUnavailable, match=f"language model gateway at {web.url} does not take requests"):
         chat(gateway)
+
+
+def test_a_gateway_that_stays_busy_is_named(web: Web, gateway: Gateway) -> None:
+    web.respond = lambda request: answer({}, 429)
+    with pytest.raises(ThrottledOut, match=f"language model gateway at {web.url} went on to refuse requests"):
+        chat(gateway)
+
+
+# A look that costs nothing
+
+
+RETIRED = answer({"error": {"code": 400, "message": "model x is not supported"}}, 400)
+EMPTY = answer({"error": {"code": 400, "message": "messages: at least one message is required"}}, 400)
+
+
+def test_a_look_asks_nothing_that_could_be_answered(web: Web, gateway: Gateway) -> None:
+    web.answers = [EMPTY]
+    gateway.check(["one", "two"])
+    assert [request.json for request in web.requests] == [{"model": "one", "messages": [], "max_tokens": 1}]
+
+
+def test_a_look_goes_on_to_the_next_model_where_one_is_not_served(web: Web, gateway: Gateway) -> None:
+    web.answers = [RETIRED, EMPTY]
+    gateway.check(["one", "two", "three"])
+    assert [request.json["model"] for request in web.requests] == ["one", "two"]
+
+
+def test_a_look_finds_that_no_model_is_served(web: Web, gateway: Gateway) -> None:
+    web.respond = lambda request: RETIRED
+    with pytest.raises(NoModelLeft, match=r"segmentation\.models .*\(one, two\)"):
+        gateway.check(["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (answer({"error": "Unauthorized"}, 401), WrongKey),
+        (answer({"error": "LLM Gateway needs a paid plan"}, 403), WrongKey),
+        (answer({"message": "Payment Required"}, 402), NoBalance),
+        (answer({"error": "Your account balance is negative"}, 400), NoBalance),
+    ],
+)
+def test_a_look_finds_that_the_account_is_not_taken(
+    web: Web, gateway: Gateway, refusal: Answer, error: type[Exception]
+) -> None:
+    web.answers = [refusal]
+    with pytest.raises(error):
+        gateway.check(["one", "two"])
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer({"error": "Too many"}, 429),
+        answer({}, 503),
+        (403, {}, b""),
+        (401, {}, b""),
+        LOST,
+        answer({"error": "bad"}, 400),
+        chat_answer("an answer to nothing"),
+        text_answer("<html>", kind="text/html"),
+    ],
+    ids=["429", "503", "403 without a word", "401 without a word", "no answer", "400", "an answer", "a page"],
+)
+def test_whatever_else_a_look_finds_says_nothing(
+    web: Web, gateway: Gateway, clock: Clock, waits: list[float], given: Answer
+) -> None:
+    web.answers = [given]
+    gateway.check(["one", "two"])
+    assert len(web.requests) == 1
+    assert clock.slept + waits == []
+
+
+def test_a_look_at_a_gateway_that_nobody_reaches_says_nothing() -> None:
+    Gateway(KEY, "http://127.0.0.1:9").check(["one"])

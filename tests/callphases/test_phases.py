@@ -8,17 +8,33 @@ from typing import Any
 
 import pytest
 
-from callphases.errors import AccountError, BadAudio, DownloadRefused, ServiceUnavailable
+from callphases.errors import AccountError, BadAudio, DayHeld, DownloadRefused, RunStopped, ServiceUnavailable
 from callphases.gateway import Gateway
+from callphases.lease import FRESH_S, LIFE_S
 from callphases.ledger import Event, answer_key, failed, transcript_key
-from callphases.phases import Divider, unsettled
+from callphases.phases import ALIKE, Divider, unsettled
 from callphases.recordings import Recording
 from callphases.segmentation import Segmenter, prompt_version, question
-from doubles import KEY, VTT, WORDS, Answer, Request, Store, Web, answer, chat_answer, phases_answer
+from callphases.transcripts import Transcripts
+from doubles import (
+    KEY,
+    LONG_AGO,
+    NEXT_RUN,
+    VTT,
+    WORDS,
+    Answer,
+    Clock,
+    Request,
+    Store,
+    Web,
+    answer,
+    chat_answer,
+    manifest,
+    phases_answer,
+)
 
 pytestmark = pytest.mark.integration
 
-LONG_AGO, NEXT_RUN = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2000, 3000))
 GOOD = phases_answer(("Introduction", 1), ("Complaint", 2))
 SETTINGS: dict[str, Any] = {"segmentation": {"models": ["claude-sonnet-4-6"]}}
 
@@ -27,7 +43,7 @@ class Desk:
     """Recordings with transcripts, and runs that have them divided."""
 
     def __init__(self, s3: Store, models: Web) -> None:
-        self.s3, self.models, self.ledger = s3, models, s3.ledger()
+        self.s3, self.models = s3, models
 
     def transcribed(self, name: str, **changes: Any) -> Recording:
         recording = self.s3.put(f"calls/{name}.mp3", name.encode())
@@ -35,22 +51,35 @@ class Desk:
         uri = self.s3.state.put(f"transcripts/{key}.json", json.dumps({"words": WORDS}).encode())
         self.s3.state.put(f"transcripts/{key}.vtt", VTT.replace("Thank you", name).encode())
         event = {"event": "transcribed", "status": "completed", "audio_s": 6.0, "transcript_uri": uri} | changes
-        self.ledger.write([event | {"key": key, "transcript_id": f"t-{name}"}])
+        self.s3.knows(event | {"key": key, "recording": recording.key, "transcript_id": f"t-{name}"})
         return recording
 
-    def divide(self, recordings: list[Recording], since: dt.datetime = LONG_AGO, **changes: Any) -> None:
+    def divide(
+        self,
+        recordings: list[Recording],
+        since: dt.datetime = LONG_AGO,
+        run_id: str = "run-1",
+        chunk: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        """Do what a task of a run does, which has the day for itself; ``chunk`` changes its manifest."""
         pipeline = self.s3.pipeline(**SETTINGS | changes)
         segmenter = Segmenter(Gateway(KEY, self.models.url), pipeline)
-        Divider(segmenter, pipeline, self.s3.state, self.s3.ledger()).divide(recordings, since)
+        ledger = self.s3.ledger(run_id)
+        listed = manifest(*recordings, run_id=run_id, listed_at=since, **chunk or {})
+        try:
+            Divider(segmenter, pipeline, Transcripts(self.s3.state), ledger, listed).divide()
+        finally:
+            ledger.lease.release()
 
     def event(self, recording: Recording, **changes: Any) -> Event:
-        """The last that the bucket knows of a call's answer; empty where it knows nothing."""
+        """What the bucket knows of a call's answer; empty where it knows nothing."""
         pipeline = self.s3.pipeline(**SETTINGS | changes)
         transcript = transcript_key(recording, pipeline.transcription)
-        return self.s3.ledger().find(answer_key(transcript, question(pipeline))) or {}
+        return self.s3.known().find(answer_key(transcript, question(pipeline))) or {}
 
-    def failure(self, recording: Recording) -> tuple[str, str]:
-        event = self.event(recording)
+    def failure(self, recording: Recording, **changes: Any) -> tuple[str, str]:
+        event = self.event(recording, **changes)
         assert event["event"] == "failed"
         return event["failure_class"], event["failure_message"]
 
@@ -109,16 +138,17 @@ def test_a_changed_question_is_asked_of_the_same_transcript(desk: Desk, changes:
     [
         None,
         {"event": "intended"},
+        {"event": "withdrawn"},
         {"event": "submitted"},
         {"event": "transcribed", "status": "no_speech"},
         failed("", BadAudio("x")),
     ],
-    ids=["unknown", "intended", "submitted", "no speech", "failed"],
+    ids=["unknown", "intended", "withdrawn", "submitted", "no speech", "failed"],
 )
 def test_what_has_no_words_is_not_asked_about(desk: Desk, event: Event | None) -> None:
     recording = desk.s3.put("calls/a.mp3")
     key = transcript_key(recording, desk.s3.pipeline().transcription)
-    desk.ledger.write([event | {"key": key, "transcript_id": "t"}] if event else [])
+    desk.s3.knows(*([event | {"key": key, "recording": recording.key, "transcript_id": "t"}] if event else []))
     desk.divide([recording])
     assert desk.models.requests == []
 
@@ -148,8 +178,136 @@ def test_a_failed_answer_is_tried_again_by_the_next_run_only(desk: Desk, given: 
     desk.divide([recording])
     assert len(desk.models.requests) == asked, "in the same pass over the day it is settled"
     desk.models.respond = lambda request: GOOD
-    desk.divide([recording], since=NEXT_RUN)
+    desk.divide([recording], since=NEXT_RUN, run_id="run-2")
     assert desk.event(recording)["event"] == "answered"
+
+
+def test_a_replay_asks_again_about_what_failed(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    desk.models.respond = lambda request: chat_answer("no")
+    desk.divide([recording])
+    desk.models.respond = lambda request: GOOD
+    desk.divide([recording], dt.datetime.now(dt.UTC), "run-2", {"replay": True})
+    assert desk.event(recording)["event"] == "answered"
+
+
+# Turns
+
+TWO: dict[str, Any] = {"segmentation": {"models": ["claude-sonnet-4-6", "claude-haiku-4-5-20251001"]}}
+
+
+def asked(desk: Desk) -> list[str]:
+    return [request.json["model"] for request in desk.models.requests]
+
+
+def test_a_call_that_one_model_gets_wrong_is_given_to_the_next(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    good = "claude-haiku-4-5-20251001"
+    desk.models.respond = lambda request: GOOD if request.json["model"] == good else chat_answer("no")
+    desk.divide([recording], **TWO)
+    event = desk.event(recording, **TWO)
+    assert (event["event"], event["llm_model"]) == ("answered", good)
+    assert asked(desk) == ["claude-sonnet-4-6"] * 2 + [good]
+
+
+def test_models_are_asked_in_turn_while_they_fail_in_different_ways(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    answers = [chat_answer("no"), chat_answer("no"), chat_answer("", "refusal"), chat_answer("", "refusal"), GOOD]
+    desk.models.respond = lambda request: answers.pop(0)
+    desk.divide([recording], **TWO)
+    first, second = TWO["segmentation"]["models"]
+    assert asked(desk) == [first, first, second, first, second]
+    assert desk.event(recording, **TWO)["event"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("given", "questions", "tokens"),
+    [
+        (chat_answer("no"), 2 * ALIKE, (200 * ALIKE, 40 * ALIKE)),
+        (answer({"error": {"message": "model context limit exceeded"}}, 400), ALIKE, (0, 0)),
+    ],
+    ids=["paid for", "free"],
+)
+def test_a_call_that_fails_alike_again_and_again_fails(
+    desk: Desk, given: Answer, questions: int, tokens: tuple[int, int]
+) -> None:
+    recording = desk.transcribed("alice")
+    desk.models.respond = lambda request: given
+    desk.divide([recording])
+    assert len(desk.models.requests) == questions
+    event = desk.event(recording)
+    assert event["event"] == "failed"
+    assert (event["llm_input_tokens"], event["llm_output_tokens"]) == tokens
+
+
+def test_tokens_of_all_turns_are_counted(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    answers = [chat_answer("no"), chat_answer("no"), phases_answer(("Other", 1), finish_reason="length"), GOOD]
+    desk.models.respond = lambda request: answers.pop(0)
+    desk.divide([recording])
+    event = desk.event(recording)
+    assert (event["llm_input_tokens"], event["llm_output_tokens"]) == (400, 80)
+    assert event["llm_usd"] == pytest.approx((400 * 3 + 80 * 15) / 1e6)
+
+
+def test_each_turn_is_paid_at_the_price_of_its_model(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    good = "claude-haiku-4-5-20251001"
+    desk.models.respond = lambda request: GOOD if request.json["model"] == good else chat_answer("no")
+    desk.divide([recording], **TWO)
+    dear, cheap = (200 * 3 + 40 * 15) / 1e6, (100 * 1 + 20 * 5) / 1e6
+    assert desk.event(recording, **TWO)["llm_usd"] == pytest.approx(dear + cheap)
+
+
+def test_what_was_paid_for_in_vain_is_kept_where_a_refusal_comes_last(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    answers = [chat_answer("no"), chat_answer("no")]
+    refusal = answer({"error": {"message": "model context limit exceeded"}}, 400)
+    desk.models.respond = lambda request: answers.pop(0) if answers else refusal
+    desk.divide([recording])
+    event = desk.event(recording)
+    assert (event["failure_class"], event["llm_input_tokens"]) == ("request_refused", 200)
+    assert event["llm_usd"] == pytest.approx((200 * 3 + 40 * 15) / 1e6)
+
+
+# Budget: a question about these calls is estimated at some 0.0033 USD, and costs 0.0006
+
+
+def test_questions_that_are_over_the_budget_are_not_asked(desk: Desk) -> None:
+    recordings = [desk.transcribed(name) for name in ("alice", "bob", "carol")]
+    desk.divide(recordings, chunk={"budget_usd": 0.0035})
+    assert len(desk.models.requests) == 1
+    failures = [event for one in recordings if (event := desk.event(one))["event"] == "failed"]
+    assert [event["failure_class"] for event in failures] == ["budget", "budget"]
+    assert [event["llm_usd"] for event in failures] == [0, 0]
+
+
+def test_what_a_question_did_not_cost_is_left_for_the_next(desk: Desk) -> None:
+    for name in ("alice", "bob", "carol"):
+        recording = desk.transcribed(name)
+        desk.divide([recording], chunk={"budget_usd": 0.0035 + 0.0012})
+        assert desk.event(recording)["event"] == "answered"
+    recording = desk.transcribed("dan")
+    desk.divide([recording], chunk={"budget_usd": 0.0035 + 0.0012})
+    assert desk.failure(recording)[0] == "budget", "what an earlier process of the task has spent counts too"
+
+
+def test_what_an_earlier_run_has_spent_is_not_this_ones(desk: Desk) -> None:
+    first, second = desk.transcribed("alice"), desk.transcribed("bob")
+    desk.divide([first], chunk={"budget_usd": 0.0035})
+    desk.divide([second], NEXT_RUN, "run-2", {"budget_usd": 0.0035})
+    assert desk.event(second)["event"] == "answered"
+
+
+def test_a_later_run_with_a_larger_budget_asks_the_rest(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    desk.divide([recording], chunk={"budget_usd": 0.0001})
+    assert desk.failure(recording)[0] == "budget"
+    desk.divide([recording], NEXT_RUN, "run-2", {"budget_usd": 1.0})
+    assert desk.event(recording)["event"] == "answered"
+
+
+# Failing
 
 
 def test_a_transcript_that_is_gone_is_one_calls_failure(desk: Desk) -> None:
@@ -164,7 +322,7 @@ def test_a_transcript_that_is_gone_is_one_calls_failure(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("refusal", "error"),
     [
-        (answer({"error": "no", "status": "error"}, 403), AccountError),
+        (answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403), AccountError),
         ((200, {"content-type": "text/html"}, b"<html>"), ServiceUnavailable),
         (answer({}, 503), ServiceUnavailable),
     ],
@@ -178,6 +336,42 @@ def test_what_concerns_all_stops_the_run_and_keeps_what_was_answered(
         desk.divide([answered, refused])
     assert desk.event(answered)["event"] == "answered"
     assert desk.event(refused) == {}
+
+
+def test_a_run_that_loses_the_day_keeps_what_was_answered(desk: Desk, clock: Clock) -> None:
+    recording = desk.transcribed("alice")
+    other = desk.s3.lease("other")
+
+    def stall(request: Request) -> Answer:
+        clock.now += LIFE_S
+        other.take()
+        return GOOD
+
+    desk.models.respond = stall
+    with pytest.raises(DayHeld, match="run other"):
+        desk.divide([recording])
+    assert desk.event(recording)["event"] == "answered"
+
+
+def test_a_run_that_another_task_has_stopped_keeps_what_was_answered(desk: Desk, clock: Clock) -> None:
+    recordings = [desk.transcribed(f"call-{number}") for number in range(3)]
+
+    def stop(request: Request) -> Answer:
+        desk.s3.lease("run-1", "chunk-0001").stop(AccountError("The account has no money."))
+        clock.now += FRESH_S
+        return GOOD
+
+    desk.models.respond = stop
+    with pytest.raises(RunStopped):
+        desk.divide(recordings)
+    assert "answered" in [desk.event(recording).get("event") for recording in recordings]
+
+
+def test_answers_share_their_writes(desk: Desk) -> None:
+    recordings = [desk.transcribed(f"call-{number}") for number in range(12)]
+    before = desk.s3.counted()["PutObject"]
+    desk.divide(recordings)
+    assert desk.s3.counted()["PutObject"] - before <= 4, "two of the lease, the first answers and the rest"
 
 
 def test_what_a_caller_says_changes_no_name(desk: Desk) -> None:
@@ -195,18 +389,19 @@ def test_what_a_run_has_to_do(desk: Desk) -> None:
     desk.divide([done])
     unanswered = desk.transcribed("unanswered")
     silent = desk.transcribed("silent", status="no_speech")
-    names = ("new", "lost", "waiting", "broken", "far")
-    new, lost, waiting, broken, unreachable = (desk.s3.put(f"calls/{name}.mp3") for name in names)
-    keys = [transcript_key(one, pipeline.transcription) for one in (lost, waiting, broken, unreachable)]
-    desk.ledger.write(
-        [
-            {"event": "intended", "key": keys[0], "audio_url": "u"},
-            {"event": "submitted", "key": keys[1], "transcript_id": "t"},
-            failed(keys[2], BadAudio("no audio")),
-            failed(keys[3], DownloadRefused("no way")),
-        ]
+    names = ("new", "lost", "unsent", "waiting", "broken", "far")
+    new, lost, unsent, waiting, broken, unreachable = (desk.s3.put(f"calls/{name}.mp3") for name in names)
+    keys = [transcript_key(one, pipeline.transcription) for one in (lost, unsent, waiting, broken, unreachable)]
+    desk.s3.knows(
+        {"event": "intended", "key": keys[0], "audio_url": "u"},
+        {"event": "withdrawn", "key": keys[1]},
+        {"event": "submitted", "key": keys[2], "transcript_id": "t"},
+        failed(keys[3], BadAudio("no audio")),
+        failed(keys[4], DownloadRefused("no way")),
     )
-    everything = [done, unanswered, silent, new, lost, waiting, broken, unreachable]
-    ledger = desk.s3.ledger()
-    assert unsettled(everything, pipeline, ledger, LONG_AGO) == [unanswered, new, lost, waiting]
-    assert unsettled(everything, pipeline, ledger, NEXT_RUN) == [unanswered, new, lost, waiting, unreachable]
+    everything = [done, unanswered, silent, new, lost, unsent, waiting, broken, unreachable]
+    known = desk.s3.known()
+    always = [unanswered, new, lost, unsent, waiting]
+    assert unsettled(everything, pipeline, known, LONG_AGO) == always
+    assert unsettled(everything, pipeline, known, NEXT_RUN) == [*always, unreachable]
+    assert unsettled(everything, pipeline, known, NEXT_RUN, replay=True) == [*always, broken, unreachable]

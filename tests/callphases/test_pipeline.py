@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from callphases.errors import ConfigurationError
-from callphases.pipeline import load, load_all, pipeline_files
+from callphases.pipeline import DEFAULT_SPEECH_MODELS, Pipeline, load, load_all, pipeline_files
 from doubles import merged, pipeline
 
 MINIMAL = {
@@ -44,6 +44,10 @@ output:
   state: s3://warehouse/_callphases/support_calls/
 limits: {transcriptions_at_once: 200, ramp: true, llm_requests_per_minute: 30, max_failed_ratio: 0.05}
 privacy: {delete_after: false}
+prices:
+  speech_usd_per_hour: {universal-3-pro: 0.15}
+  speaker_labels_usd_per_hour: 0.02
+  llm_usd_per_million: {claude-sonnet-4-5-20250929: {input: 2.5, output: 12.5}}
 budget: {usd_per_run: 50}
 """
 
@@ -232,5 +236,19 @@ def test_suffixes_are_compared_without_case() -> None:
 
 def test_settings_that_are_given_in_vain_are_known() -> None:
     assert pipeline().not_in_force == []
-    given = pipeline(limits={"ramp": True, "max_failed_ratio": 0.1}, budget={"usd_per_run": 5})
-    assert given.not_in_force == ["limits.ramp", "budget.usd_per_run"]
+    given = pipeline(limits={"ramp": True, "transcriptions_at_once": 50}, budget={"usd_per_run": 5})
+    assert given.not_in_force == ["limits.transcriptions_at_once"]
+
+
+@pytest.mark.parametrize(
+    ("transcription", "models"),
+    [
+        ({"speech_models": ["a", "b"]}, ["a", "b"]),
+        ({"speech_model": "a"}, ["a"]),
+        ({"speaker_labels": True}, DEFAULT_SPEECH_MODELS),
+        ({"speech_models": []}, DEFAULT_SPEECH_MODELS),
+    ],
+)
+def test_the_speech_models_are_those_of_either_option(transcription: dict[str, Any], models: list[str]) -> None:
+    document = pipeline().model_dump() | {"transcription": transcription}
+    assert Pipeline.model_validate(document).speech_models == models

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError
-from callphases.recordings import Manifest, chunks, list_day, run_folder
+from callphases.recordings import Manifest, chunks, list_day, new_holder
 from callphases.storage import Folder
-from doubles import DAY, NOON, Store, recording
+from doubles import DAY, NOON, Store, manifest, recording
 
 LONG = "calls/" + "é" * 447  # 900 bytes
 ODD_KEYS = [
@@ -156,7 +156,9 @@ def test_every_recording_is_in_one_chunk_and_chunks_are_few(count: int) -> None:
     assert len(cut) <= 200
 
 
-@pytest.mark.parametrize(("count", "tasks"), [(0, 0), (1, 1), (20, 20), (21, 1), (26, 2), (5000, 200), (5001, 193)])
+@pytest.mark.parametrize(
+    ("count", "tasks"), [(0, 0), (1, 1), (20, 20), (21, 1), (40, 1), (41, 2), (8000, 200), (8001, 196)]
+)
 def test_few_recordings_get_a_task_each(count: int, tasks: int) -> None:
     assert len(chunks(MANY[:count])) == tasks
 
@@ -171,10 +173,20 @@ def test_few_recordings_get_a_task_each(count: int, tasks: int) -> None:
     ],
 )
 def test_a_manifest_is_read_back_as_it_was_written(s3: Store, key: str) -> None:
-    manifest = Manifest(DAY, "manual__2026-11-20T00:00:00+00:00", NOON, [recording("calls/a.mp3"), recording(key)])
-    uri = manifest.save(s3.state, "chunk-0000")
-    assert uri == f"{s3.state.uri}runs/dt=2026-11-20/manual__2026-11-20T00_00_00+00_00/chunk-0000.jsonl"
-    assert Manifest.load(s3.state, uri) == manifest
+    written = manifest(
+        recording("calls/a.mp3"),
+        recording(key),
+        name="chunk-0007",
+        holder="run-1-abc",
+        term=3,
+        known=[{"event": "submitted", "key": "k", "recording": key, "at": "2026-11-20T01:00:00+00:00"}],
+        first=175,
+        replay=True,
+        budget_usd=0.125,
+    )
+    uri = written.save(s3.state)
+    assert uri == f"{s3.state.uri}runs/dt=2026-11-20/run-1-abc/chunk-0007.jsonl"
+    assert Manifest.load(s3.state, uri) == written
 
 
 @pytest.mark.integration
@@ -185,13 +197,13 @@ def test_a_manifest_that_is_gone_says_what_to_do(s3: Store) -> None:
 
 @pytest.mark.integration
 def test_a_manifest_of_another_state_area_is_not_read(s3: Store) -> None:
-    uri = Manifest(DAY, "r", NOON, []).save(s3.state, "day")
+    uri = manifest().save(s3.state)
     with pytest.raises(ConfigurationError, match=r"gone from output\.state"):
         Manifest.load(Folder(s3.client, f"s3://{s3.warehouse}/elsewhere/", "output.state"), uri)
 
 
 @pytest.mark.parametrize("run_id", ["scheduled__2026-11-20T00:00:00+00:00", "../../escape", "a b/c?d", "ü"])
-def test_a_runs_folder_is_one_folder(run_id: str) -> None:
-    folder = run_folder(DAY, run_id)
-    assert folder.startswith("runs/dt=2026-11-20/")
-    assert folder.count("/") == 3
+def test_a_run_has_a_name_that_is_one_folder_and_nobody_elses(run_id: str) -> None:
+    holders = {new_holder(run_id) for _ in range(20)}
+    assert len(holders) == 20
+    assert not [holder for holder in holders if set(holder) & set("/?: ü")]

@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callphases.errors import AccountError, AnswerCut, AnswerInvalid, RequestRefused, ServiceUnavailable
+from callphases.errors import (
+    AnswerCut,
+    AnswerInvalid,
+    ModelRefused,
+    NoModelLeft,
+    RequestRefused,
+    ServiceUnavailable,
+    WrongKey,
+)
 from callphases.gateway import Gateway
-from callphases.segmentation import Segmenter, prompt_version, question, read_answer
+from callphases.segmentation import RETIRED_AFTER, Segmenter, prompt_version, question, read_answer
 from callphases.timeline import Label
 from doubles import KEY, Answer, Web, answer, chat_answer, cue, phases_answer, pipeline
 
@@ -262,11 +270,13 @@ def test_a_bad_answer_is_mended_with_its_problem_told_in_the_system_message(web:
     assert document_again == document
 
 
-def test_two_bad_answers_are_the_calls_failure(web: Web) -> None:
+def test_two_bad_answers_are_the_calls_failure_which_tells_what_was_paid(web: Web) -> None:
     web.respond = lambda request: chat_answer("no")
-    with pytest.raises(AnswerInvalid, match=r"not JSON.*another model in segmentation\.models"):
+    with pytest.raises(AnswerInvalid, match=r"not JSON.*another model in segmentation\.models") as told:
         segmenter(web).segment(CUES)
     assert len(web.requests) == 2
+    assert (told.value.input_tokens, told.value.output_tokens) == (200, 40)
+    assert told.value.model == "claude-sonnet-4-6"
 
 
 def test_a_cut_answer_is_asked_for_with_more_room(web: Web) -> None:
@@ -280,22 +290,70 @@ def test_a_cut_answer_is_asked_for_with_more_room(web: Web) -> None:
 
 def test_an_answer_that_stays_cut_is_never_read(web: Web) -> None:
     web.respond = lambda request: phases_answer(("Introduction", 1), finish_reason="length")
-    with pytest.raises(AnswerCut, match="fewer phases"):
+    with pytest.raises(AnswerCut, match="fewer phases") as told:
         segmenter(web).segment(CUES)
     limits = [request.json["max_tokens"] for request in web.requests]
-    assert limits == sorted(set(limits))
+    assert limits == [2000, 4000, 8000]
+    assert (told.value.input_tokens, told.value.output_tokens) == (300, 60)
 
 
-def test_a_retired_model_gives_way_to_the_next_and_is_not_asked_again(web: Web) -> None:
+@pytest.mark.parametrize("finish_reason", ["refusal", "content_filter"])
+def test_a_model_that_declines_is_asked_no_more_about_the_call(web: Web, finish_reason: str) -> None:
+    web.respond = lambda request: phases_answer(("Introduction", 1), finish_reason=finish_reason, tokens=(100, 3))
+    with pytest.raises(ModelRefused, match=r"claude-sonnet-4-6 declines.*segmentation\.models") as told:
+        segmenter(web).segment(CUES)
+    assert len(web.requests) == 1
+    assert (told.value.input_tokens, told.value.output_tokens) == (100, 3)
+
+
+TWO = {"segmentation": {"models": ["one", "two"]}}
+
+
+@pytest.mark.parametrize(("turn", "model"), [(0, "one"), (1, "two"), (2, "one"), (7, "two")])
+def test_each_turn_begins_with_the_next_model(web: Web, turn: int, model: str) -> None:
+    web.answers = [GOOD]
+    assert segmenter(web, **TWO).segment(CUES, turn).model == model
+
+
+def test_an_answer_is_mended_by_the_same_model(web: Web) -> None:
+    web.answers = [chat_answer("no"), GOOD]
+    segmenter(web, **TWO).segment(CUES, 1)
+    assert [request.json["model"] for request in web.requests] == ["two", "two"]
+
+
+def test_a_retired_model_gives_way_to_the_next_and_is_not_asked_again(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
     web.respond = lambda request: RETIRED if request.json["model"] == "old" else GOOD
     asking = segmenter(web, segmentation={"models": ["old", "new"]})
-    assert [asking.segment(CUES).model for _ in range(2)] == ["new", "new"]
-    assert [request.json["model"] for request in web.requests] == ["old", "new", "new"]
+    assert [asking.segment(CUES, turn).model for turn in (0, 0, 1)] == ["new", "new", "new"]
+    assert [request.json["model"] for request in web.requests] == ["old"] * RETIRED_AFTER + ["new"] * 3
+    assert "model 'old': model x is not supported" in caplog.text
+
+
+def test_a_model_that_is_refused_now_and_then_is_still_served(web: Web) -> None:
+    answers = ([RETIRED] * (RETIRED_AFTER - 1) + [GOOD]) * 3
+    web.respond = lambda request: answers.pop(0)
+    asking = segmenter(web, segmentation={"models": ["one", "two"]})
+    assert [asking.segment(CUES).model for _ in range(3)] == ["one"] * 3
+
+
+def test_a_model_that_is_refused_for_one_call_and_then_the_next_is_retired(web: Web) -> None:
+    answers = [RETIRED, RETIRED, GOOD]
+    web.respond = lambda request: answers.pop(0) if answers else RETIRED
+    asking = segmenter(web, segmentation={"models": ["one"]})
+    asking.segment(CUES)
+    with pytest.raises(NoModelLeft):
+        asking.segment(CUES)
+    assert len(web.requests) == 3 + RETIRED_AFTER
+    with pytest.raises(NoModelLeft):
+        asking.segment(CUES)
+    assert len(web.requests) == 3 + RETIRED_AFTER, "and is asked nothing more"
 
 
 def test_no_model_left_is_the_accounts_matter(web: Web) -> None:
     web.respond = lambda request: RETIRED
-    with pytest.raises(AccountError, match=r"segmentation\.models .*\(old, older\)"):
+    with pytest.raises(NoModelLeft, match=r"segmentation\.models .*\(old, older\)"):
         segmenter(web, segmentation={"models": ["old", "older"]}).segment(CUES)
 
 
@@ -303,7 +361,7 @@ def test_no_model_left_is_the_accounts_matter(web: Web) -> None:
     ("refusal", "error"),
     [
         (answer({"error": {"code": 400, "message": "model context limit exceeded"}}, 400), RequestRefused),
-        (answer({"error": "no", "status": "error"}, 403), AccountError),
+        (answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403), WrongKey),
         ((200, {"content-type": "text/html"}, b"<html>"), ServiceUnavailable),
     ],
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
 import boto3
 import pytest
 from botocore.config import Config
 
 from callphases.errors import ConfigurationError, ServiceUnavailable
-from callphases.storage import Folder, split_uri
-from doubles import KEY, Store, Web
+from callphases.storage import TRIES, Folder, split_uri
+from doubles import KEY, LOST, NOON, Answer, Clock, Request, Store, Web
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_a_whole_bucket_can_be_a_folder(s3: Store) -> None:
 
 ACTIONS = {
     "put": lambda folder: folder.put("a", b""),
+    "swap": lambda folder: folder.swap("a", b"", None),
     "get": lambda folder: folder.get("a"),
     "delete": lambda folder: folder.delete("a"),
     "names": lambda folder: list(folder.names("")),
@@ -107,7 +111,7 @@ def s3_error(status: int, code: str) -> tuple[int, dict[str, str], bytes]:
 def test_an_error_of_s3_says_what_it_means(
     web: Web, action: str, status: int, code: str, error: type[Exception], words: str
 ) -> None:
-    web.answers = [s3_error(status, code)]
+    web.respond = lambda request: s3_error(status, code)
     with pytest.raises(error, match=words):
         ACTIONS[action](folder_at(web.url))
 
@@ -121,3 +125,174 @@ def test_a_store_that_cannot_be_reached_names_the_connection() -> None:
 def test_a_name_that_no_bucket_can_have_names_the_setting() -> None:
     with pytest.raises(ConfigurationError, match=r"output\.state"):
         folder_at("http://127.0.0.1:9", bucket="call recordings").get("a")
+
+
+def test_a_write_that_is_refused_once_is_sent_again(web: Web, waits: list[float]) -> None:
+    web.answers = [s3_error(403, "AccessDenied"), (200, {"etag": '"e1"'}, b"")]
+    folder_at(web.url).put("a", b"1")
+    assert [request.method for request in web.requests] == ["PUT", "PUT"]
+    assert len(waits) == 1
+
+
+def test_a_write_that_stays_refused_is_a_matter_of_rights(web: Web) -> None:
+    web.respond = lambda request: s3_error(403, "AccessDenied")
+    with pytest.raises(ConfigurationError, match="refuses access"):
+        folder_at(web.url).put("a", b"1")
+    assert len(web.requests) == TRIES
+
+
+def test_a_read_that_is_refused_is_not_repeated(web: Web) -> None:
+    web.respond = lambda request: s3_error(403, "AccessDenied")
+    with pytest.raises(ConfigurationError):
+        folder_at(web.url).get("a")
+    assert len(web.requests) == 1
+
+
+def object_answer(body: bytes = b"body", etag: str = '"e1"', **headers: str) -> Answer:
+    written = {"last-modified": "Fri, 20 Nov 2026 12:00:00 GMT", "etag": etag}
+    return 200, {**written, **{name.replace("_", "-"): value for name, value in headers.items()}}, body
+
+
+def test_a_body_that_breaks_off_is_read_again(web: Web) -> None:
+    web.answers = [object_answer(b"bo", content_length="4"), object_answer()]
+    assert folder_at(web.url).get("a") == b"body"
+
+
+def test_a_body_that_always_breaks_off_is_a_store_that_does_not_answer(web: Web) -> None:
+    web.respond = lambda request: object_answer(b"bo", content_length="4")
+    with pytest.raises(ServiceUnavailable, match="can't be reached"):
+        folder_at(web.url).get("a")
+    assert len(web.requests) == TRIES
+
+
+@pytest.mark.parametrize("body", [b"", b"<Error><Code>NoSuchKey</Code></Error>"], ids=["no words", "words"])
+def test_404_is_an_object_that_is_not_there(web: Web, body: bytes) -> None:
+    web.answers = [(404, {}, body)]
+    assert folder_at(web.url).look("a") is None
+
+
+# What changes only where nobody else has changed it
+
+
+@pytest.mark.integration
+def test_of_two_that_create_an_object_one_does(s3: Store) -> None:
+    etag = s3.state.swap("lease", b"mine", None)
+    assert etag is not None
+    assert s3.state.swap("lease", b"theirs", None) is None
+    seen = s3.state.look("lease")
+    assert seen is not None
+    assert (seen.body, seen.etag) == (b"mine", etag)
+
+
+@pytest.mark.integration
+def test_an_object_is_replaced_by_who_has_seen_it_last(s3: Store) -> None:
+    first = s3.state.swap("lease", b"1", None)
+    second = s3.state.swap("lease", b"2", first)
+    assert second not in (None, first)
+    assert s3.state.swap("lease", b"3", first) is None
+    assert s3.state.get("lease") == b"2"
+
+
+@pytest.mark.integration
+def test_an_object_that_is_gone_is_not_replaced(s3: Store) -> None:
+    etag = s3.state.swap("lease", b"1", None)
+    s3.state.delete("lease")
+    assert s3.state.swap("lease", b"2", etag) is None
+    assert s3.state.get("lease") is None
+
+
+def conditions(request: Request) -> dict[str, str]:
+    return {name: value for name, value in request.headers.items() if name in ("if-match", "if-none-match")}
+
+
+def test_the_condition_is_the_stores_to_check(web: Web) -> None:
+    web.answers = [(200, {"etag": '"e1"'}, b""), (200, {"etag": '"e2"'}, b"")]
+    folder = folder_at(web.url)
+    assert [folder.swap("a", b"1", None), folder.swap("a", b"2", '"e1"')] == ['"e1"', '"e2"']
+    assert [conditions(request) for request in web.requests] == [{"if-none-match": "*"}, {"if-match": '"e1"'}]
+
+
+@pytest.mark.parametrize("status", [404, 412])
+@pytest.mark.parametrize(("there", "etag"), [(b"mine", '"e7"'), (b"theirs", None)], ids=["ours", "another's"])
+def test_a_refused_condition_is_ours_only_where_our_bytes_are_there(
+    web: Web, waits: list[float], status: int, there: bytes, etag: str | None
+) -> None:
+    web.answers = [s3_error(status, "PreconditionFailed"), object_answer(there, '"e7"')]
+    assert folder_at(web.url).swap("a", b"mine", '"e1"') == etag
+    assert waits == []
+
+
+def test_a_write_that_meets_another_at_the_same_moment_is_sent_again(web: Web) -> None:
+    conflict = s3_error(409, "ConditionalRequestConflict")
+    web.answers = [conflict, conflict, (200, {"etag": '"e2"'}, b"")]
+    assert folder_at(web.url).swap("a", b"mine", '"e1"') == '"e2"'
+    web.answers = [conflict, s3_error(412, "PreconditionFailed"), object_answer(b"theirs")]
+    assert folder_at(web.url).swap("a", b"mine", '"e1"') is None
+
+
+def test_a_store_without_conditional_writes_is_told_apart(web: Web) -> None:
+    web.respond = lambda request: s3_error(501, "NotImplemented")
+    with pytest.raises(ConfigurationError, match=r"does not do conditional writes.*output\.state"):
+        folder_at(web.url).swap("a", b"1", None)
+
+
+@pytest.mark.integration
+def test_a_write_whose_answer_was_lost_counts_as_written(s3: Store) -> None:
+    """The first PUT is taken by the store and its answer lost, so botocore sends it again, and meets its own bytes."""
+    statuses: list[int] = []
+
+    def lose(response: Any, **_: object) -> int | None:
+        statuses.append(response[0].status_code)
+        return 0 if len(statuses) == 1 else None
+
+    s3.client.meta.events.register("needs-retry.s3.PutObject", lose)
+    etag = s3.state.swap("lease", b"mine", None)
+    assert statuses == [200, 412]
+    seen = s3.state.look("lease")
+    assert seen is not None
+    assert seen.etag == etag
+
+
+def test_a_write_whose_answer_and_its_repetition_are_lost_is_not_known(web: Web) -> None:
+    web.respond = lambda request: LOST
+    with pytest.raises(ServiceUnavailable, match="can't be reached"):
+        folder_at(web.url).swap("a", b"1", None)
+
+
+def test_a_swap_that_is_refused_once_is_sent_again(web: Web) -> None:
+    web.answers = [s3_error(403, "AccessDenied"), (200, {"etag": '"e1"'}, b"")]
+    assert folder_at(web.url).swap("a", b"1", None) == '"e1"'
+
+
+# How old something is
+
+
+@pytest.mark.parametrize(
+    ("date", "age_s"),
+    [
+        ("Fri, 20 Nov 2026 12:01:30 GMT", 90),
+        ("Fri, 20 Nov 2026 12:00:00 GMT", 0),
+        ("Fri, 20 Nov 2026 11:59:59 GMT", 0),
+    ],
+)
+def test_the_age_of_an_object_is_told_by_the_stores_own_clock(web: Web, date: str, age_s: float) -> None:
+    web.answers = [object_answer(date=date)]
+    seen = folder_at(web.url).look("a")
+    assert seen is not None
+    assert seen.age_s == age_s
+
+
+def test_a_store_that_does_not_tell_the_time_is_asked_by_our_clock(web: Web) -> None:
+    web.answers = [object_answer(date="")]
+    seen = folder_at(web.url).look("a")
+    assert seen is not None
+    assert seen.age_s == pytest.approx(max((dt.datetime.now(dt.UTC) - NOON).total_seconds(), 0), abs=60)
+
+
+@pytest.mark.integration
+def test_an_object_ages_as_time_passes(s3: Store, clock: Clock) -> None:
+    s3.state.put("a", b"1")
+    clock.now += 61
+    seen = s3.state.look("a")
+    assert seen is not None
+    assert seen.age_s == 61

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from callphases.errors import AnswerInvalid, BadAudio
-from callphases.ledger import answer_key, failed, transcript_key
+from callphases.errors import AnswerInvalid, BadAudio, CallFailure
+from callphases.ledger import Event, answer_key, failed, stop_key, transcript_key
 from callphases.recordings import Recording
 from callphases.segmentation import question
 from callphases.tables import Published, publish, read_rows
-from doubles import DAY, NOON, Store
+from doubles import DAY, LONG_AGO, NOON, Store, manifest
 
 pytestmark = pytest.mark.integration
 
@@ -79,22 +79,24 @@ class Desk:
 
     def __init__(self, s3: Store) -> None:
         self.s3 = s3
-        self.ledger = s3.ledger("run-1")
+
+    def knows(self, recording: Recording, event: Event, **more: Any) -> None:
+        """Let the ledger hold an event of a recording, of its transcript where it has no key of its own."""
+        key = transcript_key(recording, self.s3.pipeline().transcription)
+        self.s3.knows({"key": key, "recording": recording.key, **event}, **{"run_id": "run-1", **more})
 
     def new(self, name: str, body: bytes = b"RIFF") -> Recording:
         return self.s3.put(f"calls/{name}.mp3", body)
 
-    def intended(self, name: str) -> Recording:
+    def begun(self, name: str, event: str) -> Recording:
         recording = self.new(name)
-        key = transcript_key(recording, self.s3.pipeline().transcription)
-        self.ledger.write([{"event": "intended", "key": key, "audio_url": "u"}])
+        self.knows(recording, {"event": event, "audio_url": "u", "transcript_id": "t"})
         return recording
 
     def transcribed(self, name: str, body: bytes = b"RIFF", status: str = "completed") -> Recording:
         recording = self.new(name, body)
         event = {
             "event": "transcribed",
-            "key": transcript_key(recording, self.s3.pipeline().transcription),
             "status": status,
             "transcript_id": f"t-{name}",
             "transcript_uri": self.s3.state.uri_of(f"transcripts/{name}.json"),
@@ -103,7 +105,7 @@ class Desk:
             "speech_model": "universal-2",
             "speech_usd": 0.25,
         }
-        self.ledger.write([event])
+        self.knows(recording, event)
         return recording
 
     def completed(self, name: str, body: bytes = b"RIFF", edges: Sequence[float] = (0.0, 2.5, 10.0)) -> Recording:
@@ -133,7 +135,7 @@ class Desk:
             "llm_usd": 0.5,
             "prompt_version": "1-abc",
         }
-        self.ledger.write([event])
+        self.knows(recording, event)
         return recording
 
     def answer_key(self, recording: Recording) -> str:
@@ -142,17 +144,42 @@ class Desk:
 
     def unreadable(self, name: str) -> Recording:
         recording = self.new(name)
-        key = transcript_key(recording, self.s3.pipeline().transcription)
-        self.ledger.write([failed(key, BadAudio("Transcoding failed."), transcript_id=f"t-{name}")])
+        self.knows(
+            recording,
+            failed("", BadAudio("Transcoding failed."), transcript_id=f"t-{name}") | {"key": self.key(recording)},
+        )
         return recording
 
-    def unanswered(self, name: str) -> Recording:
+    def unanswered(self, name: str, **tokens: Any) -> Recording:
         recording = self.transcribed(name)
-        self.ledger.write([failed(self.answer_key(recording), AnswerInvalid("No."))])
+        self.knows(recording, failed(self.answer_key(recording), AnswerInvalid("No."), **tokens))
         return recording
 
-    def publish(self, recordings: Sequence[Recording], /, run_id: str = "run-2", **settings: Any) -> Published:
-        return publish(self.s3.tables, self.s3.pipeline(**settings), self.s3.ledger(run_id), recordings)
+    def stopped(self, recording: Recording, failure_class: str, run_id: str) -> Recording:
+        """A run has told why it did not finish a recording."""
+        why = {"failure_class": failure_class, "failure_message": f"Why: {failure_class}."}
+        self.knows(recording, {"event": "stopped", "key": stop_key(self.key(recording)), **why}, run_id=run_id)
+        return recording
+
+    def key(self, recording: Recording) -> str:
+        return transcript_key(recording, self.s3.pipeline().transcription)
+
+    def publish(
+        self,
+        recordings: Sequence[Recording],
+        /,
+        run_id: str = "run-2",
+        since: dt.datetime = LONG_AGO,
+        day: dt.date = DAY,
+        **settings: Any,
+    ) -> Published:
+        """Publish as a run does that has the day for itself."""
+        ledger = self.s3.ledger(run_id, "publish", day)
+        listed = manifest(*recordings, run_id=run_id, listed_at=since, day=day)
+        try:
+            return publish(self.s3.tables, self.s3.pipeline(**settings), ledger, listed)
+        finally:
+            ledger.lease.release()
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         return read_rows(self.s3.tables, table, DAY)
@@ -234,11 +261,22 @@ def test_a_call_that_lasts_no_time_is_one_whole_phase(desk: Desk) -> None:
         (lambda desk: desk.transcribed("a", status="no_speech"), "no_speech", None, None, 0.25),
         (lambda desk: desk.unreadable("a"), "failed", "bad_audio", "Transcoding failed. Check", None),
         (lambda desk: desk.unanswered("a"), "failed", "answer_invalid", "No. Try another model", 0.25),
-        (lambda desk: desk.transcribed("a"), "failed", "unfinished", "The run ended before", 0.25),
-        (lambda desk: desk.new("a"), "failed", "unfinished", "The run ended before", None),
-        (lambda desk: desk.intended("a"), "failed", "unfinished", "The run ended before", None),
+        (lambda desk: desk.transcribed("a"), "failed", "unfinished", "Not done. The log of the run", 0.25),
+        (lambda desk: desk.new("a"), "failed", "unfinished", "Not done. The log of the run", None),
+        (lambda desk: desk.begun("a", "intended"), "failed", "unfinished", "Not done. The log of the run", None),
+        (lambda desk: desk.begun("a", "withdrawn"), "failed", "unfinished", "Not done. The log of the run", None),
+        (lambda desk: desk.begun("a", "submitted"), "failed", "unfinished", "Not done. The log of the run", None),
     ],
-    ids=["silence", "bad audio", "bad answer", "not answered", "not begun", "answer lost"],
+    ids=[
+        "silence",
+        "bad audio",
+        "bad answer",
+        "not answered",
+        "not begun",
+        "answer lost",
+        "not sent",
+        "under way",
+    ],
 )
 def test_whatever_becomes_of_a_recording_it_is_a_row(
     desk: Desk, make: Any, status: str, failure_class: str | None, message: str | None, speech_usd: float | None
@@ -267,9 +305,39 @@ def test_a_day_is_counted(desk: Desk) -> None:
         failures={"bad_audio": 1, "unfinished": 1},
         unfinished=1,
         phases=4,
+        speech_models={"universal-2": 3},
+        llm_models={"claude-sonnet-4-6": 2},
         speech_usd=0.75,
         llm_usd=1.0,
+        run_speech_usd=0,
+        run_llm_usd=0,
     )
+
+
+def test_what_a_run_has_spent_is_its_own_since_it_listed_the_day(desk: Desk) -> None:
+    recordings = [desk.completed("a"), desk.completed("b")]
+    desk.knows(
+        recordings[0], {"event": "transcribed", "speech_usd": 3.0}, run_id="run-2", at="1999-01-01T00:00:00+00:00"
+    )
+    published = desk.publish(recordings, run_id="run-1")
+    assert (published.run_speech_usd, published.run_llm_usd) == (0.5, 1.0)
+    published = desk.publish(recordings, run_id="run-2")
+    assert (published.run_speech_usd, published.run_llm_usd) == (0, 0)
+    assert (published.speech_usd, published.llm_usd) == (0.5, 1.0)
+
+
+def test_a_failed_answer_keeps_what_it_took(desk: Desk) -> None:
+    took = {
+        "llm_model": "claude-haiku-4-5-20251001",
+        "llm_input_tokens": 300,
+        "llm_output_tokens": 60,
+        "llm_usd": 0.0006,
+    }
+    published = desk.publish([desk.unanswered("a", **took)])
+    (call,) = desk.rows("calls")
+    assert {name: call[name] for name in took} == took
+    assert (call["status"], call["transcript_id"], call["speech_usd"]) == ("failed", "t-a", 0.25)
+    assert published.llm_usd == 0.0006
 
 
 # Objects
@@ -304,7 +372,7 @@ def test_calls_are_there_before_their_phases(desk: Desk) -> None:
         "provide-client-params.s3.PutObject", lambda params, **_: put.append(params["Key"])
     )
     desk.publish([recording])
-    assert put == [CALLS_KEY, PHASES_KEY]
+    assert [key for key in put if key.startswith("tables/")] == [CALLS_KEY, PHASES_KEY]
 
 
 def test_a_day_without_recordings_leaves_no_object(desk: Desk) -> None:
@@ -320,15 +388,14 @@ def test_a_day_that_has_lost_its_recordings_removes_its_objects_where_rows_go_to
 
 
 def test_a_day_without_phases_has_no_object_of_phases(desk: Desk) -> None:
-    desk.publish([desk.completed("a")])
+    desk.publish([desk.completed("a", b"other bytes")])
     desk.publish([desk.unreadable("a")])
     assert desk.s3.keys("tables/") == [CALLS_KEY]
 
 
 def test_other_days_are_left_alone(desk: Desk) -> None:
     desk.publish([desk.completed("a")])
-    tomorrow = desk.s3.ledger(day=DAY + dt.timedelta(days=1))
-    publish(desk.s3.tables, desk.s3.pipeline(recordings={"when_deleted": "drop"}), tomorrow, [])
+    desk.publish([], day=DAY + dt.timedelta(days=1), recordings={"when_deleted": "drop"})
     assert desk.s3.keys("tables/") == [CALLS_KEY, PHASES_KEY]
 
 
@@ -378,6 +445,61 @@ def test_a_later_run_replaces_what_was_not_finished(desk: Desk) -> None:
     desk.publish([desk.new("a")])
     desk.publish([desk.completed("a")])
     assert desk.statuses() == {"a": "completed"}
+
+
+@pytest.mark.parametrize("failure_class", ["balance", "auth", "model_retired", "service_unavailable", "throttled_out"])
+def test_what_a_run_was_stopped_before_says_why(desk: Desk, failure_class: str) -> None:
+    counted = desk.publish([desk.stopped(desk.new("a"), failure_class, "run-2"), desk.completed("b")], run_id="run-2")
+    (call,) = [row for row in desk.rows("calls") if row["status"] == "failed"]
+    assert (call["failure_class"], call["failure_message"]) == (failure_class, f"Why: {failure_class}.")
+    assert call["run_id"] == "run-2"
+    assert (counted.unfinished, counted.failures) == (1, {failure_class: 1})
+
+
+def test_why_an_earlier_run_was_stopped_holds_until_a_later_one_begins(desk: Desk) -> None:
+    recording = desk.stopped(desk.new("a"), "balance", "run-1")
+    assert desk.publish([recording], run_id="run-2").failures == {"balance": 1}
+    desk.knows(recording, {"event": "submitted", "transcript_id": "t"}, run_id="run-3", term=2)
+    assert desk.publish([recording], run_id="run-3").failures == {"unfinished": 1}
+
+
+@pytest.mark.parametrize("make", [lambda desk: desk.completed("a"), lambda desk: desk.unreadable("a")])
+def test_what_was_done_after_all_hides_why_it_was_not(desk: Desk, make: Any) -> None:
+    recording = desk.stopped(make(desk), "balance", "run-2")
+    counted = desk.publish([recording], run_id="run-2")
+    assert "balance" not in [row["failure_class"] for row in desk.rows("calls")]
+    assert counted.unfinished == 0
+
+
+def test_a_stopped_run_keeps_the_rows_of_the_same_bytes(desk: Desk) -> None:
+    recording = desk.completed("a")
+    desk.publish([recording])
+    counted = desk.publish(
+        [desk.stopped(recording, "balance", "run-3")], run_id="run-3", segmentation={"models": ["x"]}
+    )
+    assert desk.statuses() == {"a": "completed"}
+    assert (counted.unfinished, counted.failures) == (1, {})
+
+
+@pytest.mark.parametrize("run_id", ["run-1", "run-2"])
+def test_what_was_over_the_budget_is_a_failure_that_was_meant(desk: Desk, run_id: str) -> None:
+    counted = desk.publish([desk.stopped(desk.new("a"), "budget", "run-1"), desk.completed("b")], run_id=run_id)
+    (call,) = [row for row in desk.rows("calls") if row["status"] == "failed"]
+    assert (call["failure_class"], call["run_id"]) == ("budget", "run-1")
+    assert (counted.unfinished, counted.failures) == (0, {"budget": 1})
+
+
+def test_what_was_over_the_budget_and_was_begun_later_is_not_finished(desk: Desk) -> None:
+    recording = desk.stopped(desk.new("a"), "budget", "run-1")
+    desk.knows(recording, {"event": "submitted", "transcript_id": "t"}, run_id="run-2", term=2)
+    counted = desk.publish([recording], run_id="run-2")
+    assert (counted.unfinished, counted.failures) == (1, {"unfinished": 1})
+
+
+def test_what_is_worth_another_try_at_once_is_not_finished(desk: Desk) -> None:
+    recording = desk.new("a")
+    desk.knows(recording, failed(desk.key(recording), CallFailure("Server error."), again=True))
+    assert desk.publish([recording]).unfinished == 1
 
 
 def test_the_cost_of_a_day_is_what_was_used(desk: Desk) -> None:

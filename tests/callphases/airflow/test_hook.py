@@ -47,7 +47,7 @@ def test_a_connection_names_both_services(
 ) -> None:
     hook = connect(monkeypatch, connection)
     assert hook.get_conn().url == speech
-    assert hook.get_gateway().url == gateway
+    assert [client.url for client in hook.get_clients()] == [speech, gateway]
 
 
 @pytest.mark.parametrize("password", [None, "", "  ", "kéy"])
