@@ -50,7 +50,14 @@ class ThrottledOut(ServiceUnavailable):
 
 
 class AnswerLost(ServiceUnavailable):
-    """A request that must not be repeated was sent, and nobody knows whether it was taken."""
+    """A request that must not be repeated was sent, and nobody knows whether it was taken.
+
+    ``maybe_later``: nor whether it still will be, as where the answer only took too long.
+    """
+
+    def __init__(self, message: str, *, maybe_later: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_later = maybe_later
 
 
 class DayHeld(CallphasesError):

@@ -194,6 +194,9 @@ def rows(
         "processed_at": dt.datetime.fromisoformat(last["at"]),
     }
     duration_s = said.get("duration_s", heard.get("audio_s"))
+    asked = [event for event in known.of([recording]) if answer is not None and event["key"] == answer["key"]]
+    priced = [event for event in asked if "llm_usd" in event]
+    is_price_known = bool(priced) and all(event["llm_usd"] is not None for event in priced)
     call = shared | {
         "recording_etag": recording.etag,
         "recording_bytes": recording.size,
@@ -204,10 +207,10 @@ def rows(
         "language": heard.get("language"),
         "phase_count": None if status == "failed" else len(said.get("phases", [])),
         "transcript_uri": heard.get("transcript_uri"),
-        "llm_input_tokens": (answer or {}).get("llm_input_tokens"),
-        "llm_output_tokens": (answer or {}).get("llm_output_tokens"),
+        "llm_input_tokens": sum(event["llm_input_tokens"] for event in priced) if priced else None,
+        "llm_output_tokens": sum(event["llm_output_tokens"] for event in priced) if priced else None,
         "speech_usd": heard.get("speech_usd"),
-        "llm_usd": (answer or {}).get("llm_usd"),
+        "llm_usd": sum(event["llm_usd"] for event in priced) if is_price_known else None,
     }
     phases = [
         shared

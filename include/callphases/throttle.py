@@ -58,7 +58,9 @@ def ramp_s(number: int) -> float:
 
 
 class _Lost(Exception):
-    pass
+    def __init__(self, why: str, maybe_later: bool) -> None:
+        super().__init__(why)
+        self.maybe_later = maybe_later
 
 
 class _TryAgain(Exception):
@@ -132,7 +134,8 @@ class Throttle:
                 f"The {self.service} does not take requests: {last}, {ATTEMPTS} times. Is it up and its address right?"
             ) from None
         except _Lost as lost:
-            raise AnswerLost(f"The {self.service} was sent a request and may have taken it: {lost}.") from None
+            message = f"The {self.service} was sent a request and may have taken it: {lost}."
+            raise AnswerLost(message, maybe_later=lost.maybe_later) from None
 
     def _once(self, request: Callable[[], requests.Response], repeatable: bool) -> requests.Response:
         self._await_turn()
@@ -141,7 +144,7 @@ class Throttle:
         except requests.RequestException as error:
             if repeatable or _never_sent(error):
                 raise _TryAgain(f"no connection ({_innermost(error)})") from None
-            raise _Lost(f"no answer ({_innermost(error)})") from None
+            raise _Lost(f"no answer ({_innermost(error)})", isinstance(error, requests.Timeout)) from None
         status = response.status_code
         if status == 429 or (status == 403 and not _says_why(response)):
             wait_s = self._slow_down(response)
@@ -149,7 +152,7 @@ class Throttle:
         if status >= 500:
             if repeatable:
                 raise _TryAgain(f"it answered {status}", _asked_wait_s(response))
-            raise _Lost(f"it answered {status}")
+            raise _Lost(f"it answered {status}", status in (502, 504))
         self._speed_up(response)
         return response
 

@@ -54,6 +54,8 @@ TRIES_AT_PROVIDER = 4
 SUBMIT_ROUNDS = 6
 LOST_PAUSES_S = (2.0, 4.0)
 """When, after a lost answer, the job is looked for at the provider before it is submitted again."""
+LATE_PAUSES_S = (14.0, 30.0, 60.0)
+"""And when after that, where the service may not have taken it yet: its answer took too long."""
 CLOCK_SKEW = dt.timedelta(minutes=5)
 """By how much the provider's clock may be behind ours."""
 NAP_S = 5.0
@@ -99,10 +101,12 @@ class Transcriber:
         try:
             self._adopt(todo)
             for _ in range(SUBMIT_ROUNDS):
-                self._submit_all(todo)
-                for pause_s in LOST_PAUSES_S:
+                late = self._submit_all(todo)
+                for pause_s in LOST_PAUSES_S + LATE_PAUSES_S:
                     if not todo:
                         return
+                    if pause_s in LATE_PAUSES_S and not late & set(todo):
+                        break
                     self._nap(pause_s)
                     self._adopt(todo)
         finally:
@@ -176,11 +180,11 @@ class Transcriber:
                 found.setdefault(key, []).append(job)
         ids: dict[str, str] = {}
         for key, jobs in found.items():
-            likely = sorted(
-                (unlikeliness, job.id) for job in jobs if (unlikeliness := self._unlikeliness(job)) is not None
-            )
+            sent_at = dt.datetime.fromisoformat(intents[key]["at"])
+            ranked = ((self._unlikeliness(job), abs((job.created or sent_at) - sent_at), job.id) for job in jobs)
+            likely = sorted((rank, distance, one) for rank, distance, one in ranked if rank is not None)
             if likely:
-                ids[key] = likely[0][1]
+                ids[key] = likely[0][2]
         return ids
 
     def _unlikeliness(self, job: Job) -> int | None:
@@ -192,21 +196,28 @@ class Transcriber:
         try:
             document = self.service.transcript(job.id)
         except CallFailure:
-            return 3
+            return 9
         for name, value in self.pipeline.transcription.items():
             if isinstance(value, bool) and document.get(name, value) not in (value, None):
                 return None
-        models = document.get("speech_models") or [document.get("speech_model_used")]
-        return 2 * (job.status == "error") + (not set(models) & set(self.pipeline.speech_models))
+        ours = self.pipeline.speech_models
+        theirs = document.get("speech_models") or [document.get("speech_model_used")]
+        others = 0 if theirs in (ours, ours[:1]) else 1 if set(theirs) & set(ours) else 2
+        return others + 4 * (job.status == "error")
 
-    def _submit_all(self, todo: dict[str, Recording]) -> None:
-        """Submit all of ``todo`` and take out of it what the service answered."""
-        waiting = list(todo)
+    def _submit_all(self, todo: dict[str, Recording]) -> set[str]:
+        """Submit all of ``todo`` and take out of it what the service answered.
+
+        Returns:
+            What is left and may yet be taken, as the answer was not refused but took too long.
+        """
+        waiting, late = list(todo), set[str]()
         while waiting:
             self._nap(self._due_in_s(waiting[0]))
             batch = [waiting[0], *(key for key in waiting[1:BATCH] if self._due_in_s(key) <= LOOK_AHEAD_S)]
-            self._submit_batch(batch, todo)
+            late |= self._submit_batch(batch, todo)
             waiting = waiting[len(batch) :]
+        return late
 
     def _due_in_s(self, key: str) -> float:
         """In how many seconds a recording may be submitted: by the ramp, and no closer to the last than it is there."""
@@ -217,8 +228,9 @@ class Transcriber:
         since_s = (dt.datetime.now(dt.UTC) - began).total_seconds()
         return max(ramp_s(number) - since_s, self._last_sent + ramp_s(number + 1) - ramp_s(number) - time.monotonic())
 
-    def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> None:
+    def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> set[str]:
         events: list[Event] = []
+        late: set[str] = set()
         urls: dict[str, str] = {}
         for key in batch:
             try:
@@ -246,6 +258,8 @@ class Transcriber:
                     job = self._post(url, confirm)
                 except AnswerLost as error:
                     log.warning("%s: %s It is looked for before it is sent again.", todo[key].key, error)
+                    if error.maybe_later:
+                        late.add(key)
                     continue
                 except CallFailure as failure:
                     events.append(self._failure(key, todo[key], failure))
@@ -256,6 +270,7 @@ class Transcriber:
         finally:
             events += [self._event("withdrawn", key, todo[key]) for key in urls if key in todo and key not in sent]
             self.ledger.note(events)
+        return late
 
     def _post(self, url: str, confirm: Any) -> Job:
         while True:
@@ -292,7 +307,7 @@ class Transcriber:
         if not self._models_left() or not isinstance(self.pipeline.transcription.get("speech_models"), list):
             raise NoModelLeft(
                 f"The speech service serves none of the models in transcription.speech_models any more "
-                f"({', '.join(self.pipeline.speech_models)}): name another. It says: {said}"
+                f"({', '.join(self.pipeline.speech_models)}): name another. {said}"
             )
         log.warning("%s. It is left out; going on with %s.", said.rstrip(". "), ", ".join(self._models_left()))
         return True

@@ -361,6 +361,21 @@ def test_a_job_that_is_listed_late_is_found_by_the_second_look(desk: Desk, clock
     assert desk.event(recording)["transcript_id"] == "t-1"
 
 
+def test_a_job_that_the_service_takes_long_after_we_gave_up_is_waited_for(desk: Desk, clock: Clock) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    desk.speech.refuse = losing(desk.speech, taken=False, lost=(504, {}, b""))
+    given_up = clock.now
+
+    def appear(seconds: float) -> None:
+        if clock.now - given_up > 45 and not desk.speech.jobs:
+            desk.speech.take({"audio_url": desk.url(recording)})
+
+    clock.asleep = appear
+    desk.submit(recording)
+    assert len(desk.speech.submitted) == len(desk.speech.jobs) == 1
+    assert desk.event(recording)["transcript_id"] == "t-1"
+
+
 @pytest.mark.parametrize("times", [1, 2, SUBMIT_ROUNDS - 1])
 @pytest.mark.parametrize("lost", [LOST, answer({}, 500)], ids=["nothing", "500"])
 def test_a_submission_that_was_not_taken_is_sent_again(desk: Desk, lost: Answer, times: int) -> None:
