@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from callphases.assemblyai import SUBMIT_TIMEOUTS_S
 from callphases.errors import DayHeld, NoBalance, RunStopped, ServiceUnavailable
 from callphases.lease import FRESH_S, LIFE_S, Lease
 from doubles import DAY, KEY, Clock, Store
@@ -206,6 +207,10 @@ def test_threads_of_a_task_confirm_once(s3: Store, clock: Clock) -> None:
     for thread in threads:
         thread.join()
     assert (looks(s3), puts(s3)) == (2, 2)
+
+
+def test_what_was_sent_while_it_was_confirmed_is_answered_or_given_up_before_anyone_else_may_pay() -> None:
+    assert FRESH_S + sum(SUBMIT_TIMEOUTS_S) < LIFE_S
 
 
 # Letting go

@@ -237,6 +237,9 @@ def test_events_that_can_be_had_again_wait_for_others_to_share_a_write(s3: Store
     ledger.note([submitted("e")])
     assert len(puts(s3)) == 2
     assert all(s3.known().find(key) for key in "abcde")
+    clock.now += 1
+    ledger.note([submitted("f")], every_s=1)
+    assert len(puts(s3)) == 3, "who notes says how long that may wait"
 
 
 @pytest.mark.integration

@@ -210,6 +210,17 @@ def test_columns_and_types_are_those_promised(desk: Desk, key: str, columns: dic
     assert schema.names == list(columns)
 
 
+def test_a_call_costs_what_all_runs_have_asked_about_it(desk: Desk) -> None:
+    key = desk.answer_key(desk.transcribed("a"))
+    in_vain = {"llm_model": "claude-sonnet-4-6", "llm_input_tokens": 30, "llm_output_tokens": 5, "llm_usd": 0.25}
+    desk.knows(desk.transcribed("a"), failed(key, AnswerInvalid("no phases"), **in_vain))
+    recording = desk.completed("a")
+    desk.publish([recording])
+    (call,) = desk.rows("calls")
+    assert (call["llm_input_tokens"], call["status"]) == (130, "completed")
+    assert call["llm_usd"] > 0.25
+
+
 def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
     recording = desk.completed("a", b"RIFF1234")
     desk.publish([recording])
