@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from callphases.storage import Folder
 from callphases.throttle import ramp_s
 from callphases.transcripts import (
     BATCH,
+    LATE_PAUSES_S,
     LOST_PAUSES_S,
     SUBMIT_ROUNDS,
     TRIES_AT_PROVIDER,
@@ -373,6 +375,58 @@ def test_a_job_that_the_service_takes_long_after_we_gave_up_is_waited_for(desk: 
     clock.asleep = appear
     desk.submit(recording)
     assert len(desk.speech.submitted) == len(desk.speech.jobs) == 1
+    assert desk.event(recording)["transcript_id"] == "t-1"
+
+
+@pytest.fixture
+def slow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The service reads the first submission and is silent for longer than we wait; until the event is set."""
+    answer_now = threading.Event()
+    monkeypatch.setattr("callphases.assemblyai.SUBMIT_TIMEOUTS_S", (5.0, 0.2))
+    stalled: list[Request] = []
+
+    def stall(request: Request) -> Answer | None:
+        if (request.method, request.path) != SUBMISSION or stalled:
+            return None
+        stalled.append(request)
+        # The server of the tests does one thing at a time: it is let go by the next nap of the run.
+        assert answer_now.wait(60)
+        return LOST
+
+    desk.speech.refuse = stall
+    yield answer_now
+    answer_now.set()
+
+
+def test_a_submission_whose_answer_takes_too_long_is_looked_for_for_longer(
+    desk: Desk, clock: Clock, slow: threading.Event
+) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+
+    def appear(seconds: float) -> None:
+        slow.set()
+        if sum(clock.slept) > sum(LOST_PAUSES_S + LATE_PAUSES_S[:2]) and not desk.speech.jobs:
+            desk.speech.take({"audio_url": desk.url(recording)})
+
+    clock.asleep = appear
+    desk.submit(recording)
+    assert len(desk.speech.submitted) == 1
+    assert desk.event(recording)["transcript_id"] == "t-1"
+
+
+def test_a_submission_whose_answer_takes_too_long_and_was_not_taken_is_sent_again(
+    desk: Desk, clock: Clock, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+
+    def go_on(seconds: float) -> None:
+        slow.set()
+        monkeypatch.setattr("callphases.assemblyai.SUBMIT_TIMEOUTS_S", (5.0, 60.0))
+
+    clock.asleep = go_on
+    desk.submit(recording)
+    assert len(desk.speech.submitted) == 2
+    assert sum(clock.slept) >= sum(LOST_PAUSES_S + LATE_PAUSES_S)
     assert desk.event(recording)["transcript_id"] == "t-1"
 
 

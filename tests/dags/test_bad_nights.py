@@ -85,6 +85,12 @@ def test_answers_that_are_lost(night: Night) -> None:
     assert night.box.get("/health").json()["submissions"] == 30
 
 
+def one_chunk_has_met(failure_class: str, night: Night) -> bool:
+    """Of two chunks, of 40 and 20 calls, either may be the first."""
+    found = classes(night)
+    return found in ({failure_class: 40, "unfinished": 20}, {failure_class: 20, "unfinished": 40})
+
+
 def failed_with(capfd: Any, message: str) -> bool:
     captured = capfd.readouterr()
     return message in captured.out + captured.err
@@ -109,7 +115,7 @@ def test_no_model_left_stops_the_run_with_one_message(night: Night, capfd: Any) 
     states = Counter(night.states().values())
     assert states["failed"] == 2, "the chunk that met it, and verify"
     assert failed_with(capfd, "transcription.speech_models")
-    assert classes(night) == {"model_retired": 40, "unfinished": 20}
+    assert one_chunk_has_met("model_retired", night)
     assert night.box.jobs() == []
 
 
@@ -128,7 +134,7 @@ def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
     misbehave(night, {"fault": "negative_balance", "on": "POST /v2/transcript"})
     assert night.run(DAY) == "failed"
     assert failed_with(capfd, "Nothing more is sent before the account is topped up")
-    assert classes(night)["balance"] == 40
+    assert one_chunk_has_met("balance", night)
     assert night.box.jobs() == []
     quiet_again(night)
     assert night.run(DAY) == "success"
