@@ -2,16 +2,16 @@
 
 | task | what it does | when it fails |
 |---|---|---|
-| `list` | waits for another run of the day, lists it, cuts it into chunks | bucket, key, models: the log names the setting |
+| `list` | waits for another run of the day, lists it, cuts it into chunks | bucket, key, models: the log names which |
 | `calls.transcribe` | has a chunk transcribed, waits, saves transcripts | a service is down: it is tried again |
 | `calls.segment` | asks the language model for each call's phases | as above |
 | `publish` | replaces the day's object of both tables | as above; until then the day's old objects stay |
 | `verify` | listed = completed + no speech + failed; few failed | the message counts the failures by class |
 
 A recording that fails is a row of the table `calls` with `failure_class` and `failure_message`; it stops nothing else.
-What concerns the account (key, balance, models) fails the chunk that meets it; the others are skipped, `verify` says why.
-To run a day again clear its run, or trigger one with the Param `date`: what is paid for is not paid for again. With the
-Param `replay` (failure classes, or all) only failed calls are run, also those that failed for good.
+What concerns the account (key, balance, models) fails the chunk that meets it; the others are skipped, `verify` says
+why. To run a day again clear its run, or trigger one with the Param `date`: what is paid for is not paid for again.
+With the Param `replay` (failure classes, or all) only failed calls are run, also those that failed for good.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from callphases import assemblyai
 from callphases.assemblyai import AssemblyAI
-from callphases.errors import CallphasesError, ConfigurationError, DayHeld
+from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.gateway import Gateway, gateway_beside
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
@@ -94,19 +94,25 @@ def replay(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
     night = _night(load(pipeline_file) if pipeline_file else _only_pipeline())
     classes = ",".join(failure_class) if failure_class else ALL_FAILED
-    unfinished = False
+    unfinished, problem = False, None
     for day in (moment.date() for moment in date):
         run_id = f"replay__{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S}"
         listed = _patiently(night.begin, day, run_id, classes)
         for number, uri in enumerate(listed.chunks, start=1):
             chunk = night.load(uri)
             console.print(f"{day}: {len(chunk.recordings)} calls, part {number} of {len(listed.chunks)}")
-            _patiently(night.transcribe, chunk, math.inf)
-            _patiently(night.segment, chunk)
+            try:
+                _patiently(night.transcribe, chunk, math.inf)
+                _patiently(night.segment, chunk)
+            except (AccountError, ServiceUnavailable) as error:
+                problem = error  # the day is published as it is, and free for the next run
+                break
         done = _patiently(night.end, night.load(listed.day))
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(done.statuses.items())) or "no calls"
         failures = ", ".join(f"{count} {name}" for name, count in sorted(done.failures.items()))
         console.print(f"{day}: {statuses}" + (f" ({failures})" if failures else ""))
+        if problem is not None:
+            raise problem
         unfinished |= bool(done.unfinished)
     if unfinished:
         raise typer.Exit(1)

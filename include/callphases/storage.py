@@ -184,7 +184,9 @@ def _may_pass(error: BaseException, writing: bool) -> bool:
 
 
 def _age_s(answer: Any) -> float:
-    told = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
-    now = parsedate_to_datetime(told) if told else dt.datetime.now(dt.UTC)
     written: dt.datetime = answer["LastModified"]
-    return max((now - written).total_seconds(), 0.0)
+    try:
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return max((now - written).total_seconds(), 0.0)
+    except (KeyError, ValueError, TypeError):  # a store that does not tell its time
+        return max((dt.datetime.now(dt.UTC) - written).total_seconds(), 0.0)

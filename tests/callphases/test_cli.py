@@ -282,6 +282,20 @@ def test_replay_waits_for_a_run_that_works_on_the_day(
 
 
 @pytest.mark.integration
+def test_replay_that_is_stopped_publishes_the_day_and_leaves_it_free(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    no_money = answer({"error": "Your current account balance is negative."}, 400)
+    services.refuse = lambda request: no_money if request.method == "POST" else None
+    code, _, err = run("replay", pipeline_file, "--date", "2026-11-20")
+    assert code == 1
+    assert "Nothing more is sent before the account is topped up" in err
+    assert statuses(aws)["broken.mp3"] == "balance"
+    assert aws.lease("next").take() > 1
+
+
+@pytest.mark.integration
 def test_replay_of_a_class_that_is_none_is_an_error_of_one_line(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:
