@@ -34,8 +34,8 @@ from callphases.errors import AnswerLost, ServiceUnavailable, ThrottledOut, with
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 6
-"""For what does not answer."""
+ATTEMPTS = 8
+"""For what does not answer, or with a 5xx; answers of "too many" don't count."""
 PATIENCE_S = 600.0
 """For a service that asks to be left alone."""
 LONGEST_WAIT_S = 60.0
@@ -110,10 +110,10 @@ class Throttle:
             ServiceUnavailable: nothing else helped; the message names the service and the last reason.
             AnswerLost: a request that is not repeatable was sent, and its answer did not come or was a 5xx.
         """
-        answers = self._answers
+        answers, failures = self._answers, list[BaseException]()
         retrying = Retrying(
             retry=retry_if_exception_type(_TryAgain),
-            stop=lambda state: self._has_enough(state, answers),
+            stop=lambda state: self._has_enough(state, answers, failures),
             wait=_wait_s,
             before_sleep=lambda state: log.warning(
                 "%s: %s; next try in %.0f s.", self.service, _error(state), _sleep_s(state)
@@ -188,10 +188,11 @@ class Throttle:
                 wait_s = _seconds(response.headers.get("X-RateLimit-Reset", "")) or 0.0
                 self._free_at = max(self._free_at, time.monotonic() + min(wait_s, LONGEST_WAIT_S))
 
-    def _has_enough(self, state: RetryCallState, answers_before: int) -> bool:
+    def _has_enough(self, state: RetryCallState, answers_before: int, failures: list[BaseException]) -> bool:
         error = _error(state)
         if not isinstance(error, _Throttled):
-            return state.attempt_number >= ATTEMPTS
+            failures += [error] if error is not None else []
+            return len(failures) >= ATTEMPTS
         if error.response.status_code == 403 and state.attempt_number >= ATTEMPTS:
             error.is_refusal = self._is_refusal(answers_before)
         return error.is_refusal or (state.seconds_since_start or 0) + state.upcoming_sleep >= PATIENCE_S
