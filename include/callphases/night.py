@@ -142,9 +142,8 @@ class Night:
         estimates: dict[str, float] = {}
         left = cap
         for place, recording in enumerate(todo):
-            estimates[recording.key] = usd = self._estimate(recording, ledger)
+            usd = self._estimate(recording, ledger)
             if usd > left:
-                del estimates[recording.key]
                 log.warning(
                     "budget.usd_per_run (%.2f) holds %d of %d recordings; the others fail with failure_class budget.",
                     cap,
@@ -154,6 +153,7 @@ class Night:
                 why = OverBudget(f"The run's budget of ${cap:.2f} was used up by other recordings; nothing was sent.")
                 ledger.write(self._stopped(one, why) for one in todo[place:])
                 break
+            estimates[recording.key] = usd
             left -= usd
         return list(todo[: len(estimates)]), estimates
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +102,10 @@ class Transcriber:
             self._adopt(todo)
             for _ in range(SUBMIT_ROUNDS):
                 late = self._submit_all(todo)
-                for pause_s in LOST_PAUSES_S + LATE_PAUSES_S:
+                for look, pause_s in enumerate(LOST_PAUSES_S + LATE_PAUSES_S):
                     if not todo:
                         return
-                    if pause_s in LATE_PAUSES_S and not late & set(todo):
+                    if look >= len(LOST_PAUSES_S) and late.isdisjoint(todo):
                         break
                     self._nap(pause_s)
                     self._adopt(todo)
@@ -272,7 +272,7 @@ class Transcriber:
             self.ledger.note(events)
         return late
 
-    def _post(self, url: str, confirm: Any) -> Job:
+    def _post(self, url: str, confirm: Callable[[], None]) -> Job:
         while True:
             try:
                 return self.service.submit(url, self._options(), confirm)
