@@ -28,11 +28,12 @@ from callphases.lease import Lease
 from callphases.ledger import Event, Known, Ledger, stop_key, transcript_key
 from callphases.phases import Divider, unsettled
 from callphases.pipeline import Pipeline
+from callphases.quota import Rates, Slots
 from callphases.recordings import Manifest, Recording, chunks, list_day, new_holder
 from callphases.segmentation import Segmenter
 from callphases.storage import Folder
 from callphases.tables import Published, publish, rows
-from callphases.transcripts import Transcriber, Transcripts
+from callphases.transcripts import Transcriber, Transcripts, Waiting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -41,8 +42,9 @@ log = logging.getLogger(__name__)
 
 ALL_FAILED = "all"
 """As a class to replay: whatever the class is."""
-LONGEST_PAUSE_S = 5.0
 DELETIONS_AT_ONCE = 8
+QUICK_JOBS = 0.25
+"""Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Night:
                 recordings=chunk,
                 known=ledger.of(chunk),
                 first=first,
+                total=len(todo),
                 budget_usd=scale * sum(estimates[one.key] for one in chunk) if estimates else None,
             )
             uris.append(manifest.save(self.state))
@@ -161,8 +164,8 @@ class Night:
         """The manifest of a chunk or of the whole day."""
         return Manifest.load(self.state, uri)
 
-    def transcribe(self, chunk: Manifest, patience_s: float) -> list[str]:
-        """Have a chunk transcribed; returns the jobs that are still under way after ``patience_s`` seconds.
+    def transcribe(self, chunk: Manifest, patience_s: float) -> Waiting | None:
+        """Have a chunk transcribed; returns what is still to come after ``patience_s`` seconds, None if nothing is.
 
         Whatever happens in between, the ledger knows what was submitted: to do this again submits nothing twice.
 
@@ -172,22 +175,29 @@ class Night:
             AccountError, ConfigurationError, ServiceUnavailable: the ledger says how far it got.
         """
         with self._working_on(chunk) as ledger:
-            transcriber = Transcriber(self.service, self.s3, self.pipeline, self.state, ledger, chunk)
-            give_up_at, pause_s = time.monotonic() + patience_s, 1.0
-            transcriber.submit()
-            while transcriber.collect():
-                transcriber.submit()  # what failed at the provider, once more
-                if time.monotonic() + pause_s > give_up_at:
+            transcriber = Transcriber(
+                self.service, self.s3, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
+            )
+            give_up_at, left_before = time.monotonic() + patience_s, len(chunk.recordings) + 1
+            transcriber.look()  # at what an earlier process of this task has left there
+            while True:
+                transcriber.submit()
+                left = transcriber.collect()
+                if left < left_before and transcriber.job_s <= QUICK_JOBS * patience_s:
+                    give_up_at = time.monotonic() + patience_s  # it is at work rather than waiting
+                pause_s, left_before = transcriber.pause_s(), left
+                if not left or time.monotonic() + max(pause_s, transcriber.next_in_s()) > give_up_at:
                     break
                 time.sleep(pause_s)
                 ledger.lease.hold()
-                pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+                transcriber.look()
             transcriber.keep()
-            return list(transcriber.under_way())
+            return transcriber.waiting() if left else None
 
     def segment(self, chunk: Manifest) -> None:
         """Have the calls of a chunk divided into phases; raises as ``transcribe``."""
         with self._working_on(chunk) as ledger:
+            self.gateway.rates = Rates(self.state, self.pipeline.limits.llm_requests_per_minute)
             segmenter = Segmenter(self.gateway, self.pipeline)
             Divider(segmenter, self.pipeline, Transcripts(self.state), ledger, chunk).divide()
 
@@ -219,6 +229,14 @@ class Night:
                 left = unsettled(chunk.recordings, self.pipeline, ledger, chunk.listed_at, replay=chunk.replay)
                 ledger.write(self._stopped(one, error) for one in left)
             raise
+
+    def _slots(self, chunk: Manifest) -> Slots | None:
+        """What the run's tasks share of ``limits.transcriptions_at_once``, where the run has more recordings."""
+        limit = self.pipeline.limits.transcriptions_at_once
+        if chunk.total <= limit:
+            return None
+        name = f"runs/dt={chunk.day}/{chunk.holder}/slots.json"
+        return Slots(self.state, name, limit, chunk.name, chunk.first)
 
     def _stopped(self, recording: Recording, error: AccountError | ServiceUnavailable | OverBudget) -> Event:
         key = stop_key(transcript_key(recording, self.pipeline.transcription))

@@ -142,6 +142,7 @@ class Manifest:
         recordings: in key order.
         known: what the ledger held about them.
         first: how many recordings of the run's other chunks come before this one's, to pace them all by one clock.
+        total: how many recordings the run's chunks have.
         replay: whether what failed for good is tried again too.
         budget_usd: what may be spent on them; None is without limit.
     """
@@ -155,6 +156,7 @@ class Manifest:
     recordings: list[Recording]
     known: list[dict[str, Any]] = field(default_factory=list)
     first: int = 0
+    total: int = 0
     replay: bool = False
     budget_usd: float | None = None
 
@@ -169,6 +171,7 @@ class Manifest:
             "listed_at": self.listed_at.isoformat(),
             "recordings": len(self.recordings),
             "first": self.first,
+            "total": self.total,
             "replay": self.replay,
             "budget_usd": self.budget_usd,
         }
