@@ -31,6 +31,9 @@ class Jobs:
         self._store = store
         self._engine = engine
         self._faults = faults
+        #: The largest number of jobs that were queued or processing at the same time.
+        self.most_at_once = 0
+        self._unfinished = 0
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._webhooks = ThreadPoolExecutor(4, thread_name_prefix="webhook")
@@ -39,7 +42,7 @@ class Jobs:
         """Load the engine and take up what an earlier run left unfinished."""
         await self._engine.start()
         for transcript_id in self._store.take_up_again():
-            self._queue.put_nowait(transcript_id)
+            self.submit(transcript_id)
         for _ in range(self._engine.parallel_jobs):
             self._spawn(self._work())
 
@@ -53,11 +56,14 @@ class Jobs:
 
     def submit(self, transcript_id: str) -> None:
         """Queue a transcript that is in the store."""
+        self._unfinished += 1
+        self.most_at_once = max(self.most_at_once, self._unfinished)
         self._queue.put_nowait(transcript_id)
 
     async def _work(self) -> None:
         while True:
             await self._run(await self._queue.get())
+            self._unfinished -= 1
 
     async def _run(self, transcript_id: str) -> None:
         starts = self._store.start(transcript_id)

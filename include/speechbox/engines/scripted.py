@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from speechbox.engines import JobError
 from speechbox.fetch import AudioSource
 from speechbox.sentences import Recognition, Sentence, Word
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Some = Annotated[int, Field(ge=1)]
 
 
 class _Strict(BaseModel):
@@ -58,7 +61,10 @@ class PhaseRule(_Strict):
 class ScriptedChat(_Strict):
     """How chat completions are answered; without rules the local segmenter answers, after the latency."""
 
-    latency_s: float = 0.0
+    latency_s: Seconds = 0.0
+    latency_s_per_call: Seconds = 0.0
+    at_once: Some | None = None
+    requests_per_minute: Some | None = None
     phases: list[PhaseRule] = []
     summary: str = "{name} from cue {start_cue}."
 
@@ -78,6 +84,7 @@ class Script(_Strict):
     """The whole script file; the first file pattern that matches answers."""
 
     latency_s: float = 0.0
+    requests_per_5_minutes: Some | None = None
     fetch: bool = False
     files: list[ScriptedAnswer] = []
     default: ScriptedAnswer = _DEFAULT_ANSWER
