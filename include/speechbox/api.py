@@ -20,7 +20,7 @@ from speechbox.gate import Gate
 from speechbox.jobs import Jobs
 from speechbox.limits import Limits, Turns
 from speechbox.misbehaving import Misbehaving
-from speechbox.sentences import Sentence
+from speechbox.sentences import Recognition
 from speechbox.store import Record, Status, Store
 from speechbox.traffic import CHAT_PATH, Traffic
 
@@ -168,7 +168,7 @@ class Api:
         record = self._store.add(checked)
         self._jobs.submit(record.id)
         self._asked["submissions"] += 1
-        return JSONResponse(views.transcript(record, []))
+        return _json(views.transcript(record))
 
     async def list_transcripts(self, request: Request) -> Response:
         """One page of transcripts, newest first."""
@@ -188,7 +188,7 @@ class Api:
     async def get(self, request: Request) -> Response:
         """The transcript, whatever its state."""
         transcript_id = request.path_params["transcript_id"]
-        return JSONResponse(views.transcript(self._record(transcript_id), self._store.sentences(transcript_id)))
+        return _json(views.transcript(self._record(transcript_id), self._store.recognition(transcript_id)))
 
     async def delete(self, request: Request) -> Response:
         """Remove the data of a transcript, and the upload that it was made from."""
@@ -197,23 +197,25 @@ class Api:
         if uploaded:
             uploaded.unlink(missing_ok=True)
         self._store.delete(transcript_id)
-        return JSONResponse(views.transcript(self._record(transcript_id), []))
+        return _json(views.transcript(self._record(transcript_id)))
 
     async def sentences(self, request: Request) -> Response:
         """The transcript in sentences."""
-        return JSONResponse(views.sentences_document(*self._spoken(request)))
+        record, recognition = self._spoken(request)
+        return JSONResponse(views.sentences_document(record, recognition.sentences))
 
     async def paragraphs(self, request: Request) -> Response:
         """The transcript in paragraphs."""
-        return JSONResponse(views.paragraphs_document(*self._spoken(request)))
+        record, recognition = self._spoken(request)
+        return JSONResponse(views.paragraphs_document(record, recognition.sentences))
 
     async def word_search(self, request: Request) -> Response:
         """Where in the audio words are said."""
         phrases = [phrase.strip() for phrase in request.query_params.get("words", "").split(",") if phrase.strip()]
-        record, sentences = self._spoken(request)
+        record, recognition = self._spoken(request)
         if not phrases:
             raise ApiError(400, "words is required")
-        return JSONResponse(views.word_search_document(record, sentences, phrases))
+        return JSONResponse(views.word_search_document(record, recognition.sentences, phrases))
 
     async def redacted_audio(self, request: Request) -> Response:
         """Never there: speechbox redacts nothing."""
@@ -225,10 +227,12 @@ class Api:
         subtitle_format = request.path_params["subtitle_format"]
         if subtitle_format not in _EXPORTS:
             return HTMLResponse("404: Not Found", 404)
-        _, sentences = self._spoken(request)
+        _, recognition = self._spoken(request)
         default = str(captions.CHARS_PER_CAPTION)
         limit = _integer(request.query_params.get("chars_per_caption", default), "chars_per_caption", 1)
-        return PlainTextResponse(_EXPORTS[subtitle_format](sentences, limit), media_type=f"text/{subtitle_format}")
+        export = _EXPORTS[subtitle_format]
+        text = recognition.rendered((subtitle_format, limit), lambda: export(recognition.sentences, limit))
+        return PlainTextResponse(text, media_type=f"text/{subtitle_format}")
 
     async def chat_completions(self, request: Request) -> Response:
         """The gateway: which phases calls have. Its errors have shapes of their own."""
@@ -249,16 +253,20 @@ class Api:
             raise ApiError(400, UNKNOWN_TRANSCRIPT)
         return record
 
-    def _spoken(self, request: Request) -> tuple[Record, list[Sentence]]:
-        """The record and its sentences; an error where there are none."""
+    def _spoken(self, request: Request) -> tuple[Record, Recognition]:
+        """The record and what was recognised; an error where nothing was."""
         transcript_id = request.path_params["transcript_id"]
         record = self._record(transcript_id)
         if record.status != "completed" or record.deleted:
             raise ApiError(400, "This transcript is not completed" if not record.deleted else UNKNOWN_TRANSCRIPT)
-        sentences = self._store.sentences(transcript_id)
-        if not sentences:
+        recognition = self._store.recognition(transcript_id)
+        if recognition is None or not recognition.sentences:
             raise ApiError(400, "This transcript has no text: no speech was found in the audio")
-        return record, sentences
+        return record, recognition
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 def _integer(text: str, name: str, at_least: int, at_most: int | None = None) -> int:

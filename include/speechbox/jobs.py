@@ -66,17 +66,18 @@ class Jobs:
             self._unfinished -= 1
 
     async def _run(self, transcript_id: str) -> None:
-        starts = self._store.start(transcript_id)
-        record = self._store.get(transcript_id)
-        if not starts or record is None:
+        started = self._store.start(transcript_id)
+        if started is None:
             return
+        starts, record = started
+        options = record.options
         began = time.monotonic()
         try:
             if starts > MAX_STARTS:
                 raise JobError(SERVER_ERROR)
             if self._faults.rules:
                 await self._misbehave(record)
-            recognition = await self._engine.transcribe(record.audio_url, record.options)
+            recognition = await self._engine.transcribe(record.audio_url, options)
         except JobError as error:
             self._store.fail(transcript_id, str(error))
             logger.info("transcript %s failed", transcript_id)
@@ -89,7 +90,7 @@ class Jobs:
             self._store.complete(transcript_id, recognition)
             took_s = time.monotonic() - began
             logger.info("transcript %s: %.1f s of audio in %.1f s", transcript_id, recognition.duration_s, took_s)
-        if record.options.get("webhook_url"):
+        if options.get("webhook_url"):
             self._spawn(self._notify(record))
 
     async def _misbehave(self, record: Record) -> None:

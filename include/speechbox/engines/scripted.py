@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fnmatch
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from speechbox.engines import JobError
 from speechbox.fetch import AudioSource
@@ -43,12 +44,21 @@ class ScriptedAnswer(_Strict):
     sentences: list[ScriptedSentence] = []
     audio_duration_s: float | None = None
 
+    _recognitions: dict[tuple[bool, bool], Recognition] = PrivateAttr(default_factory=dict)
+
     @cached_property
-    def recognition(self) -> Recognition:
-        """The answer as an engine gives it."""
-        said = () if self.no_speech else tuple(_sentence(sentence) for sentence in self.sentences)
-        last_s = max((sentence.end / 1000 for sentence in said), default=1.0)
-        return Recognition(self.audio_duration_s or last_s, said, channels=1)
+    def pattern(self) -> re.Pattern[str]:
+        """`match`, ready for use: of long scripts, fnmatch would forget the first patterns before the last."""
+        return re.compile(fnmatch.translate(self.match))
+
+    def recognition(self, labels: bool, multichannel: bool) -> Recognition:
+        """The answer as an engine gives it, with speakers and channels only where they were asked for."""
+        asked = labels, multichannel
+        if asked not in self._recognitions:
+            said = () if self.no_speech else tuple(_sentence(sentence) for sentence in self.sentences)
+            last_s = max((sentence.end / 1000 for sentence in said), default=1.0)
+            self._recognitions[asked] = _as_asked(Recognition(self.audio_duration_s or last_s, said), *asked)
+        return self._recognitions[asked]
 
 
 class PhaseRule(_Strict):
@@ -102,7 +112,7 @@ class Script(_Strict):
     def answer_for(self, audio_url: str) -> ScriptedAnswer:
         """Patterns are matched with the URL's path as a person writes it: decoded, with its first slash."""
         path = unquote(urlsplit(audio_url).path)
-        matching = (answer for answer in self.files if fnmatch.fnmatchcase(path, answer.match))
+        matching = (answer for answer in self.files if answer.pattern.match(path))
         return next(matching, self.default)
 
 
@@ -129,7 +139,7 @@ class ScriptedEngine:
             await asyncio.sleep(self._script.latency_s if answer.latency_s is None else answer.latency_s)
         if answer.error:
             raise JobError(answer.error)
-        return _as_asked(answer.recognition, bool(options.get("speaker_labels")), bool(options.get("multichannel")))
+        return answer.recognition(bool(options.get("speaker_labels")), bool(options.get("multichannel")))
 
 
 def _as_asked(recognition: Recognition, labels: bool, multichannel: bool) -> Recognition:
