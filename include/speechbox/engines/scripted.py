@@ -1,7 +1,6 @@
 """Answers from a file instead of a model, for tests and benchmarks: hundreds of jobs at once must cost nothing."""
 
 import asyncio
-import contextlib
 import fnmatch
 import re
 from collections.abc import Mapping
@@ -135,8 +134,9 @@ class ScriptedEngine:
     async def transcribe(self, audio_url: str, options: Mapping[str, Any]) -> Recognition:
         """The script's answer, with speakers and channels only where they were asked for."""
         answer = self._script.answer_for(audio_url)
-        async with self._source.open(audio_url) if self._script.fetch else contextlib.nullcontext():
-            await asyncio.sleep(self._script.latency_s if answer.latency_s is None else answer.latency_s)
+        if self._script.fetch:
+            await self._source.check(audio_url)
+        await asyncio.sleep(self._script.latency_s if answer.latency_s is None else answer.latency_s)
         if answer.error:
             raise JobError(answer.error)
         return answer.recognition(bool(options.get("speaker_labels")), bool(options.get("multichannel")))
