@@ -3,6 +3,7 @@
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,7 +69,7 @@ class Gate:
                     app = error("nested", 429, TOO_MANY)
                 else:
                     window.add()
-                headers = lambda: _rate_limit(limit, window)  # noqa: E731
+                headers = partial(_rate_limit, limit, window)
         await app(scope, receive, self._noting(send, headers))
 
     def _noting(self, send: Send, more_headers: Callable[[], Mapping[str, str]] | None = None) -> Send:

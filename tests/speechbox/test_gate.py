@@ -94,14 +94,14 @@ def test_limits_may_come_from_the_command_line(start) -> None:
     assert rate_limit(ask(box))[:2] == (2, 1)
 
 
-@pytest.mark.parametrize(("at_once", "most", "last_s"), [(2, 2, 1.5), (None, 6, 0.5)])
+@pytest.mark.parametrize(("at_once", "most", "last_s"), [(2, 2, 3.0), (None, 6, 1.0)])
 def test_chats_wait_for_their_turn(start, at_once: int | None, most: int, last_s: float) -> None:
-    box = start(script={"chat": {"phases": RULES, "at_once": at_once, "latency_s": 0.3, "latency_s_per_call": 0.1}})
+    box = start(script={"chat": {"phases": RULES, "at_once": at_once, "latency_s": 0.6, "latency_s_per_call": 0.2}})
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: ask(box, calls=2), range(6)))
     assert [answer.status_code for answer in answers] == [200] * 6
     # uvloop counts in milliseconds: a timer may be early by one.
-    assert all(answer.json()["response_time"] >= 0.49 for answer in answers), "two calls take longer"
+    assert all(answer.json()["response_time"] >= 0.99 for answer in answers), "two calls take longer"
     assert max(answer.elapsed.total_seconds() for answer in answers) >= last_s - 0.01, (
         "each has its time, after the others"
     )
@@ -110,13 +110,14 @@ def test_chats_wait_for_their_turn(start, at_once: int | None, most: int, last_s
 
 
 def test_the_most_jobs_at_once_are_the_queued_ones_too(start) -> None:
-    box = start("--jobs", "1", script={"latency_s": 0.1})
+    box = start("--jobs", "1", script={"files": [{"match": "*/slow.wav", "latency_s": 60}]})
     assert health(box)["most_jobs_at_once"] == 0
-    ids = [box.submit(URL)["id"] for _ in range(4)]
-    for transcript_id in ids:
-        box.wait(transcript_id)
-    box.transcribe(URL)
-    assert 2 <= health(box)["most_jobs_at_once"] <= 4
+    for _ in range(3):
+        box.transcribe(URL)
+    assert health(box)["most_jobs_at_once"] == 1
+    for name in ("slow", "a", "b", "c"):
+        box.submit(f"https://recordings.example/{name}.wav")
+    assert health(box)["most_jobs_at_once"] == 4
 
 
 def test_requests_that_a_fault_answers_have_arrived(start) -> None:
