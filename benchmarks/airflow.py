@@ -1,0 +1,207 @@
+"""Airflow as it runs in earnest: api-server, scheduler, dag-processor and triggerer, each a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import json
+import os
+import secrets
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks.database import Database, free_port
+from benchmarks.processes import ROOT, Broken, clean_environment, running, wait_for
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+SETTINGS = {
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    # Tasks at once. A chunk's task waits for the service most of its time, and more tasks than that fill the memory of
+    # a small machine: each is a process of some 150 MB.
+    "AIRFLOW__CORE__PARALLELISM": "12",
+    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "12",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+    "AIRFLOW__API__HOST": "127.0.0.1",
+    "AIRFLOW__API__WORKERS": "1",  # two cores carry everything else too
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    # Dag files that don't change need not be read all the time.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How many of a run's task instances hold a worker, and how many wait for one, at a moment (seconds of the run)."""
+
+    at_s: float
+    running: int
+    queued: int
+    deferred: int
+
+
+@dataclass
+class Run:
+    """A run that has ended, or that was given up. ``makespan_s`` is from its trigger, at ``began_at``, to its end."""
+
+    state: str
+    run_id: str
+    began_at: float
+    makespan_s: float
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def slot_s(self) -> float:
+        """Seconds that workers were held for, all together."""
+        return sum(
+            before.running * (after.at_s - before.at_s)
+            for before, after in zip(self.samples, self.samples[1:], strict=False)
+        )
+
+
+@dataclass
+class Airflow:
+    """A running Airflow."""
+
+    url: str
+    database: Database
+    pids: dict[str, int]
+    log: Path
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def call(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
+        """A request to the REST API."""
+        if "Authorization" not in self.session.headers:
+            token = self.session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self.session.headers["Authorization"] = f"Bearer {token}"
+        response = self.session.request(method, f"{self.url}/api/v2{path}", json=document, timeout=60)
+        if not response.ok:
+            raise Broken(f"{method} {path}: {response.status_code} {response.text[:500]}")
+        return response.json() if response.content else None
+
+    def run(
+        self,
+        dag_id: str,
+        conf: dict[str, Any],
+        limit_s: float,
+        seen: Callable[[Sample], bool] | None = None,
+    ) -> Run:
+        """Trigger a run and watch it until it ends, until ``seen`` says so, or for ``limit_s`` seconds."""
+        run_id = f"bench-{uuid.uuid4().hex[:8]}"
+        began_at, began = time.time(), time.monotonic()
+        self.call("POST", f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": conf})
+        samples = [Sample(0.0, 0, 0, 0)]
+        while True:
+            time.sleep(1)
+            counted = dict(
+                self.database.rows(
+                    "select state, count(*) from task_instance where dag_id = ? and run_id = ? group by state",
+                    dag_id,
+                    run_id,
+                )
+            )
+            at_s = time.monotonic() - began
+            states = (counted.get(name, 0) for name in ("running", "queued", "deferred"))
+            samples.append(Sample(at_s, *states))
+            [(state, ended)] = self.database.rows(
+                "select state, end_date from dag_run where dag_id = ? and run_id = ?", dag_id, run_id
+            )
+            if state in ("success", "failed"):
+                return Run(state, run_id, began_at, _moment(ended) - began_at, samples)
+            if at_s > limit_s or (seen is not None and seen(samples[-1])):
+                self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
+                return Run("given up", run_id, began_at, at_s, samples)
+
+    def tasks(self, run: Run) -> dict[str, str]:
+        """When the tasks of a run began and ended, in seconds after its trigger, by their ids in the order they began."""
+        found = self.database.rows(
+            "select task_id, count(*), min(start_date), max(end_date) from task_instance where run_id = ? "
+            "and start_date is not null group by task_id order by min(start_date)",
+            run.run_id,
+        )
+        return {
+            task_id: f"{_moment(first) - run.began_at:6.1f} s to {_moment(last) - run.began_at:6.1f} s, {count} of it"
+            for task_id, count, first, last in found
+            if last is not None
+        }
+
+    def first_start_s(self, run: Run, task_id: str) -> float:
+        """Seconds from a run's trigger to the first start of one of its tasks."""
+        [(started,)] = self.database.rows(
+            "select min(start_date) from task_instance where run_id = ? and task_id = ?", run.run_id, task_id
+        )
+        return _moment(started) - run.began_at
+
+
+@contextlib.contextmanager
+def airflow(folder: Path, database: Database, environment: dict[str, str], dag_ids: set[str]) -> Iterator[Airflow]:
+    """Run Airflow while the block lasts, with the product's Dags and those of the other ways.
+
+    Raises:
+        Broken: it did not start, or does not know all of ``dag_ids``.
+    """
+    log = folder / "logs" / "airflow.log"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [
+        {"name": name, "classpath": local, "kwargs": {"path": str(path)}}
+        for name, path in (("product", ROOT / "dags"), ("ways", ROOT / "benchmarks" / "ways" / "dags"))
+    ]
+    variables = {
+        **clean_environment(),
+        **SETTINGS,
+        **database.settings,
+        **environment,
+        "AIRFLOW_HOME": str(folder / "airflow"),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+    }
+    (folder / "airflow").mkdir(exist_ok=True)
+    with log.open("w") as out:
+        made = subprocess.run(["airflow", "db", "migrate"], env=variables, stdout=out, stderr=out, check=False)  # noqa: S607
+    if made.returncode:
+        raise Broken(f"Airflow's database could not be made; see {log}")
+    with contextlib.ExitStack() as stack:
+        pids: dict[str, int] = {}
+        for name in COMPONENTS:
+            process, _ = stack.enter_context(running(["airflow", name], log.with_name(f"{name}.log"), variables))
+            pids[name] = process.pid
+        running_airflow = Airflow(url, database, pids, log)
+        wait_for(lambda: _healthy(url), 180, "Airflow was not healthy", log.with_name("api-server.log"))
+
+        def knows_all() -> bool:
+            known = {dag["dag_id"] for dag in running_airflow.call("GET", "/dags?limit=100")["dags"]}
+            return dag_ids <= known
+
+        wait_for(knows_all, 120, f"Airflow did not find the Dags {sorted(dag_ids)}", log.with_name("dag-processor.log"))
+        yield running_airflow
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/api/v2/monitor/health", timeout=5).text.count('"healthy"') >= 4
+    except requests.RequestException:
+        return False
+
+
+def _moment(value: Any) -> float:
+    """Seconds since 1970 of a time as Postgres's driver or SQLite gives it."""
+    moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()

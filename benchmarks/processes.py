@@ -1,0 +1,111 @@
+"""Servers as processes of their own: started with a log each, known by name, and ended whatever happened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Broken(Exception):
+    """Something of the bench did not work; the message names the log."""
+
+
+def say(text: str = "") -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's variables without what the shell is set up for (a bucket, an Airflow), and with our packages."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "AWS_", "CALLPHASES", "SPEECHBOX"))
+    }
+    return {
+        **ours,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONPATH": f"{ROOT / 'include'}{os.pathsep}{ROOT}",
+        "PYTHONUNBUFFERED": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    announced_by: str | None = None,
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a server while the block lasts; gives its process and the last word of the line that announced it.
+
+    Args:
+        command: what to run.
+        log: where its output goes.
+        environment: its variables; ours where there are none.
+        announced_by: what its first line on the standard output begins with; None where it announces nothing.
+
+    Raises:
+        Broken: it did not start.
+    """
+    with log.open("a") as out:
+        process = subprocess.Popen(  # noqa: S603 (a command of the bench's own)
+            command,
+            env=dict(environment or clean_environment()),
+            stdout=subprocess.PIPE if announced_by else out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
+            cwd=ROOT,
+        )
+        try:
+            word = ""
+            if announced_by:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                if not line.startswith(announced_by):
+                    raise Broken(f"{command[0]} did not start; see {log}")
+                word = line.split()[-1]
+            yield process, word
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process, with everything that it started: politely first, then not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for child in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()
+
+
+def wait_for(done: Callable[[], bool], limit_s: float, what: str, log: Path) -> None:
+    """Wait until ``done()`` is true.
+
+    Raises:
+        Broken: it was not within ``limit_s`` seconds.
+    """
+    give_up = time.monotonic() + limit_s
+    while not done():
+        if time.monotonic() > give_up:
+            raise Broken(f"{what} within {limit_s:.0f} s; see {log}")
+        time.sleep(0.5)

@@ -1,0 +1,119 @@
+"""The other ways, each at a size that ends in minutes, scaled to that of the product's night beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.accounting import MB, Accounting
+from benchmarks.airflow import COMPONENTS
+from benchmarks.bench import Bench
+from benchmarks.bound import Service, bound_s
+from benchmarks.figures import Figure, Target
+from benchmarks.processes import Broken, clean_environment, say
+from benchmarks.report import OVER_BOUND
+from benchmarks.services import KEY, RECORDINGS
+
+DAG_ID = "one_task_per_recording"
+SERVICE = Service()
+
+
+def measure(bench: Bench, ours: Sequence[Figure] | None, full_size: int, slower: Target) -> list[Figure]:
+    """Measure each way.
+
+    Args:
+        bench: with an Airflow.
+        ours: the figures of the product's night of ``full_size`` calls with the same services, if it was measured.
+        full_size: calls that all are scaled to.
+        slower: how many times slower than ours one task per recording should be.
+    """
+    makespan_s = next((figure.value for figure in ours or () if figure.name == "makespan"), None)
+    figures: list[Figure] = []
+    programs = (("guide's loop", "benchmarks.ways.loop", 12), ("official SDK", "benchmarks.ways.sdk", 200))
+    for name, module, calls in programs:
+        say(f"    {name}, {calls} calls")
+        took_s, more = _program(bench, module, calls)
+        figures += _scaled(name, calls, took_s, 0.0, full_size, makespan_s, None)
+        figures += more
+    calls = 80
+    say(f"    one mapped task per recording, {calls} calls")
+    took_s, start_s, more = _mapped(bench, calls)
+    figures += _scaled("one task per recording", calls, took_s, start_s, full_size, makespan_s, slower)
+    return figures + more
+
+
+def _scaled(
+    name: str, calls: int, took_s: float, start_s: float, full_size: int, ours_s: float | None, target: Target | None
+) -> Iterator[Figure]:
+    """What a way would take for ``full_size`` calls: its start once, and the rest as often as there are calls."""
+    scaled_s = start_s + (took_s - start_s) * full_size / calls
+    bound = bound_s(SERVICE, full_size, full_size)
+    scaled = f"scaled from {calls} calls"
+    yield Figure(f"{name}: makespan of {calls} calls", took_s, "s")
+    yield Figure(f"{name}: makespan of {full_size:,} calls", scaled_s, "s", note=scaled)
+    yield Figure(f"{OVER_BOUND} {name}", scaled_s / bound, note=f"{scaled}; bound {bound:.1f} s")
+    if ours_s is not None:
+        yield Figure(f"{name}: times slower than callphases", scaled_s / ours_s, target=target, note=scaled)
+
+
+def _program(bench: Bench, module: str, calls: int) -> tuple[float, list[Figure]]:
+    """Run a way that is a program of its own; its time, and what it used."""
+    name = module.rsplit(".", 1)[-1]
+    with bench.services(SERVICE) as services:
+        services.fill("ways/", calls, "%Y-%m-%d/")
+        s3 = services.s3()
+        keys = [item["Key"] for item in s3.list_objects_v2(Bucket=RECORDINGS, Prefix="ways/")["Contents"]]
+        urls = [s3.generate_presigned_url("get_object", {"Bucket": RECORDINGS, "Key": key}) for key in keys]
+        task = {"speech_url": bench.ports.speech_url, "key": KEY, "urls": urls}
+        command = [sys.executable, "-m", module]
+        given = bench.folder / "task.json"
+        given.write_text(json.dumps(task))
+        log = bench.folder / "logs" / f"{name}.log"
+        with given.open() as what, log.open("w") as errors:
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=what, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean_environment()
+            )
+            assert process.stdout is not None
+            said = process.stdout.read()
+            # Of this child alone, however many processes it has been through.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise Broken(f"{module} ended with {process.returncode}; see {log}")
+        figures = list(_requests(name, services.health(), calls))
+    core_s = usage.ru_utime + usage.ru_stime
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    figures.append(Figure(f"{name}: core-ms a call", core_s / calls * 1000, note="its imports included"))
+    figures.append(Figure(f"{name}: largest process", peak / MB, "MB"))
+    return float(json.loads(said)["makespan_s"]), figures
+
+
+def _mapped(bench: Bench, calls: int) -> tuple[float, float, list[Figure]]:
+    """Run the Dag; its time, that until its first recording was begun, and what it used."""
+    with bench.services(SERVICE) as services:
+        services.fill("ways/", calls, "%Y-%m-%d/")
+        with Accounting(bench.airflow.pids) as used:
+            run = bench.airflow.run(DAG_ID, {"prefix": "ways/"}, 900)
+        if run.state != "success":
+            raise Broken(f"{DAG_ID} ended as {run.state!r}; see the logs of its tasks below {bench.folder}")
+        figures = list(_requests("one task per recording", services.health(), calls))
+    name = "one task per recording"
+    figures.append(Figure(f"{name}: core-ms a call", used.of(*COMPONENTS) / calls * 1000, note="all of Airflow"))
+    figures.append(Figure(f"{name}: worker-slot seconds a call", run.slot_s / calls))
+    return run.makespan_s, bench.airflow.first_start_s(run, "calls.transcribe"), figures
+
+
+def _requests(name: str, health: dict[str, Any], calls: int) -> Iterator[Figure]:
+    asked = health.get("requests")
+    if asked:
+        yield Figure(f"{name}: provider requests a call", sum(asked.values()) / calls)
+
+
+def held_to(figures: Sequence[Figure]) -> list[Figure]:
+    """The figures without their targets, as they are of another size."""
+    return [dataclasses.replace(figure, target=None) for figure in figures]

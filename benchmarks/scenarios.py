@@ -1,0 +1,118 @@
+"""The scenarios by name: what each measures, with which targets, and how long it takes on two cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks import rivals
+from benchmarks.bench import Bench
+from benchmarks.bound import Service
+from benchmarks.figures import Figure, at_least, at_most
+from benchmarks.nights import PER_CALL, Night
+from benchmarks.report import CORE_MS, OVER_BOUND
+
+FULL_NIGHT = 5000
+LLM_FAULTS = (
+    "fenced", "wordy", "cut", "not_json", "empty", "wrong_name", "missing_call", "unordered", "unknown_cue",
+    "missing_fields", "refusal", "no_choices", "no_response_format", "context_limit",
+)  # fmt: skip
+FAULTS: tuple[dict[str, object], ...] = (
+    {"fault": "status", "status": 429, "retry_after_s": 1, "rate": 0.10},
+    {"fault": "status", "status": 500, "rate": 0.05},
+    {"fault": "status", "status": 503, "rate": 0.05},
+    {"fault": "drop_answer", "rate": 0.05},
+    {"fault": "drop", "rate": 0.02},
+    {"fault": "job_error", "rate": 0.03},
+    *({"fault": fault, "rate": 0.10} for fault in LLM_FAULTS),
+)
+
+Results = Mapping[str, Sequence[Figure]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing to measure; ``measure`` is given the results so far. ``minutes`` is a guess for two cores."""
+
+    name: str
+    about: str
+    minutes: float
+    measure: Callable[[Bench, Results], list[Figure]]
+    night: Night | None = None
+    dag_id: str | None = None
+
+
+def _night(about: str, minutes: float, night: Night) -> Scenario:
+    return Scenario(night.name, about, minutes, lambda bench, _: night.measure(bench), night, night.dag_id)
+
+
+def _rivals(bench: Bench, results: Results) -> list[Figure]:
+    return rivals.measure(bench, results.get("night-5000"), bench.scaled(FULL_NIGHT), at_least(12))
+
+
+_SCENARIOS = (
+    _night(
+        "5,000 calls: speech 3 s each, 200 at once; model 1 s a question, 60 at once",
+        4,
+        Night(
+            "night-5000",
+            FULL_NIGHT,
+            targets={
+                OVER_BOUND: at_most(2.0),
+                PER_CALL: at_most(3.2),
+                "calls a question": at_least(8),
+                "S3 requests a call": at_most(4),
+                f"{CORE_MS}: Airflow": at_most(50),
+            },
+        ),
+    ),
+    _night("500 calls, otherwise the same", 1, Night("night-500", 500, targets={OVER_BOUND: at_most(4.0)})),
+    _night(
+        "5,000 calls, one call a question",
+        4,
+        Night(
+            "night-5000-single",
+            FULL_NIGHT,
+            packing=False,
+            targets={
+                OVER_BOUND: at_most(2.0),
+                PER_CALL: at_most(4.0),
+                "S3 requests a call": at_most(4),
+                f"{CORE_MS}: Airflow": at_most(50),
+            },
+        ),
+    ),
+    _night(
+        "a gateway that takes 30 questions a minute, for some 5 minutes",
+        6,
+        Night(
+            "pace-30",
+            1500,
+            Service(questions_per_minute=30),
+            targets={"most questions in a minute": at_most(30), "calls an hour": at_least(12_000)},
+        ),
+    ),
+    _night(
+        "500 calls while services fail: 429, 5xx, lost answers, a model that answers nonsense",
+        2,
+        Night("faulty-500", 500, faults=FAULTS, targets={"transcriptions paid for twice": at_most(0)}),
+    ),
+    Scenario("rivals", "a loop, the official SDK, one mapped task per recording", 5, _rivals, dag_id=rivals.DAG_ID),
+    _night(
+        "400 jobs of 5 minutes: worker slots held while they are under way; the run is given up then",
+        3,
+        Night(
+            "long-jobs",
+            400,
+            Service(speech_s=300, jobs=400),
+            observed_s=150,
+            targets={"worker slots held half a minute later": at_most(0)},
+        ),
+    ),
+    _night(
+        "20,000 calls in a day, for the memory",
+        9,
+        Night("night-20000", 20_000, Service(speech_s=1.0), targets={"largest process": at_most(500)}),
+    ),
+)
+SCENARIOS = {scenario.name: scenario for scenario in _SCENARIOS}

@@ -1,0 +1,36 @@
+"""What the other ways share: one question for one call, made of its captions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import webvtt
+
+NAMES = ("Introduction", "Complaint", "Resolution", "Goodbye")
+
+
+def question(captions: str) -> dict[str, Any]:
+    """The body of a chat completion that asks for the phases of one call.
+
+    The guide writes its captions below a prompt in prose. speechbox reads a document, which costs a client as little.
+    """
+    import json
+
+    cues = [
+        {"cue": number, "speaker": "A", "text": cue.text}
+        for number, cue in enumerate(webvtt.from_string(captions), start=1)
+    ]
+    document = {
+        "phases": [{"name": name, "description": name} for name in NAMES],
+        "calls": [{"call": 1, "cues": cues}],
+    }
+    return {
+        "model": "claude-sonnet-4-6",
+        "max_tokens": 2000,
+        "messages": [{"role": "user", "content": json.dumps(document)}],
+    }
+
+
+def answer(completion: dict[str, Any]) -> str:
+    """What the model said."""
+    return str(completion["choices"][0]["message"]["content"])

@@ -1,0 +1,37 @@
+"""The vendor's Python SDK: ``transcribe_group`` over all recordings, then one question a call in as many threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import assemblyai
+import requests
+
+from benchmarks.ways.command import Task, run
+from benchmarks.ways.question import answer, question
+
+THREADS = 8
+"""As many as ``transcribe_group`` submits with."""
+
+
+def process(task: Task) -> list[str]:
+    """Transcribe all, then ask for all; returns the answers."""
+    assemblyai.settings.api_key, assemblyai.settings.base_url = task.key, task.speech_url
+    config = assemblyai.TranscriptionConfig(speaker_labels=True)
+    group = assemblyai.Transcriber().transcribe_group(task.urls, config)
+    session = requests.Session()
+
+    def ask(transcript: assemblyai.Transcript) -> str:
+        if transcript.error:
+            raise RuntimeError(transcript.error)
+        body = question(transcript.export_subtitles_vtt())
+        headers = {"Authorization": task.key}
+        url = f"{task.speech_url}/v1/chat/completions"
+        return answer(session.post(url, json=body, headers=headers, timeout=120).json())
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(ask, group))
+
+
+if __name__ == "__main__":
+    run(process)
