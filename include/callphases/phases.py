@@ -118,10 +118,10 @@ class Divider:
                     self._ended.set()
                 if problem is not None:
                     continue  # what was sent is waited for, as it is paid for
-                while packs and len(running) <= QUESTIONS_AT_ONCE:
+                while packs and len(running) < QUESTIONS_AT_ONCE + (reading in running):
                     running.add(pool.submit(self._divide, packs.popleft()))
-                # Cues are not read before they are asked about, and what is left of packs goes first.
-                if not packs and len(running) <= QUESTIONS_AT_ONCE and reading not in running and reading.result():
+                # One pack is read ahead, and what is left of others goes first.
+                if not packs and reading not in running and reading.result() is not None:
                     reading = pool.submit(_next, steps)
                     running.add(reading)
         self.ledger.write()
