@@ -8,7 +8,8 @@ Below ``index/<16 digits>/``, where the digits follow from all that decides what
 - ``lease.json``: which run lists the archive now. Others wait for its index instead of listing too.
 
 A run takes its day from the index if that was listed after the day had ended, and if no earlier run of the day has
-taken it from the very same listing: who runs a day again wants to find what has come late. Else it lists anew.
+taken it from the very same listing: who runs a day again wants to find what has come late. Else it lists anew. So it
+does where the listing is old, and soon where it has nothing of the day: an archive may have been filled up since.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ from callphases.storage import Folder
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+SERVES = dt.timedelta(days=1)
+"""For how long a listing is used."""
+SERVES_NONE = dt.timedelta(hours=1)
+"""For how long it is used for days that it has nothing of."""
 WRITERS = 8
 _CACHE_KIB = 16_000
 _FORMAT = 1
@@ -45,7 +50,7 @@ _FORMAT = 1
 class ByDay:
     """Recordings of one bucket on disk, by the day of their call in the pipeline's time zone.
 
-    Safe to read from several threads. The file has no name, so that nothing of it stays, however the process ends.
+    The file has no name, so that nothing of it stays, however the process ends.
 
     Args:
         pipeline: whose recordings, and in which time zone a day is a day.
@@ -87,7 +92,7 @@ class ByDay:
         return (Recording.from_line(self._bucket, line) for line in self._lines(day))
 
     def packed(self, day: dt.date) -> bytes:
-        """A day's lines, compressed."""
+        """A day's lines, compressed; several threads may ask at once."""
         body = io.BytesIO()
         with self._lock, gzip.GzipFile(fileobj=body, mode="wb", compresslevel=5, mtime=0) as file:
             file.writelines(self._lines(day))
@@ -112,10 +117,11 @@ class Index:
     listed_at: dt.datetime
     days: dict[str, dict[str, Any]]
 
-    def serves(self, pipeline: Pipeline, day: dt.date, former: str | None) -> bool:
+    def serves(self, pipeline: Pipeline, day: dt.date, former: str | None, now: dt.datetime) -> bool:
         """Whether a run takes ``day`` from this, where the day's former run took it from the listing ``former``."""
         end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), pipeline.zone)
-        return self.listed_at >= end and self.listing != former
+        oldest = now - (SERVES if str(day) in self.days else SERVES_NONE)
+        return self.listed_at >= max(end, oldest) and self.listing != former
 
 
 @dataclass
@@ -184,8 +190,11 @@ class Archive:
             raise ServiceUnavailable(f"{self.state.uri_of(self._folder)}: an object was deleted before it was read.")
         return index.listing, _recordings(self.pipeline.recordings.bucket, body)
 
+    def _serves(self, index: Index, day: dt.date, former: str | None) -> bool:
+        return index.serves(self.pipeline, day, former, dt.datetime.now(dt.UTC))
+
     def _served(self, index: Index | None, day: dt.date, former: str | None) -> bytes | None:
-        return self._body(index, day) if index is not None and index.serves(self.pipeline, day, former) else None
+        return self._body(index, day) if index is not None and self._serves(index, day, former) else None
 
     def _body(self, index: Index, day: dt.date) -> bytes | None:
         """A day's lines, compressed; None where their object was deleted."""
@@ -194,7 +203,7 @@ class Archive:
 
     def _there(self, index: Index | None, day: dt.date, former: str | None) -> set[str]:
         """The objects that need not be written again: none where the index would serve, but for an object deleted."""
-        if index is None or index.serves(self.pipeline, day, former):
+        if index is None or self._serves(index, day, former):
             return set()
         return {entry["object"] for entry in index.days.values()}
 

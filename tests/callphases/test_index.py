@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError, DayHeld
-from callphases.index import Archive, ByDay
+from callphases.index import Archive, ByDay, Index
 from callphases.lease import FRESH_S, LIFE_S
 from callphases.recordings import Recording
 from callphases.storage import Folder
@@ -165,6 +165,32 @@ def test_an_archive_that_is_empty_is_listed_once_too(shelf: Shelf) -> None:
     for day in DAYS:
         assert shelf.run(day) == []
     assert shelf.listings == 1
+
+
+MIDNIGHT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("listed_at", "now", "serves", "serves_none"),
+    [
+        (MIDNIGHT - HOUR / 3600, MIDNIGHT, False, False),
+        (MIDNIGHT, MIDNIGHT, True, True),
+        (MIDNIGHT, MIDNIGHT + HOUR, True, True),
+        (MIDNIGHT, MIDNIGHT + 1.1 * HOUR, True, False),
+        (MIDNIGHT, MIDNIGHT + 24 * HOUR, True, False),
+        (MIDNIGHT, MIDNIGHT + 24.1 * HOUR, False, False),
+        (MIDNIGHT + 24 * HOUR, MIDNIGHT + 23 * HOUR, True, True),
+    ],
+)
+def test_a_listing_serves_for_a_day_and_for_an_hour_where_it_has_nothing(
+    listed_at: dt.datetime, now: dt.datetime, serves: bool, serves_none: bool
+) -> None:
+    flat = pipeline(recordings={"prefix": ""})
+    entries = {str(DAY): {"recordings": 1, "object": "x"}}
+    assert Index("listing", listed_at, entries).serves(flat, DAY, "another", now) == serves
+    assert Index("listing", listed_at, {}).serves(flat, DAY, None, now) == serves_none
+    assert not Index("listing", listed_at, entries).serves(flat, DAY, "listing", now)
 
 
 # Which day a call is on
