@@ -221,7 +221,7 @@ class Run:
                 self.listed = self._patiently(lambda: self.night.begin(DAY, self.run_id))
             for uri in self.listed.chunks:
                 self._patiently(lambda uri=uri: self.night.transcribe(self.night.load(uri), float("inf")))
-            day = self.night.load(self.listed.day)
+            day = self.night.load_day(self.listed.day)
             lease.Lease(self.night.state, day.day, day.holder, term=day.term).release()
         except (CallphasesError, Killed):
             pass

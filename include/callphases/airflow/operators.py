@@ -196,7 +196,7 @@ class PublishDay(_PipelineOperator):
         manifest = context["ti"].xcom_pull(task_ids=self.listed, key=DAY)
         if manifest is None:
             raise AirflowFailException(f"The day was not listed, so nothing is published: see the task {self.listed}.")
-        listed = self.night.load(manifest)
+        listed = self.night.load_day(manifest)
         tables = self.pipeline.output.tables
         published = {"dt": listed.day.isoformat(), **asdict(self.night.end(listed))}
         for outlet in self.outlets:
