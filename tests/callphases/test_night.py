@@ -31,9 +31,10 @@ from callphases.errors import (
 from callphases.gateway import Gateway
 from callphases.lease import LIFE_S
 from callphases.ledger import Event, failed, transcript_key
-from callphases.night import LONGEST_PAUSE_S, Listed, Night
+from callphases.night import Listed, Night
 from callphases.recordings import Manifest, Recording
 from callphases.tables import Published, read_rows
+from callphases.transcripts import LONGEST_PAUSE_S
 from doubles import (
     DAY,
     KEY,
@@ -77,7 +78,7 @@ class Desk:
         night = self.night(**settings)
         listed = night.begin(DAY, run_id, replay)
         for uri in listed.chunks:
-            assert night.transcribe(night.load(uri), math.inf) == []
+            assert night.transcribe(night.load(uri), math.inf) is None
             night.segment(night.load(uri))
         return night.end(night.load_day(listed.day))
 
@@ -185,11 +186,13 @@ def test_what_is_still_under_way_when_patience_ends_is_told(desk: Desk, clock: C
     night = desk.night()
     chunks = [night.load(uri) for uri in night.begin(DAY, "run-1").chunks]
     begun = clock.now
-    assert night.transcribe(chunks[0], 30) == ["t-1"]
+    waiting = night.transcribe(chunks[0], 30)
+    assert waiting is not None
+    assert (waiting.jobs, waiting.unsent) == (["t-1"], 0)
     assert 20 <= clock.now - begun <= 30
-    assert max(clock.slept) <= LONGEST_PAUSE_S
+    assert max(clock.slept) <= 1.2 * LONGEST_PAUSE_S
     desk.speech.status = "completed"
-    assert night.transcribe(chunks[0], 30) == []
+    assert night.transcribe(chunks[0], 30) is None
     assert len(desk.speech.submitted) == 1
 
 
