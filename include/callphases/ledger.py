@@ -145,6 +145,11 @@ def read_day(state: Folder, day: dt.date) -> Known:
     return known
 
 
+def read_task(state: Folder, day: dt.date, holder: str, name: str) -> list[Event]:
+    """What one task of a run has written."""
+    return [event for one in state.names(f"ledger/dt={day}/{holder}/{name}.") for event in _events(state.get(one))]
+
+
 def _events(body: bytes | None) -> list[Event]:
     return [json.loads(line) for line in (body or b"").splitlines()]
 

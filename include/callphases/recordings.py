@@ -199,6 +199,33 @@ class Manifest:
         )
 
 
+@dataclass(frozen=True)
+class DayList:
+    """A day as it was listed: what the task that publishes it needs to know.
+
+    Attributes:
+        day: the day of the calls.
+        run_id: of the run that listed it.
+        holder: names the run for the lease of the day, and the folders of its own.
+        term: of the lease when it was listed.
+        listed_at: when the pass over the day began.
+        listed: how many recordings were listed.
+        chunks: how many chunks are worked on, ``chunk-0000`` and so on.
+        rest: how many parts hold the rows of the other recordings, ``rest-0000`` and so on.
+        replay: whether what failed for good is tried again too.
+    """
+
+    day: dt.date
+    run_id: str
+    holder: str
+    term: int
+    listed_at: dt.datetime
+    listed: int
+    chunks: int
+    rest: int
+    replay: bool = False
+
+
 def new_holder(run_id: str) -> str:
     """A name for one execution of a run, fit for a folder. A run's id is not unique: it may be cleared, or in two
     Airflows at once."""
