@@ -25,13 +25,14 @@ from callphases.errors import (
 )
 from callphases.gateway import Gateway
 from callphases.lease import Lease
-from callphases.ledger import Event, Known, Ledger, stop_key, transcript_key
+from callphases.ledger import Event, Known, Ledger, read_day, read_task, stop_key, transcript_key
 from callphases.phases import Divider, unsettled
 from callphases.pipeline import Pipeline
-from callphases.recordings import Manifest, Recording, chunks, list_day, new_holder
+from callphases.publishing import Published, publish
+from callphases.recordings import DayList, Manifest, Recording, chunks, list_day, new_holder
 from callphases.segmentation import Segmenter
 from callphases.storage import Folder
-from callphases.tables import Published, publish, rows
+from callphases.tables import rows
 from callphases.transcripts import Transcriber, Transcripts
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Night:
             segmenter = Segmenter(self.gateway, self.pipeline)
             Divider(segmenter, self.pipeline, Transcripts(self.state), ledger, chunk).divide()
 
-    def end(self, day: Manifest) -> Published:
+    def end(self, day: DayList) -> Published:
         """Publish the day, delete at the provider what the pipeline file says, and let the next run begin.
 
         Raises:
@@ -199,12 +200,19 @@ class Night:
             AccountError, ConfigurationError, ServiceUnavailable: the tables are as they were, or as they should be.
         """
         lease = Lease(self.state, day.day, day.holder)
-        ledger = Ledger.open(self.state, lease, day.run_id, "publish")
-        published = replace(publish(self.tables, self.pipeline, ledger, day), stopped=lease.stopped)
+        # Another run may have done more since, of which the parts of this one's tasks know nothing.
+        known = read_day(self.state, day.day) if lease.take() != day.term else None
+
+        def left(chunk: str) -> Iterator[tuple[Recording, Known]]:
+            listed = self.load(self.state.uri_of(f"runs/dt={day.day}/{day.holder}/{chunk}.jsonl"))
+            now = known or Known([*listed.known, *read_task(self.state, day.day, day.holder, chunk)])
+            return ((recording, now) for recording in listed.recordings)
+
+        published = publish(self.tables, self.state, self.pipeline, day, left, known)
         if self.pipeline.privacy.delete_after:
-            self._delete_at_provider(ledger)
+            self._delete_at_provider(Ledger.open(self.state, lease, day.run_id, "publish"))
         lease.release()
-        return published
+        return replace(published, stopped=lease.stopped)
 
     @contextlib.contextmanager
     def _working_on(self, chunk: Manifest) -> Iterator[Ledger]:
