@@ -35,7 +35,7 @@ CALLS_IN_A_RANGE = 16_384
 ROW_GROUP_ROWS = 131_072
 """What a reader may skip, or give to a thread of its own: DuckDB's manual recommends 100,000 to 1,000,000."""
 PARTS_AHEAD = 8
-_OLD_ROWS = 65_536
+OLD_ROWS_AT_ONCE = 65_536
 
 _FEW_VALUES = [
     *("status", "failure_class", "failure_message", "language", "phase_count", "phase_index", "phase_name"),
@@ -270,7 +270,7 @@ class _Old:
         if self._batches is None:
             if self._tables.fetch(self._name, self._path):
                 self._file = pq.ParquetFile(self._path)
-                self._batches = self._file.iter_batches(_OLD_ROWS, use_threads=False)
+                self._batches = self._file.iter_batches(OLD_ROWS_AT_ONCE, use_threads=False)
             else:
                 self._batches = iter(())
         return self._batches
