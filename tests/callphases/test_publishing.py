@@ -270,6 +270,19 @@ def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], wh
         assert at_once.published() == in_pieces.published()
 
 
+def test_chunks_in_memory_do_not_show_in_the_bytes() -> None:
+    """Parquet cuts pages every 1024 values of a chunk, which a handful of rows can't show."""
+    rows = [call(f"{number}", phase_count=2) for number in range(3000)]
+    at_once, in_pieces, whole, cut = Shelf(), Shelf(), Shelf(), Shelf()
+    whole.put_part("chunk-0000", rows)
+    for part in range(3):
+        cut.put_part(f"chunk-{part:04d}", rows[part::3])
+    run(at_once, whole, len(rows), 1)
+    with patch("callphases.publishing.CALLS_IN_A_RANGE", 500):
+        run(in_pieces, cut, len(rows), 3)
+    assert in_pieces.published() == at_once.published()
+
+
 def test_row_groups_have_all_the_same_size_but_the_last() -> None:
     tables, state = Shelf(), Shelf()
     for part in range(3):
