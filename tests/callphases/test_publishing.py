@@ -271,8 +271,8 @@ def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], wh
 
 
 def test_chunks_in_memory_do_not_show_in_the_bytes() -> None:
-    """Parquet cuts pages every 1024 values of a chunk, which a handful of rows can't show."""
-    rows = [call(f"{number}", phase_count=2) for number in range(3000)]
+    """Where a chunk ends shows in where a page ends, and pages have thousands of rows."""
+    rows = [call(f"{number}", phase_count=15) for number in range(3000)]
     at_once, in_pieces, whole, cut = Shelf(), Shelf(), Shelf(), Shelf()
     whole.put_part("chunk-0000", rows)
     for part in range(3):
