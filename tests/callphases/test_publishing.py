@@ -272,7 +272,7 @@ def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], wh
 
 def test_chunks_in_memory_do_not_show_in_the_bytes() -> None:
     """Where a chunk ends shows in where a page ends, and pages have thousands of rows."""
-    rows = [call(f"{number}", phase_count=15) for number in range(3000)]
+    rows = [call(f"{number:080}", phase_count=15) for number in range(3000)]
     at_once, in_pieces, whole, cut = Shelf(), Shelf(), Shelf(), Shelf()
     whole.put_part("chunk-0000", rows)
     for part in range(3):
