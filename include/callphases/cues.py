@@ -48,8 +48,8 @@ def cues_of_words(transcript: dict[str, Any]) -> list[Cue] | None:
         None where the transcript's words do not hold its text.
     """
     words = [word for word in transcript.get("words") or [] if str(word.get("text") or "").strip()]
-    heard = sum(len(str(word["text"])) for word in words)
-    if not words or heard < SPOKEN_SHARE * len("".join(str(transcript.get("text") or "").split())):
+    heard, said = sum(len(str(word["text"])) for word in words), "".join(str(transcript.get("text") or "").split())
+    if not said or heard < SPOKEN_SHARE * len(said):
         return None
     try:
         parts = [part for line in _lines(words) for part in _sentences(line)]

@@ -311,7 +311,7 @@ class DayList:
     listed: int
     chunks: int
     rest: int
-    replay: bool
+    replay: bool = False
 
     def save(self, state: Folder) -> str:
         """Write it below ``runs/`` in the state area; returns its URI."""

@@ -168,6 +168,7 @@ def test_people_who_talk_at_once_keep_their_sentences() -> None:
     [
         {"text": "All that was said.", "words": spoken("All")},
         {"text": "All that was said.", "words": None},
+        {"words": spoken("All")},
         {"text": "Hello.", "words": [{"text": "Hello."}]},
     ],
 )
