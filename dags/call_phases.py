@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, task_group
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, WeightRule, task_group
 
 from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
 from callphases.airflow.unreadable import unreadable_dag
@@ -41,6 +41,8 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "retry_delay": dt.timedelta(seconds=20),
             "retry_exponential_backoff": 2,
             "max_retry_delay": dt.timedelta(minutes=10),
+            # Depth first: what a chunk has to do next goes before what another has to do first.
+            "weight_rule": WeightRule.UPSTREAM,
         },
         params={
             "date": Param(None, type=["null", "string"], format="date", description="The day to process."),

@@ -11,6 +11,7 @@ import urllib.parse
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import format_datetime
@@ -57,6 +58,27 @@ class Clock:
         self.asleep(seconds)
         with self._lock:
             self.now += seconds
+
+
+class OneThread:
+    """In place of a pool: what is handed in is done at once, one after the other."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.map = map
+
+    def __enter__(self) -> OneThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
 
 
 Answer = tuple[int, dict[str, str], bytes]

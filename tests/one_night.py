@@ -89,7 +89,7 @@ def run(night: Night, day: dt.date, run_id: str) -> None:
     for uri in listed.chunks:
         night.transcribe(night.load(uri), math.inf)
         night.segment(night.load(uri))
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import requests
@@ -45,7 +44,8 @@ LIST_LIMIT = 200
 class Job:
     """What is known of a transcription: ``status`` is queued, processing, completed or error.
 
-    ``audio_url`` is without its query, which signs; ``created`` is None where the service does not tell.
+    ``audio_url`` is without its query, which signs; ``created`` and ``completed`` are None where the service does not
+    tell.
     """
 
     id: str
@@ -53,6 +53,14 @@ class Job:
     error: str | None = None
     audio_url: str = ""
     created: dt.datetime | None = None
+    completed: dt.datetime | None = None
+
+    @property
+    def took_s(self) -> float | None:
+        """Seconds from its submission to its end, if the service tells."""
+        if self.created is None or self.completed is None:
+            return None
+        return (self.completed - self.created).total_seconds()
 
     @property
     def ended(self) -> bool:
@@ -108,18 +116,38 @@ class AssemblyAI:
         """The whole transcript document of a job, whatever its status."""
         return self._json("GET", f"/v2/transcript/{transcript_id}")
 
-    def jobs(self, ids: Collection[str]) -> dict[str, Job]:
-        """The state of each job: by the list endpoint, 200 jobs a request, and one by one for what it doesn't show."""
+    def jobs(self, ids: Sequence[str]) -> dict[str, Job]:
+        """The state of each job, in as few requests as the list endpoint allows, which shows 200 jobs in one.
+
+        The newest jobs of the account are looked at first. Where some of ``ids`` are older than those, the newest of
+        them is looked up by itself, and with it as a mark the list shows those that were submitted before it.
+
+        Args:
+            ids: in the order of submission, as far as that is known.
+        """
+        missing = dict.fromkeys(reversed(ids))
+        found = self._shown(missing, {}) if len(missing) > 1 else {}
+        is_listed = True
+        while missing:
+            one = next(iter(missing))
+            found[one] = self._look_up(one)
+            del missing[one]
+            if missing and is_listed:
+                shown = self._shown(missing, {"before_id": one})
+                is_listed = bool(shown)
+                found.update(shown)
+        return found
+
+    def _shown(self, missing: dict[str, None], mark: dict[str, str]) -> dict[str, Job]:
+        """What the list shows of ``missing``, and takes out of it: page after page as long as there is any."""
         found: dict[str, Job] = {}
-        if len(ids) > 1:
-            wanted = set(ids)
-            for page in self._pages(most=1 + len(ids) // LIST_LIMIT):
-                found.update((job.id, job) for job in page if job.id in wanted)
-                if len(found) == len(wanted):
-                    break
-        for one in ids:
-            if one not in found:
-                found[one] = self._look_up(one)
+        for page in self._pages(mark):
+            shown = {job.id: job for job in page if job.id in missing}
+            for one in shown:
+                del missing[one]
+            found.update(shown)
+            if not shown or not missing:
+                break
         return found
 
     def jobs_since(self, moment: dt.datetime) -> Iterator[Job]:
@@ -138,9 +166,9 @@ class AssemblyAI:
                 raise ServiceUnavailable(f"A job can't be looked up: {refusal}") from None
             return Job(transcript_id, "error", str(refusal))  # deleted at the provider, or of another account
 
-    def _pages(self, most: int | None = None) -> Iterator[list[Job]]:
-        before: dict[str, str] = {}
-        for _ in range(most) if most is not None else count():
+    def _pages(self, before: dict[str, str] | None = None) -> Iterator[list[Job]]:
+        before = before or {}
+        while True:
             try:
                 page = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})
                 jobs = [_job(item) for item in page["transcripts"]]
@@ -215,6 +243,7 @@ def _job(document: dict[str, Any]) -> Job:
         error=document.get("error") or None,
         audio_url=without_query(str(document.get("audio_url") or "")),
         created=_moment(document.get("created")),
+        completed=_moment(document.get("completed")),
     )
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,11 +25,12 @@ from callphases import assemblyai
 from callphases.assemblyai import AssemblyAI
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.gateway import Gateway, gateway_beside
+from callphases.index import ByDay
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files
-from callphases.recordings import list_day
+from callphases.recordings import Listing, Recording
 from callphases.storage import Folder
 from callphases.tables import read_rows
 
@@ -59,18 +60,22 @@ def plan(
     pipeline_file: Annotated[Path, typer.Argument(help="A pipeline file, such as include/pipelines/support.yaml.")],
     date: Days,
 ) -> None:
-    """Say what a run of the pipeline would do for a day, without doing it."""
+    """Say what a run of the pipeline would do for a day, without doing it.
+
+    The bucket is always listed anew: an index of an archive is neither read nor written.
+    """
     pipeline = load(pipeline_file)
     s3 = _s3()
     state = Folder(s3, pipeline.output.state, "output.state")
-    for day in (moment.date() for moment in date):
-        recordings = list(list_day(s3, pipeline, day))
-        todo = unsettled(recordings, pipeline, read_day(state, day), dt.datetime.now(dt.UTC))
-        size_mb = sum(recording.size for recording in todo) / 1e6
-        console.print(
-            f"{day}: {len(recordings)} recordings, {len(todo)} to do ({size_mb:.1f} MB), "
-            f"{len(recordings) - len(todo)} done before"
-        )
+    for day, recordings in _days(s3, pipeline, [moment.date() for moment in date]):
+        known, since = read_day(state, day), dt.datetime.now(dt.UTC)
+        listed = todo = size = 0
+        for recording in recordings:
+            listed += 1
+            if unsettled([recording], pipeline, known, since):
+                todo += 1
+                size += recording.size
+        console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
 
 
 @app.command()
@@ -107,7 +112,7 @@ def replay(
             except (AccountError, ServiceUnavailable) as error:
                 problem = error  # the day is published as it is, and free for the next run
                 break
-        done = _patiently(night.end, night.load(listed.day))
+        done = _patiently(night.end, night.load_day(listed.day))
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(done.statuses.items())) or "no calls"
         failures = ", ".join(f"{count} {name}" for name, count in sorted(done.failures.items()))
         console.print(f"{day}: {statuses}" + (f" ({failures})" if failures else ""))
@@ -151,6 +156,19 @@ def main() -> None:
     except CallphasesError as error:
         errors.print(f"error: {error}", soft_wrap=True, style="red")
         raise SystemExit(1) from None
+
+
+def _days(s3: S3Client, pipeline: Pipeline, days: Sequence[dt.date]) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
+    """The recordings of some days; a flat archive is listed once for all of them."""
+    source = pipeline.recordings
+    if source.dated:
+        for day in days:
+            yield day, Listing(s3, pipeline, source.prefix_of(day))
+        return
+    found = ByDay(pipeline, Listing(s3, pipeline, source.prefix))
+    for day in days:
+        yield day, found.recordings_of(day)
+    found.close()
 
 
 def _patiently(step: Callable[..., _T], *arguments: Any) -> _T:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from callphases.errors import ConfigurationError
@@ -25,6 +26,8 @@ TOKENS_PER_SECOND_IN, TOKENS_PER_SECOND_OUT = 7.5, 1.1
 """Of a call's audio: a call of six minutes has some 2,500 tokens and an answer of 400."""
 QUESTION_TOKENS, ANSWER_TOKENS = 700, 60
 """The instructions, and an answer's own words."""
+TOKENS_PER_PHASE = 45
+"""A name, a cue and a short sentence, as JSON."""
 MARGIN = 1.1
 """Some answers are asked for twice."""
 
@@ -66,11 +69,27 @@ def estimated_llm_usd(pipeline: Pipeline, audio_s: float) -> float:
     return _estimate(pipeline, MARGIN * (QUESTION_TOKENS + TOKENS_PER_SECOND_IN * audio_s), MARGIN * tokens_out)
 
 
-def estimated_question_usd(pipeline: Pipeline, audio_s: float, cues: int, chars: int) -> float:
-    """What a question about a call of so many cues and characters may cost, once it is known what was said."""
+def estimated_question_usd(pipeline: Pipeline, audio_s: float, cues: int, chars: int, calls: int = 1) -> float:
+    """What a question may cost, once it is known what was said: seconds, cues and characters of all of its calls."""
     tokens_in = QUESTION_TOKENS + TOKENS_PER_CUE * cues + chars / CHARS_PER_TOKEN
-    tokens_out = ANSWER_TOKENS + TOKENS_PER_SECOND_OUT * audio_s
+    tokens_out = ANSWER_TOKENS * calls + TOKENS_PER_SECOND_OUT * audio_s
     return _estimate(pipeline, tokens_in, tokens_out)
+
+
+def expected_tokens(pipeline: Pipeline, audio_s: float, cues: int, chars: int) -> tuple[int, int]:
+    """What a call adds to a question and to its answer, in tokens: at least 1 each.
+
+    A long call comes back to its phases, a short one has most of them once.
+    """
+    phases = TOKENS_PER_PHASE * min(cues, len(pipeline.phases))
+    tokens_in = TOKENS_PER_CUE * cues + chars / CHARS_PER_TOKEN
+    return max(math.ceil(tokens_in), 1), math.ceil(ANSWER_TOKENS + max(TOKENS_PER_SECOND_OUT * audio_s, phases))
+
+
+def shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """Share out ``total`` by sizes, each at least 1: whole numbers, which add up to it."""
+    edges = [total * size // sum(sizes) for size in accumulate(sizes, initial=0)]
+    return [after - before for before, after in pairwise(edges)]
 
 
 def spent_usd(events: Iterable[dict[str, Any]], run_id: str, since: dt.datetime) -> tuple[float, float]:

@@ -1,10 +1,11 @@
-"""Captions → numbered cues, the units that a phase may begin at."""
+"""A transcript's words → numbered cues, the units that a phase may begin at; and cues as captions (WebVTT)."""
 
 from __future__ import annotations
 
 import html
 import re
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,16 @@ import webvtt
 
 from callphases.errors import ProviderError
 
+LONGEST_CUE_CHARS = 200
+"""A longer sentence is cut between words, so that a phase may begin within it."""
+LONG_PAUSE_MS = 1200
+"""A silence that ends a cue even where no full stop was heard."""
+SPOKEN_SHARE = 0.9
+"""Words that hold less of the transcript's text than this do not stand for it; the service's own captions do then."""
 _TAG = re.compile(r"</?(?:[bciuv]|lang|ruby|rt)(?:[. ][^>]*)?>|<[\d:.]+>")
 """WebVTT's own tags. Other angle brackets are speech: services write them without escaping."""
+_SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’)\]]*$")
+_ABBREVIATION = re.compile(r"[\"'“‘(\[]*(?:mr|mrs|ms|dr|prof|st|vs|no|[a-z])\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,35 @@ class Cue:
         return len(self.text.split())
 
 
-def cues_of(transcript: dict[str, Any], vtt: str) -> list[Cue]:
+def cues_of_words(transcript: dict[str, Any]) -> list[Cue] | None:
+    """The cues of a transcript from its words: sentences of one speaker, cut where they are long.
+
+    Returns:
+        None where the transcript's words do not hold its text.
+    """
+    words = [word for word in transcript.get("words") or [] if str(word.get("text") or "").strip()]
+    heard = sum(len(str(word["text"])) for word in words)
+    if not words or heard < SPOKEN_SHARE * len("".join(str(transcript.get("text") or "").split())):
+        return None
+    try:
+        parts = [part for line in _lines(words) for part in _sentences(line)]
+        times = [(int(part[0]["start"]), max(int(word["end"]) for word in part)) for part in parts]
+    except (KeyError, TypeError, ValueError):  # words without times
+        return None
+    order = sorted(range(len(parts)), key=times.__getitem__)
+    return [
+        Cue(
+            number=number,
+            start_s=times[place][0] / 1000,
+            end_s=max(times[place]) / 1000,
+            speaker=parts[place][0].get("speaker"),
+            text=_text(parts[place]),
+        )
+        for number, place in enumerate(order, start=1)
+    ]
+
+
+def cues_of_captions(transcript: dict[str, Any], vtt: str) -> list[Cue]:
     """The cues of a transcript: times and text from its captions, speakers from its words.
 
     Raises:
@@ -55,6 +92,48 @@ def cues_of(transcript: dict[str, Any], vtt: str) -> list[Cue]:
     ]
 
 
+def to_vtt(cues: Iterable[Cue]) -> str:
+    """Cues as WebVTT, with ``mm:ss.mmm`` times and hours only where there are any."""
+    blocks = (f"{_clock(cue.start_s)} --> {_clock(cue.end_s)}\n{html.escape(cue.text, quote=False)}\n" for cue in cues)
+    return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _lines(words: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The words of each channel in their order: where two people are recorded apart they may talk at once."""
+    lines: dict[object, list[dict[str, Any]]] = {}
+    for word in words:
+        lines.setdefault(word.get("channel"), []).append(word)
+    for line in lines.values():
+        yield sorted(line, key=lambda word: int(word["start"]))
+
+
+def _sentences(words: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    chars = 0
+    for word in words:
+        text = str(word["text"])
+        if part and (
+            word.get("speaker") != part[-1].get("speaker")
+            or _ends_sentence(str(part[-1]["text"]))
+            or int(word["start"]) - int(part[-1]["end"]) > LONG_PAUSE_MS
+            or chars + 1 + len(text) > LONGEST_CUE_CHARS
+        ):
+            yield part
+            part, chars = [], 0
+        part.append(word)
+        chars += len(text) + (chars > 0)
+    if part:
+        yield part
+
+
+def _ends_sentence(text: str) -> bool:
+    return _SENTENCE_END.search(text) is not None and not _ABBREVIATION.fullmatch(text)
+
+
+def _text(words: Iterable[dict[str, Any]]) -> str:
+    return " ".join(" ".join(str(word["text"]).split()) for word in words)
+
+
 def _captions(vtt: str) -> list[tuple[int, int, str | None, str]]:
     try:
         captions = webvtt.from_string(vtt)
@@ -75,3 +154,10 @@ def _speaker(words: list[dict[str, Any]]) -> str | None:
     """Who says most of the words. Where two people speak at once a caption of one holds words of the other."""
     said = [str(word["speaker"]) for word in words if word.get("speaker")]
     return max(sorted(set(said)), key=said.count) if said else None
+
+
+def _clock(seconds: float) -> str:
+    minutes, ms = divmod(round(seconds * 1000), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{minutes:02}:{ms // 1000:02}.{ms % 1000:03}"
+    return f"{hours:02}:{clock}" if hours else clock

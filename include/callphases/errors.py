@@ -167,7 +167,7 @@ class ProviderError(CallFailure):
 
 
 class AnswerCut(CallFailure):
-    """The model's answer ended at its token limit; a cut answer is never read."""
+    """The model's answer ended at its token limit, before the end of what it says of this call."""
 
     failure_class = "answer_cut"
     permanent = False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from callphases.errors import (
+    AnswerCut,
     AnswerInvalid,
     ModelRetired,
     NoBalance,
@@ -26,6 +28,10 @@ _OF_REGION = {
     "https://api.eu.assemblyai.com": "https://llm-gateway.eu.assemblyai.com",
 }
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 300.0
+CONNECTIONS = 64
+"""Kept open for the threads of a task."""
+TOOK_TOO_LONG = frozenset({504, 524})
+"""What servers between us and a model answer when they have waited for it long enough."""
 CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 """What providers call the end of an answer that met its token limit; the gateway passes their own words on."""
 REFUSED = frozenset({"refusal", "content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
@@ -44,12 +50,26 @@ class Answer:
     output_tokens: int
 
 
+class Rates(Protocol):
+    """What keeps each model's limit of requests a minute; safe to use from threads."""
+
+    def await_turn(self, model: str) -> None:
+        """Return when a request may be sent to ``model``, and count it."""
+
+    def soonest(self, models: Sequence[str]) -> str:
+        """The one of ``models`` whose turn comes first; of several the first named."""
+
+
 class Gateway:
-    """A client of one account at an OpenAI-compatible gateway."""
+    """A client of one account at an OpenAI-compatible gateway.
+
+    ``rates``, where it is set, is asked before each attempt of each request.
+    """
 
     def __init__(self, key: str, url: str = DEFAULT_URL, session: requests.Session | None = None) -> None:
         self.url = url.rstrip("/")
-        self._session = session or requests.Session()
+        self.rates: Rates | None = None
+        self._session = session or _session()
         self._session.headers["authorization"] = key
         self._refused: set[tuple[str, str]] = set()
         self._throttle = Throttle(f"language model gateway at {self.url}")
@@ -77,24 +97,54 @@ class Gateway:
         raise no_model_left(models)
 
     def chat(
-        self, model: str, messages: list[dict[str, str]], *, max_tokens: int, schema: dict[str, Any] | None = None
+        self,
+        model: str,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        divisible: bool = False,
+        may_send: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Ask one question, with temperature 0 and for a JSON ``schema`` where the model takes them.
+
+        Args:
+            model: to ask.
+            messages: of the question.
+            max_tokens: that the answer may have.
+            schema: of the answer.
+            divisible: whether the question can be asked in parts; one that takes too long is then not repeated.
+            may_send: is called right before each attempt is sent; what it raises keeps it from being sent.
 
         Raises:
             ModelRetired: the model is retired, unknown or not supported.
             RequestRefused: any other 4xx, with the gateway's words.
             AccountError: the key or the balance.
+            AnswerCut: a divisible question took too long.
             AnswerInvalid: a completion without a message.
             ServiceUnavailable: no answer, or none that is a completion.
         """
+
+        def attempt() -> requests.Response:
+            try:
+                response = self._request(body, may_send)
+            except requests.ReadTimeout:
+                if not divisible:
+                    raise
+                raise AnswerCut(f"No answer came within {READ_TIMEOUT_S:.0f} s.") from None
+            if divisible and response.status_code in TOOK_TOO_LONG:
+                raise AnswerCut(f"No answer came in time ({response.status_code}).")
+            return response
+
         extras: dict[str, Any] = {"temperature": 0}
         if schema is not None:
             form = {"name": "call_phases", "schema": schema, "strict": True}
             extras["response_format"] = {"type": "json_schema", "json_schema": form}
         while True:
             wanted = {name: value for name, value in extras.items() if (model, name) not in self._refused}
-            response = self._post({"model": model, "messages": messages, "max_tokens": max_tokens, **wanted})
+            body = {"model": model, "messages": messages, "max_tokens": max_tokens, **wanted}
+            # Repeatable: an answer that got lost can't be looked up, and asking again is the only way to have one.
+            response = self._throttle.send(attempt, repeatable=True)
             refused = [name for name in wanted if response.status_code == 400 and name in words(response)]
             if not refused:
                 break
@@ -103,11 +153,10 @@ class Gateway:
             raise _refusal(response, model, self.url)
         return _answer(response, model)
 
-    def _post(self, body: dict[str, Any]) -> requests.Response:
-        # Repeatable: an answer that got lost can't be looked up, and asking again is the only way to have one.
-        return self._throttle.send(lambda: self._request(body), repeatable=True)
-
-    def _request(self, body: dict[str, Any]) -> requests.Response:
+    def _request(self, body: dict[str, Any], may_send: Callable[[], None] = lambda: None) -> requests.Response:
+        if self.rates is not None:
+            self.rates.await_turn(body["model"])
+        may_send()
         return self._session.post(
             f"{self.url}/v1/chat/completions", json=body, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
         )
@@ -116,6 +165,13 @@ class Gateway:
 def gateway_beside(speech_url: str) -> str:
     """The base URL of the gateway that belongs to a speech API: the vendor's of the same region, else the same host."""
     return _OF_REGION.get(speech_url.rstrip("/"), speech_url)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    return session
 
 
 def no_model_left(models: Sequence[str]) -> NoModelLeft:

@@ -46,6 +46,9 @@ class Lease:
     """Why the run was stopped, where it was: the message of another of its tasks."""
     began: dt.datetime | None = None
     """When the run's first task began to submit."""
+    index: str | None = None
+    """Which listing of an archive the day's recordings were last taken from: by the former run, until this one has said
+    so."""
     _confirmed_at: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,7 +72,7 @@ class Lease:
                             f"The run {document['holder']} works on the day {self.day}; waiting until it has ended.",
                             LIFE_S - seen.age_s,
                         )
-                    document = self._document(document["term"] + 1)
+                    document = self._document(document["term"] + 1, document.get("index"))
                 elif document["stopped"] and self.task not in (None, document["stopped"]["task"]):
                     raise RunStopped(f"{document['stopped']['task']} stopped the run: {document['stopped']['message']}")
                 elif not document["released"] and not document["stopped"] and seen.age_s < FRESH_S:
@@ -111,6 +114,11 @@ class Lease:
             self.began = self.began or now
         return self.began
 
+    def take_from(self, index: str) -> None:
+        """Tell the day's next run which listing of an archive this one has taken its recordings from."""
+        self._mark(again=True, index=index)
+        self.index = index
+
     def stop(self, error: AccountError) -> None:
         """Tell the run's other tasks that going on is useless."""
         self._mark(stopped={"task": self.task, "message": str(error)})
@@ -124,21 +132,29 @@ class Lease:
     def _name(self) -> str:
         return f"ledger/dt={self.day}/lease.json"
 
-    def _document(self, term: int) -> dict[str, Any]:
-        return {"holder": self.holder, "term": term, "released": False, "stopped": None, "began": None}
+    def _document(self, term: int, index: str | None = None) -> dict[str, Any]:
+        return {
+            "holder": self.holder,
+            "term": term,
+            "released": False,
+            "stopped": None,
+            "began": None,
+            "index": index,
+        }
 
     def _note(self, document: dict[str, Any]) -> None:
         self.began = dt.datetime.fromisoformat(document["began"]) if document["began"] else None
+        self.index = document.get("index")  # earlier versions wrote none
 
-    def _mark(self, **marks: Any) -> None:
-        """Change what the lease says, unless it is another run's by now, or says so already."""
+    def _mark(self, again: bool = False, **marks: Any) -> None:
+        """Change what the lease says, unless it is another run's by now; or, if not ``again``, says so already."""
         for _ in range(TRIES):
             seen = self.state.look(self._name)
             document = json.loads(seen.body) if seen is not None else None
             if document is None or document["holder"] != self.holder:
                 return
             self._note(document)
-            if all(document[name] for name in marks):
+            if not again and all(document[name] for name in marks):
                 return
             if self._write({**document, **marks}, seen):
                 return

@@ -1,7 +1,8 @@
 """What has been paid for, and how to find it again: a day's events, in the state area.
 
 Each task that pays writes one object, ``ledger/dt=<day>/<run>/<task>.jsonl``, a line an event, and replaces it as a
-whole by conditional PUTs: many events a request, and a second process of the same task is noticed. The ledger of a
+whole by conditional PUTs: many events a request, and a second process of the same task is noticed. Once it is long the
+task goes on in another, ``<task>.1.jsonl``, so that what a write costs does not grow with the night. The ledger of a
 day is what all of its objects say. A task need not read them all: the listing hands it what is known of its
 recordings, which stays true while the run has the day's lease (see lease.py) and is read anew where another run has
 had it in between.
@@ -21,6 +22,7 @@ import time
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from callphases.errors import CallFailure, ServiceUnavailable
@@ -35,6 +37,9 @@ FINAL = frozenset({"transcribed", "answered", "deleted"})
 WRITE_EVERY_S = 20.0
 """How long events that can be had again (from the provider) may wait for others to share a PUT with."""
 READERS = 8
+SEGMENT_BYTES = 1 << 18
+"""From this size on an object is not written any more. Who has read it knows so: two processes go on in the same next
+one, and the second of them is noticed there."""
 
 
 def failed(key: str, failure: CallFailure, **more: Any) -> Event:
@@ -145,6 +150,21 @@ def read_day(state: Folder, day: dt.date) -> Known:
     return known
 
 
+def read_task(state: Folder, day: dt.date, holder: str, name: str) -> list[Event]:
+    """What one task of a run has written."""
+    events: list[Event] = []
+    for number in count():
+        body = state.get(_segment(day, holder, name, number))
+        events += _events(body)
+        if body is None or len(body) < SEGMENT_BYTES:
+            return events
+    raise AssertionError
+
+
+def _segment(day: dt.date, holder: str, name: str, number: int) -> str:
+    return f"ledger/dt={day}/{holder}/{name}{f'.{number}' if number else ''}.jsonl"
+
+
 def _events(body: bytes | None) -> list[Event]:
     return [json.loads(line) for line in (body or b"").splitlines()]
 
@@ -166,6 +186,8 @@ class Ledger(Known):
     name: str
     _written: list[Event] = field(default_factory=list)
     _unwritten: list[Event] = field(default_factory=list)
+    _number: int = 0
+    _body: bytes = b""
     _etag: str | None = None
     _put_at: float = float("-inf")
     _quiet_at: float = float("-inf")
@@ -196,11 +218,17 @@ class Ledger(Known):
             known = read_day(state, lease.day).all()
         ledger.learn(known)
         seen = state.look(ledger._object)
-        if seen is not None:
-            ledger._written, ledger._etag = _events(seen.body), seen.etag
-            ledger.learn(ledger._written)
-            if any((ledger.find(event["key"]) or event)["event"] == "intended" for event in ledger._written):
-                ledger._quiet_at = time.monotonic() + LIFE_S - seen.age_s
+        while seen is not None:
+            ledger._written += _events(seen.body)
+            ledger._body, ledger._etag = seen.body, seen.etag
+            ledger._quiet_at = time.monotonic() + LIFE_S - seen.age_s
+            if len(seen.body) < SEGMENT_BYTES:
+                break
+            ledger._next()
+            seen = state.look(ledger._object)
+        ledger.learn(ledger._written)
+        if not any((ledger.find(event["key"]) or event)["event"] == "intended" for event in ledger._written):
+            ledger._quiet_at = float("-inf")
         return ledger
 
     @property
@@ -221,7 +249,11 @@ class Ledger(Known):
 
     @property
     def _object(self) -> str:
-        return f"ledger/dt={self.day}/{self.lease.holder}/{self.name}.jsonl"
+        return _segment(self.day, self.lease.holder, self.name, self._number)
+
+    def _next(self) -> None:
+        self._number += 1
+        self._body, self._etag = b"", None
 
     def write(self, events: Iterable[Event] = ()) -> None:
         """Make events durable, with all that were noted, by one PUT; they are known here once they are.
@@ -256,12 +288,14 @@ class Ledger(Known):
         return [{**event, "at": now, "term": self.lease.term, "run_id": self.run_id} for event in events]
 
     def _put(self, new: list[Event]) -> None:
-        events = [*self._written, *new]
-        body = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events).encode()
+        if len(self._body) >= SEGMENT_BYTES:
+            self._next()
+        body = self._body + "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in new).encode()
         before = time.monotonic()
         etag = self.state.swap(self._object, body, self._etag, "application/x-ndjson")
         if etag is None:
             raise ServiceUnavailable(
                 f"Another process works on {self.name} of the run {self.lease.holder}; this one leaves it to it."
             )
-        self._written, self._unwritten, self._etag, self._put_at = events, [], etag, before
+        self._written += new
+        self._unwritten, self._body, self._etag, self._put_at = [], body, etag, before

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,15 +26,17 @@ from callphases.errors import (
     failure_classes,
 )
 from callphases.gateway import Gateway
+from callphases.index import Archive
 from callphases.lease import Lease
 from callphases.ledger import Event, Known, Ledger, stop_key, transcript_key
 from callphases.phases import Divider, unsettled
 from callphases.pipeline import Pipeline
-from callphases.recordings import Manifest, Recording, chunks, list_day, new_holder
+from callphases.quota import Rates, Slots
+from callphases.recordings import DayList, Listing, Manifest, Recording, Spool, chunk_counts, new_holder
 from callphases.segmentation import Segmenter
 from callphases.storage import Folder
-from callphases.tables import Published, publish, rows
-from callphases.transcripts import Transcriber, Transcripts
+from callphases.tables import PartWriter, Published, publish, rows
+from callphases.transcripts import Transcriber, Transcripts, Waiting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -41,13 +45,16 @@ log = logging.getLogger(__name__)
 
 ALL_FAILED = "all"
 """As a class to replay: whatever the class is."""
-LONGEST_PAUSE_S = 5.0
 DELETIONS_AT_ONCE = 8
+QUICK_JOBS = 0.25
+"""Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
+REST_PART = 10_000
+"""Calls in a part of the rows of what is in no chunk."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A day as it was listed: URIs of its manifest and of the chunks that are to do."""
+    """What a run has listed: URIs of its list of the day and of the chunks that are to do."""
 
     day: str
     chunks: list[str]
@@ -68,6 +75,7 @@ class Night:
     def __post_init__(self) -> None:
         self.state = Folder(self.s3, self.pipeline.output.state, "output.state")
         self.tables = Folder(self.s3, self.pipeline.output.tables, "output.tables")
+        self.gateway.rates = Rates(self.state, self.pipeline.limits.llm_requests_per_minute)
 
     def begin(self, day: dt.date, run_id: str, replay: str | None = None) -> Listed:
         """Take the day, list it, and write the manifests of what is to do.
@@ -79,7 +87,7 @@ class Night:
                 failure was for good. None does all that is not done.
 
         Raises:
-            DayHeld: another run works on this day.
+            DayHeld: another run works on this day, or lists the archive that it is in.
             AccountError, ConfigurationError, ServiceUnavailable: nothing was paid.
         """
         lease = Lease(self.state, day, new_holder(run_id), "list")
@@ -92,77 +100,125 @@ class Night:
 
     def _begin(self, ledger: Ledger, replay: str | None) -> Listed:
         now = dt.datetime.now(dt.UTC)
-        recordings = list(list_day(self.s3, self.pipeline, ledger.day))
-        todo = unsettled(recordings, self.pipeline, ledger, now, replay=replay is not None)
-        if replay is not None:
-            todo = _failed(todo, self.pipeline, ledger, replay)
-        log.info(
-            "%s: %d recordings listed, %d of them to do, %d done before.",
-            ledger.day,
-            len(recordings),
-            len(todo),
-            len(recordings) - len(todo),
-        )
-        whole = Manifest(
-            name="day",
+        classes = None if replay is None else _classes(replay)
+        source, lease = self.pipeline.recordings, ledger.lease
+        listing: str | None = None
+        recordings: Iterable[Recording]
+        if source.dated:
+            recordings = Listing(self.s3, self.pipeline, source.prefix_of(ledger.day), lease.hold)
+        else:
+            archive = Archive(self.s3, self.pipeline, self.state, lease.hold)
+            listing, recordings = archive.take(ledger.day, lease.index, lease.holder)
+        rest = _Rest(ledger, self.pipeline, now)
+        listed = 0
+        with Spool(source.bucket) as todo:
+            for recording in recordings:
+                listed += 1
+                lease.hold()
+                if self._is_to_do(recording, ledger, now, classes):
+                    todo.add(recording)
+                else:
+                    rest.add(recording)
+            log.info(
+                "%s: %d recordings listed, %d of them to do, %d done before.",
+                ledger.day,
+                listed,
+                len(todo),
+                listed - len(todo),
+            )
+            chunks = self._chunks(todo, ledger, rest, now, replay is not None) if todo else []
+        rest.write()
+        if listing is not None:
+            lease.take_from(listing)
+        day = DayList(
             day=ledger.day,
             run_id=ledger.run_id,
-            holder=ledger.lease.holder,
-            term=ledger.lease.term,
+            holder=lease.holder,
+            term=lease.term,
             listed_at=now,
-            recordings=recordings,
+            listed=listed,
+            chunks=len(chunks),
+            rest=rest.parts,
             replay=replay is not None,
         )
-        estimates: dict[str, float] = {}
-        if todo:
-            self.service.check()
-            self.gateway.check(self.pipeline.segmentation.models)
-            todo, estimates = self._within_budget(todo, ledger)
+        return Listed(day.save(self.state), chunks)
+
+    def _is_to_do(self, recording: Recording, known: Known, since: dt.datetime, classes: set[str] | None) -> bool:
+        """Whether there is something to do for a recording, in a replay of ``classes`` where these are given."""
+        if not unsettled([recording], self.pipeline, known, since, replay=classes is not None):
+            return False
+        return classes is None or _failed(recording, self.pipeline, known, classes)
+
+    def _chunks(self, todo: Spool, ledger: Ledger, rest: _Rest, since: dt.datetime, replay: bool) -> list[str]:
+        """Write the manifests of what the budget holds of ``todo``, and return their URIs; the others fail."""
+        self.service.check()
+        self.gateway.check(self.pipeline.segmentation.models)
+        cap = self.pipeline.budget.usd_per_run
+        estimates = self._within_budget(todo, ledger)
+        counts = chunk_counts(todo.sizes if cap is None else todo.sizes[: len(estimates)])
         # Estimates are not exact: what the budget holds more is shared out with them.
-        scale = (self.pipeline.budget.usd_per_run or 0.0) / (sum(estimates.values()) or 1.0)
+        scale = (cap or 0.0) / (sum(estimates) or 1.0)
+        waiting = iter(todo)
         first, uris = 0, []
-        for number, chunk in enumerate(chunks(todo)):
-            manifest = replace(
-                whole,
+        for number, count in enumerate(counts):
+            chunk = list(itertools.islice(waiting, count))
+            manifest = Manifest(
                 name=f"chunk-{number:04d}",
+                day=ledger.day,
+                run_id=ledger.run_id,
+                holder=ledger.lease.holder,
+                term=ledger.lease.term,
+                listed_at=since,
                 recordings=chunk,
                 known=ledger.of(chunk),
                 first=first,
-                budget_usd=scale * sum(estimates[one.key] for one in chunk) if estimates else None,
+                total=sum(counts),
+                replay=replay,
+                budget_usd=scale * sum(estimates[first : first + count]) if cap is not None else None,
             )
             uris.append(manifest.save(self.state))
-            first += len(chunk)
-        return Listed(whole.save(self.state), uris)
+            ledger.lease.hold()
+            first += count
+        while over := list(itertools.islice(waiting, REST_PART)):
+            why = OverBudget(f"The run's budget of ${cap:.2f} was used up by other recordings; nothing was sent.")
+            ledger.lease.hold()
+            ledger.write(self._stopped(one, why) for one in over)
+            for one in over:
+                rest.add(one)
+        return uris
 
-    def _within_budget(self, todo: Sequence[Recording], ledger: Ledger) -> tuple[list[Recording], dict[str, float]]:
-        """As many of ``todo`` as the budget holds, with what each may cost; the others fail in the ledger."""
+    def _within_budget(self, todo: Spool, ledger: Ledger) -> array[float]:
+        """What the recordings may cost that the budget holds, in US dollars; the first of ``todo``, in their order."""
+        estimates = array("d")
         cap = self.pipeline.budget.usd_per_run
         if cap is None:
-            return list(todo), {}
-        estimates: dict[str, float] = {}
+            return estimates
         left = cap
-        for place, recording in enumerate(todo):
+        for recording in todo:
+            ledger.lease.hold()
             usd = self._estimate(recording, ledger)
             if usd > left:
                 log.warning(
                     "budget.usd_per_run (%.2f) holds %d of %d recordings; the others fail with failure_class budget.",
                     cap,
-                    place,
+                    len(estimates),
                     len(todo),
                 )
-                why = OverBudget(f"The run's budget of ${cap:.2f} was used up by other recordings; nothing was sent.")
-                ledger.write(self._stopped(one, why) for one in todo[place:])
                 break
-            estimates[recording.key] = usd
+            estimates.append(usd)
             left -= usd
-        return list(todo[: len(estimates)]), estimates
+        return estimates
 
     def load(self, uri: str) -> Manifest:
-        """The manifest of a chunk or of the whole day."""
+        """The manifest of a chunk."""
         return Manifest.load(self.state, uri)
 
-    def transcribe(self, chunk: Manifest, patience_s: float) -> list[str]:
-        """Have a chunk transcribed; returns the jobs that are still under way after ``patience_s`` seconds.
+    def load_day(self, uri: str) -> DayList:
+        """The day as it was listed."""
+        return DayList.load(self.state, uri)
+
+    def transcribe(self, chunk: Manifest, patience_s: float) -> Waiting | None:
+        """Have a chunk transcribed; returns what is still to come after ``patience_s`` seconds, None if nothing is.
 
         Whatever happens in between, the ledger knows what was submitted: to do this again submits nothing twice.
 
@@ -172,18 +228,24 @@ class Night:
             AccountError, ConfigurationError, ServiceUnavailable: the ledger says how far it got.
         """
         with self._working_on(chunk) as ledger:
-            transcriber = Transcriber(self.service, self.s3, self.pipeline, self.state, ledger, chunk)
-            give_up_at, pause_s = time.monotonic() + patience_s, 1.0
-            transcriber.submit()
-            while transcriber.collect():
-                transcriber.submit()  # what failed at the provider, once more
-                if time.monotonic() + pause_s > give_up_at:
+            transcriber = Transcriber(
+                self.service, self.s3, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
+            )
+            give_up_at, left_before = time.monotonic() + patience_s, len(chunk.recordings) + 1
+            transcriber.look()  # at what an earlier process of this task has left there
+            while True:
+                transcriber.submit()
+                left = transcriber.collect()
+                if left < left_before and transcriber.job_s <= QUICK_JOBS * patience_s:
+                    give_up_at = time.monotonic() + patience_s  # it is at work rather than waiting
+                pause_s, left_before = transcriber.pause_s(), left
+                if not left or time.monotonic() + max(pause_s, transcriber.next_in_s()) > give_up_at:
                     break
                 time.sleep(pause_s)
                 ledger.lease.hold()
-                pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+                transcriber.look()
             transcriber.keep()
-            return list(transcriber.under_way())
+            return transcriber.waiting() if left else None
 
     def segment(self, chunk: Manifest) -> None:
         """Have the calls of a chunk divided into phases; raises as ``transcribe``."""
@@ -191,7 +253,7 @@ class Night:
             segmenter = Segmenter(self.gateway, self.pipeline)
             Divider(segmenter, self.pipeline, Transcripts(self.state), ledger, chunk).divide()
 
-    def end(self, day: Manifest) -> Published:
+    def end(self, day: DayList) -> Published:
         """Publish the day, delete at the provider what the pipeline file says, and let the next run begin.
 
         Raises:
@@ -219,6 +281,14 @@ class Night:
                 left = unsettled(chunk.recordings, self.pipeline, ledger, chunk.listed_at, replay=chunk.replay)
                 ledger.write(self._stopped(one, error) for one in left)
             raise
+
+    def _slots(self, chunk: Manifest) -> Slots | None:
+        """What the run's tasks share of ``limits.transcriptions_at_once``, where the run has more recordings."""
+        limit = self.pipeline.limits.transcriptions_at_once
+        if chunk.total <= limit:
+            return None
+        name = f"runs/dt={chunk.day}/{chunk.holder}/slots.json"
+        return Slots(self.state, name, limit, chunk.name, chunk.first)
 
     def _stopped(self, recording: Recording, error: AccountError | ServiceUnavailable | OverBudget) -> Event:
         key = stop_key(transcript_key(recording, self.pipeline.transcription))
@@ -282,21 +352,48 @@ class Night:
         return speech_usd + costs.estimated_llm_usd(self.pipeline, seconds)
 
 
-def _failed(recordings: Sequence[Recording], pipeline: Pipeline, known: Known, classes: str) -> list[Recording]:
-    """Those of ``recordings`` whose row says that they failed, with one of ``classes``."""
-    wanted = {name.strip() for name in classes.split(",")}
+class _Rest:
+    """What a run lists and gives to no chunk: its rows, written in parts."""
+
+    def __init__(self, ledger: Ledger, pipeline: Pipeline, since: dt.datetime) -> None:
+        self.parts = 0
+        """How many are written."""
+        self._ledger = ledger
+        folder = f"runs/dt={ledger.day}/{ledger.lease.holder}/rows/"
+        self._rows = PartWriter(ledger.state, pipeline, ledger.run_id, folder, since)
+
+    def add(self, recording: Recording) -> None:
+        """Add a recording's rows, as the ledger has them."""
+        self._rows.add(recording, self._ledger)
+        if len(self._rows) >= REST_PART:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was added since the last part."""
+        if len(self._rows):
+            self._ledger.lease.hold()
+            self._rows.write(f"rest-{self.parts:04d}")
+            self.parts += 1
+
+
+def _classes(replay: str) -> set[str]:
+    """The failure classes to replay."""
+    wanted = {name.strip() for name in replay.split(",")}
     known_names = failure_classes() | {ALL_FAILED}
     if unknown := wanted - known_names:
         raise ConfigurationError(
             f"replay: there is no failure class {', '.join(sorted(unknown))}; expected some of "
             f"{', '.join(sorted(known_names))}."
         )
-    chosen: list[Recording] = []
-    for recording in recordings:
-        row, _, _ = rows(recording, pipeline, known, run_id="")
-        if known.of([recording]) and row["status"] == "failed" and wanted & {ALL_FAILED, row["failure_class"]}:
-            chosen.append(recording)
-    return chosen
+    return wanted
+
+
+def _failed(recording: Recording, pipeline: Pipeline, known: Known, classes: set[str]) -> bool:
+    """Whether the row of ``recording`` says that it failed, with one of ``classes``."""
+    if not known.of([recording]):
+        return False
+    row, _, _ = rows(recording, pipeline, known, run_id="")
+    return row["status"] == "failed" and bool(classes & {ALL_FAILED, row["failure_class"]})
 
 
 def _deleted_key(transcript_id: str) -> str:

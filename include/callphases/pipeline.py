@@ -159,9 +159,16 @@ DEFAULT_PHASES = [
 
 
 class Segmentation(_Section):
-    """The language models, in order of preference."""
+    """The language models, in order of preference, and how they are asked.
+
+    ``side_by_side`` spreads the questions over all models of the list, each with its own limit of requests a minute;
+    without it a model stands in where those before it are not served or fail. ``calls_per_question`` is how many calls
+    share a question at most, where they are short enough; with 1 each has a question of its own.
+    """
 
     models: list[str] = Field(default=DEFAULT_LLM_MODELS, min_length=1)
+    side_by_side: bool = False
+    calls_per_question: int = Field(default=20, ge=1)
 
 
 class Output(_Section):

@@ -62,11 +62,15 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
 
 @dataclass(frozen=True)
 class Seen:
-    """An object as it was read. ``age_s``: seconds since it was written, by the store's own clock and no other."""
+    """An object as it was read. ``age_s``: seconds since it was written, by the store's own clock and no other.
+
+    ``read_at`` is the store's clock when it answered, in whole seconds since 1970; None where it does not tell.
+    """
 
     body: bytes
     etag: str
     age_s: float
+    read_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class Folder:
 
         def read() -> Seen:
             answer = self.client.get_object(Bucket=bucket, Key=prefix + name)
-            return Seen(answer["Body"].read(), answer["ETag"], _age_s(answer))
+            return Seen(answer["Body"].read(), answer["ETag"], _age_s(answer), _date(answer))
 
         try:
             return self._tried(read, expected=(404,))
@@ -185,8 +189,12 @@ def _may_pass(error: BaseException, writing: bool) -> bool:
 
 def _age_s(answer: Any) -> float:
     written: dt.datetime = answer["LastModified"]
+    now = _date(answer)
+    return max((dt.datetime.now(dt.UTC).timestamp() if now is None else now) - written.timestamp(), 0.0)
+
+
+def _date(answer: Any) -> float | None:
     try:
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return max((now - written).total_seconds(), 0.0)
-    except (KeyError, ValueError, TypeError):  # a store that does not tell its time
-        return max((dt.datetime.now(dt.UTC) - written).total_seconds(), 0.0)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return None

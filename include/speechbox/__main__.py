@@ -15,6 +15,7 @@ from speechbox.engines import Engine
 from speechbox.engines.scripted import Script, ScriptedEngine
 from speechbox.fetch import AudioSource
 from speechbox.jobs import Jobs
+from speechbox.limits import Limits
 from speechbox.misbehaving import Protocol
 from speechbox.settings import Settings, parse
 from speechbox.store import Store
@@ -37,10 +38,10 @@ def build(settings: Settings) -> Api:
     misbehaviour = faults.Faults(faults.load(settings.faults) if settings.faults else None)
     source = AudioSource(settings.data)
     store = Store(settings.data / "speechbox.sqlite")
+    script = Script.load(settings.script)
     engine: Engine
     responder: Responder
     if settings.engine == "scripted":
-        script = Script.load(settings.script)
         engine = ScriptedEngine(source, script, settings.jobs)
         responder = ScriptedResponder(script.chat)
     else:
@@ -55,6 +56,11 @@ def build(settings: Settings) -> Api:
         jobs=Jobs(store, engine, misbehaviour),
         responder=responder,
         faults=misbehaviour,
+        limits=Limits(
+            chats_at_once=settings.chats_at_once or script.chat.at_once,
+            chat_requests_per_minute=settings.chat_requests_per_minute or script.chat.requests_per_minute,
+            requests_per_5_minutes=settings.requests_per_5_minutes or script.requests_per_5_minutes,
+        ),
         engine_name=engine.name,
         key=settings.key,
         public_url=settings.public_url,

@@ -1,27 +1,31 @@
 """The HTTP side: the vendor's routes, and nothing but the way from a request to an answer."""
 
 import contextlib
-import json
-import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any, cast, get_args
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
-from speechbox import captions, chat, faults, options, views
+from speechbox import bodies, captions, chat, faults, options, views
+from speechbox.errors import error
 from speechbox.fetch import AudioSource
+from speechbox.gate import Gate
 from speechbox.jobs import Jobs
+from speechbox.limits import Limits, Turns
 from speechbox.misbehaving import Misbehaving
-from speechbox.sentences import Sentence
+from speechbox.sentences import Recognition
 from speechbox.store import Record, Status, Store
+from speechbox.traffic import CHAT_PATH, Traffic
 
 MAX_UPLOAD_BYTES = 2_200 * 1000**2
 UNKNOWN_TRANSCRIPT = "Transcript lookup error, transcript id not found"
-UNAUTHORIZED = "Authentication error, API token missing/invalid"
 UPLOAD_FAILED = "Upload failed, please try again."
 _EXPORTS = {"vtt": captions.to_vtt, "srt": captions.to_srt}
 
@@ -46,6 +50,7 @@ class Api:
         jobs: Jobs,
         responder: chat.Responder,
         faults: faults.Faults,
+        limits: Limits,
         engine_name: str,
         key: str | None = None,
         public_url: str | None = None,
@@ -58,78 +63,84 @@ class Api:
         self._engine_name = engine_name
         self._key = key
         self._public_url = public_url
+        self._limits = limits
+        self._turns = Turns(limits.chats_at_once)
+        self._traffic = Traffic()
         self._asked = {"submissions": 0, "questions": 0, "questions_calls": 0}
 
-    def application(self) -> FastAPI:
+    def application(self) -> Starlette:
         """The ASGI application; it runs the jobs while it is up."""
 
         @contextlib.asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
             await self._jobs.start()
             yield
             await self._jobs.stop()
             self._source.close()
             self._store.close()
 
-        app = FastAPI(title="speechbox", lifespan=lifespan, openapi_url=None)
-        app.include_router(self._router())
-        app.add_middleware(Misbehaving, faults=self._faults, is_authorized=self._is_authorized)
-        app.add_exception_handler(ApiError, _speech_error)
-        app.add_exception_handler(HTTPException, _routing_error)
-        app.add_exception_handler(Exception, _unforeseen_error)
-        return app
+        return Starlette(
+            routes=self._routes(),
+            lifespan=lifespan,
+            middleware=[
+                Middleware(Gate, key=self._key, traffic=self._traffic, limits=self._limits),
+                Middleware(Misbehaving, faults=self._faults),
+            ],
+            exception_handlers={
+                ApiError: _speech_error,
+                HTTPException: _routing_error,
+                Exception: _unforeseen_error,
+            },
+        )
 
-    def _router(self) -> APIRouter:
-        router = APIRouter()
+    def _routes(self) -> list[Route]:
+        transcript = "/v2/transcript/{transcript_id}"
+        return [
+            Route(path, endpoint, methods=[method])
+            for method, path, endpoint in (
+                ("GET", faults.HEALTH_PATH, self.health),
+                ("GET", faults.FAULTS_PATH, self.get_faults),
+                ("PUT", faults.FAULTS_PATH, self.put_faults),
+                ("DELETE", faults.FAULTS_PATH, self.delete_faults),
+                ("POST", "/v2/upload", self.upload),
+                ("POST", "/v2/transcript", self.submit),
+                ("GET", "/v2/transcript", self.list_transcripts),
+                ("GET", transcript, self.get),
+                ("DELETE", transcript, self.delete),
+                ("GET", f"{transcript}/sentences", self.sentences),
+                ("GET", f"{transcript}/paragraphs", self.paragraphs),
+                ("GET", f"{transcript}/word-search", self.word_search),
+                ("GET", f"{transcript}/redacted-audio", self.redacted_audio),
+                ("GET", f"{transcript}/{{subtitle_format}}", self.subtitles),
+                ("POST", CHAT_PATH, self.chat_completions),
+            )
+        ]
 
-        def route(method: str, path: str, endpoint: Callable[..., Any]) -> None:
-            router.add_api_route(path, endpoint, methods=[method], response_model=None)
-
-        route("GET", "/health", self.health)
-        route("GET", "/faults", self.get_faults)
-        route("PUT", "/faults", self.put_faults)
-        route("DELETE", "/faults", self.delete_faults)
-        route("POST", "/v2/upload", self.upload)
-        route("POST", "/v2/transcript", self.submit)
-        route("GET", "/v2/transcript", self.list_transcripts)
-        route("GET", "/v2/transcript/{transcript_id}", self.get)
-        route("DELETE", "/v2/transcript/{transcript_id}", self.delete)
-        route("GET", "/v2/transcript/{transcript_id}/sentences", self.sentences)
-        route("GET", "/v2/transcript/{transcript_id}/paragraphs", self.paragraphs)
-        route("GET", "/v2/transcript/{transcript_id}/word-search", self.word_search)
-        route("GET", "/v2/transcript/{transcript_id}/redacted-audio", self.redacted_audio)
-        route("GET", "/v2/transcript/{transcript_id}/{subtitle_format}", self.subtitles)
-        route("POST", "/v1/chat/completions", self.chat_completions)
-        return router
-
-    async def health(self) -> Response:
+    async def health(self, _: Request) -> Response:
         """Whether the server is up, what it has to do, and what it was asked since it started; for everyone."""
         about: dict[str, Any] = {"status": "ok", "engine": self._engine_name, "transcripts": self._store.counts()}
-        return JSONResponse(about | self._asked)
+        most = {"most_jobs_at_once": self._jobs.most_at_once, "most_chats_at_once": self._turns.most}
+        return JSONResponse(about | self._asked | self._traffic.report() | most)
 
-    async def get_faults(self, request: Request) -> Response:
+    async def get_faults(self, _: Request) -> Response:
         """The faults in force, and what they did."""
-        self._authenticate(request)
         return JSONResponse(self._faults.report())
 
     async def put_faults(self, request: Request) -> Response:
         """Other faults, in place of all that were there."""
-        self._authenticate(request)
         try:
             self._faults.replace(faults.parse(await request.body()))
-        except ValueError as error:
-            raise ApiError(400, str(error)) from error
+        except ValueError as invalid:
+            raise ApiError(400, str(invalid)) from invalid
         return JSONResponse(self._faults.report())
 
-    async def delete_faults(self, request: Request) -> Response:
+    async def delete_faults(self, _: Request) -> Response:
         """No faults any more."""
-        self._authenticate(request)
         self._faults.replace(faults.Document())
         return JSONResponse(self._faults.report())
 
     async def upload(self, request: Request) -> Response:
         """Stream the body to the disk."""
-        self._authenticate(request)
         upload_id = uuid.uuid4().hex
         path = self._source.uploads / upload_id
         partial = path.with_suffix(".part")
@@ -150,21 +161,17 @@ class Api:
 
     async def submit(self, request: Request) -> Response:
         """Queue a transcript."""
-        self._authenticate(request)
         try:
-            checked = options.check(json.loads(await request.body()))
-        except options.InvalidOptions as error:
-            raise ApiError(400, str(error)) from error
-        except ValueError as error:
-            raise ApiError(400, "Invalid JSON in the request body") from error
+            checked = options.check(bodies.content(request.scope))
+        except ValueError as invalid:
+            raise ApiError(400, str(invalid)) from invalid
         record = self._store.add(checked)
         self._jobs.submit(record.id)
         self._asked["submissions"] += 1
-        return JSONResponse(views.transcript(record, []))
+        return _json(views.transcript(record))
 
     async def list_transcripts(self, request: Request) -> Response:
         """One page of transcripts, newest first."""
-        self._authenticate(request)
         query = request.query_params
         limit = _integer(query.get("limit", "10"), "limit", 1, 200)
         status = _status(query.get("status"))
@@ -178,77 +185,64 @@ class Api:
         current_url = f"{base_url}{request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
         return JSONResponse(views.list_document(page, limit, filters, base_url, current_url))
 
-    async def get(self, request: Request, transcript_id: str) -> Response:
+    async def get(self, request: Request) -> Response:
         """The transcript, whatever its state."""
-        self._authenticate(request)
-        return JSONResponse(views.transcript(self._record(transcript_id), self._store.sentences(transcript_id)))
+        transcript_id = request.path_params["transcript_id"]
+        return _json(views.transcript(self._record(transcript_id), self._store.recognition(transcript_id)))
 
-    async def delete(self, request: Request, transcript_id: str) -> Response:
+    async def delete(self, request: Request) -> Response:
         """Remove the data of a transcript, and the upload that it was made from."""
-        self._authenticate(request)
+        transcript_id = request.path_params["transcript_id"]
         uploaded = self._source.uploaded(self._record(transcript_id).audio_url)
         if uploaded:
             uploaded.unlink(missing_ok=True)
         self._store.delete(transcript_id)
-        return JSONResponse(views.transcript(self._record(transcript_id), []))
+        return _json(views.transcript(self._record(transcript_id)))
 
-    async def sentences(self, request: Request, transcript_id: str) -> Response:
+    async def sentences(self, request: Request) -> Response:
         """The transcript in sentences."""
-        return JSONResponse(views.sentences_document(*self._spoken(request, transcript_id)))
+        record, recognition = self._spoken(request)
+        return JSONResponse(views.sentences_document(record, recognition.sentences))
 
-    async def paragraphs(self, request: Request, transcript_id: str) -> Response:
+    async def paragraphs(self, request: Request) -> Response:
         """The transcript in paragraphs."""
-        return JSONResponse(views.paragraphs_document(*self._spoken(request, transcript_id)))
+        record, recognition = self._spoken(request)
+        return JSONResponse(views.paragraphs_document(record, recognition.sentences))
 
-    async def word_search(self, request: Request, transcript_id: str) -> Response:
+    async def word_search(self, request: Request) -> Response:
         """Where in the audio words are said."""
         phrases = [phrase.strip() for phrase in request.query_params.get("words", "").split(",") if phrase.strip()]
-        record, sentences = self._spoken(request, transcript_id)
+        record, recognition = self._spoken(request)
         if not phrases:
             raise ApiError(400, "words is required")
-        return JSONResponse(views.word_search_document(record, sentences, phrases))
+        return JSONResponse(views.word_search_document(record, recognition.sentences, phrases))
 
-    async def redacted_audio(self, request: Request, transcript_id: str) -> Response:
+    async def redacted_audio(self, request: Request) -> Response:
         """Never there: speechbox redacts nothing."""
-        self._authenticate(request)
-        self._record(transcript_id)
+        self._record(request.path_params["transcript_id"])
         raise ApiError(400, "Redacted audio is not available: speechbox does not redact")
 
-    async def subtitles(self, request: Request, transcript_id: str, subtitle_format: str) -> Response:
+    async def subtitles(self, request: Request) -> Response:
         """The transcript as captions."""
+        subtitle_format = request.path_params["subtitle_format"]
         if subtitle_format not in _EXPORTS:
             return HTMLResponse("404: Not Found", 404)
-        _, sentences = self._spoken(request, transcript_id)
+        _, recognition = self._spoken(request)
         default = str(captions.CHARS_PER_CAPTION)
         limit = _integer(request.query_params.get("chars_per_caption", default), "chars_per_caption", 1)
-        return PlainTextResponse(_EXPORTS[subtitle_format](sentences, limit), media_type=f"text/{subtitle_format}")
+        export = _EXPORTS[subtitle_format]
+        text = recognition.rendered((subtitle_format, limit), lambda: export(recognition.sentences, limit))
+        return PlainTextResponse(text, media_type=f"text/{subtitle_format}")
 
     async def chat_completions(self, request: Request) -> Response:
         """The gateway: which phases calls have. Its errors have shapes of their own."""
-        request_id = str(uuid.uuid4())
-        if not self._is_authorized(request):
-            return JSONResponse({"error": UNAUTHORIZED, "status": "error", "request_id": request_id}, 401)
         try:
-            completion, calls = await chat.complete(json.loads(await request.body()), self._responder)
-            self._asked["questions"] += 1
-            self._asked["questions_calls"] += calls
-            return JSONResponse(completion)
-        except chat.InvalidChat as error:
-            message = str(error)
-        except ValueError:
-            message = "Invalid JSON in the request body"
-        return JSONResponse({"error": {"code": 400, "message": message}, "request_id": request_id}, 400)
-
-    def _is_authorized(self, request: Request) -> bool:
-        """The key may come as it is, as AssemblyAI wants it, or as a bearer token, as OpenAI's clients send it."""
-        given = request.headers.get("authorization", "").strip()
-        if given[:7].lower() == "bearer ":
-            given = given[7:].strip()
-        return secrets.compare_digest(given.encode(), self._key.encode()) if self._key else bool(given)
-
-    def _authenticate(self, request: Request) -> None:
-        if not self._is_authorized(request):
-            raise ApiError(401, UNAUTHORIZED)
+            completion, calls = await chat.complete(bodies.content(request.scope), self._responder, self._turns)
+        except ValueError as invalid:
+            return error("nested", 400, str(invalid))
+        self._asked["questions"] += 1
+        self._asked["questions_calls"] += calls
+        return JSONResponse(completion)
 
     def _base_url(self, request: Request) -> str:
         return (self._public_url or str(request.base_url)).rstrip("/")
@@ -259,16 +253,20 @@ class Api:
             raise ApiError(400, UNKNOWN_TRANSCRIPT)
         return record
 
-    def _spoken(self, request: Request, transcript_id: str) -> tuple[Record, list[Sentence]]:
-        """The record and its sentences; an error where there are none."""
-        self._authenticate(request)
+    def _spoken(self, request: Request) -> tuple[Record, Recognition]:
+        """The record and what was recognised; an error where nothing was."""
+        transcript_id = request.path_params["transcript_id"]
         record = self._record(transcript_id)
         if record.status != "completed" or record.deleted:
             raise ApiError(400, "This transcript is not completed" if not record.deleted else UNKNOWN_TRANSCRIPT)
-        sentences = self._store.sentences(transcript_id)
-        if not sentences:
+        recognition = self._store.recognition(transcript_id)
+        if recognition is None or not recognition.sentences:
             raise ApiError(400, "This transcript has no text: no speech was found in the audio")
-        return record, sentences
+        return record, recognition
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 def _integer(text: str, name: str, at_least: int, at_most: int | None = None) -> int:
@@ -291,19 +289,20 @@ def _status(text: str | None) -> Status | None:
 def _date(text: str | None) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
-    except ValueError as error:
-        raise ApiError(400, "created_on must be a date, YYYY-MM-DD") from error
+    except ValueError as invalid:
+        raise ApiError(400, "created_on must be a date, YYYY-MM-DD") from invalid
 
 
-async def _speech_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return JSONResponse({"error": error.message}, error.status)
+async def _speech_error(_: Request, exception: Exception) -> Response:
+    assert isinstance(exception, ApiError)
+    return error("plain", exception.status, exception.message)
 
 
-async def _routing_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": "Not found" if error.status_code == 404 else error.detail}, error.status_code)
+async def _routing_error(_: Request, exception: Exception) -> Response:
+    assert isinstance(exception, HTTPException)
+    message = "Not found" if exception.status_code == 404 else exception.detail
+    return error("plain", exception.status_code, message)
 
 
 async def _unforeseen_error(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": "Internal server error. Please retry your request."}, 500)
+    return error("plain", 500, "Internal server error. Please retry your request.")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from speechbox.engines.scripted import ScriptedChat
+from speechbox.limits import Turns
 
 DEFAULT_MAX_TOKENS = 1000
 CHARS_PER_TOKEN = 4
@@ -62,13 +63,14 @@ class ScriptedResponder:
 
     async def answer(self, document: Json) -> Json:
         """Divide each call where a cue matches a rule."""
-        await asyncio.sleep(self._script.latency_s)
+        calls = document["calls"]
+        if not isinstance(calls, list):
+            raise InvalidChat("The document's calls are no list")
+        await asyncio.sleep(self._script.latency_s + self._script.latency_s_per_call * len(calls))
         if not self._rules:
             return await self._local.answer(document)
         try:
-            return {
-                "calls": [{"call": call["call"], "phases": self._phases(call["cues"])} for call in document["calls"]]
-            }
+            return {"calls": [{"call": call["call"], "phases": self._phases(call["cues"])} for call in calls]}
         except (KeyError, TypeError) as error:
             raise InvalidChat("The document's calls or cues are malformed") from error
 
@@ -84,12 +86,14 @@ class ScriptedResponder:
         return phases
 
 
-async def complete(body: object, responder: Responder) -> tuple[Json, int]:
-    """The answer of POST /v1/chat/completions, and how many calls were asked about."""
+async def complete(body: object, responder: Responder, turns: Turns) -> tuple[Json, int]:
+    """The answer of POST /v1/chat/completions, when it has had its turn, and how many calls were asked about."""
     request = _checked(body)
-    began = time.monotonic()
     document = question(request["messages"])
-    content = json.dumps(await responder.answer(document), ensure_ascii=False, separators=(",", ":"))
+    async with turns:
+        began = time.monotonic()
+        answer = await responder.answer(document)
+    content = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
     max_tokens = request.get("max_tokens") or request.get("max_completion_tokens") or DEFAULT_MAX_TOKENS
     cut = tokens(content) > max_tokens
     if cut:

@@ -26,9 +26,9 @@ Json = dict[str, Any]
 
 SUBMIT = "POST /v2/transcript"
 CHAT = "POST /v1/chat/completions"
+HEALTH_PATH, FAULTS_PATH = "/health", "/faults"
 #: Everything else may be hit.
-SPARED = ("/health", "/faults")
-SHAPES = ("nested", "flat", "status")
+SPARED = (HEALTH_PATH, FAULTS_PATH)
 
 logger = logging.getLogger(__name__)
 

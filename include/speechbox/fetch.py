@@ -8,7 +8,7 @@ import re
 import ssl
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -55,15 +55,14 @@ class AudioSource:
             yield uploaded
             return
         with tempfile.NamedTemporaryFile(dir=self._downloads) as file:
-            path = Path(file.name)
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._pool, self._download, url, path)
-            except (_DownloadError, OSError, http.client.HTTPException, ValueError) as error:
-                raise JobError(
-                    f"Download error, unable to download {without_query(url)}. "
-                    "Please make sure the file exists and is accessible from the internet."
-                ) from error
-            yield path
+            await self._download(url, file.write)
+            file.flush()
+            yield Path(file.name)
+
+    async def check(self, url: str) -> None:
+        """Read all that is behind the URL and keep nothing; raises `JobError` where there is none."""
+        if self.uploaded(url) is None:
+            await self._download(url, len)
 
     def uploaded(self, url: str) -> Path | None:
         """The file that POST /v2/upload stored under this URL, if it is still there."""
@@ -76,7 +75,16 @@ class AudioSource:
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _download(self, url: str, path: Path) -> None:
+    async def _download(self, url: str, take: Callable[[bytes], object]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._follow, url, take)
+        except (_DownloadError, OSError, http.client.HTTPException, ValueError) as error:
+            raise JobError(
+                f"Download error, unable to download {without_query(url)}. "
+                "Please make sure the file exists and is accessible from the internet."
+            ) from error
+
+    def _follow(self, url: str, take: Callable[[bytes], object]) -> None:
         for _ in range(MAX_REDIRECTS + 1):
             connection, target = connect(url)
             with contextlib.closing(connection):
@@ -87,21 +95,20 @@ class AudioSource:
                     continue
                 if response.status != 200:
                     raise _DownloadError(f"status {response.status}")
-                self._save(response, path)
+                self._read(response, take)
                 return
         raise _DownloadError("too many redirects")
 
-    def _save(self, response: http.client.HTTPResponse, path: Path) -> None:
+    def _read(self, response: http.client.HTTPResponse, take: Callable[[bytes], object]) -> None:
         expected = response.length  # None where the answer is chunked
         received = 0
-        with path.open("wb") as file:
-            while chunk := response.read(_CHUNK_BYTES):
-                received += len(chunk)
-                if self._closed.is_set():
-                    raise _DownloadError("the server is stopping")
-                if received > self._max_bytes:
-                    raise _DownloadError("the file is too large")
-                file.write(chunk)
+        while chunk := response.read(_CHUNK_BYTES):
+            received += len(chunk)
+            if self._closed.is_set():
+                raise _DownloadError("the server is stopping")
+            if received > self._max_bytes:
+                raise _DownloadError("the file is too large")
+            take(chunk)
         # read(n) ends quietly where the connection was lost half-way.
         if expected is not None and received != expected:
             raise _DownloadError("the connection was lost")

@@ -31,6 +31,9 @@ class Jobs:
         self._store = store
         self._engine = engine
         self._faults = faults
+        #: The largest number of jobs that were queued or processing at the same time.
+        self.most_at_once = 0
+        self._unfinished = 0
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._webhooks = ThreadPoolExecutor(4, thread_name_prefix="webhook")
@@ -39,7 +42,7 @@ class Jobs:
         """Load the engine and take up what an earlier run left unfinished."""
         await self._engine.start()
         for transcript_id in self._store.take_up_again():
-            self._queue.put_nowait(transcript_id)
+            self.submit(transcript_id)
         for _ in range(self._engine.parallel_jobs):
             self._spawn(self._work())
 
@@ -53,24 +56,28 @@ class Jobs:
 
     def submit(self, transcript_id: str) -> None:
         """Queue a transcript that is in the store."""
+        self._unfinished += 1
+        self.most_at_once = max(self.most_at_once, self._unfinished)
         self._queue.put_nowait(transcript_id)
 
     async def _work(self) -> None:
         while True:
             await self._run(await self._queue.get())
+            self._unfinished -= 1
 
     async def _run(self, transcript_id: str) -> None:
-        starts = self._store.start(transcript_id)
-        record = self._store.get(transcript_id)
-        if not starts or record is None:
+        started = self._store.start(transcript_id)
+        if started is None:
             return
+        starts, record = started
+        options = record.options
         began = time.monotonic()
         try:
             if starts > MAX_STARTS:
                 raise JobError(SERVER_ERROR)
             if self._faults.rules:
                 await self._misbehave(record)
-            recognition = await self._engine.transcribe(record.audio_url, record.options)
+            recognition = await self._engine.transcribe(record.audio_url, options)
         except JobError as error:
             self._store.fail(transcript_id, str(error))
             logger.info("transcript %s failed", transcript_id)
@@ -83,7 +90,7 @@ class Jobs:
             self._store.complete(transcript_id, recognition)
             took_s = time.monotonic() - began
             logger.info("transcript %s: %.1f s of audio in %.1f s", transcript_id, recognition.duration_s, took_s)
-        if record.options.get("webhook_url"):
+        if options.get("webhook_url"):
             self._spawn(self._notify(record))
 
     async def _misbehave(self, record: Record) -> None:

@@ -2,17 +2,17 @@
 
 import asyncio
 import json
-import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from speechbox.faults import CHAT, SHAPES, SPARED, SUBMIT, WRONG_ANSWERS, Asked, Faults, Firing
+from speechbox import bodies
+from speechbox.errors import SHAPES, error, is_of_gateway
+from speechbox.faults import SPARED, WRONG_ANSWERS, Asked, Faults, Firing
 from speechbox.options import DEFAULT_SPEECH_MODELS, SPEECH_MODELS
 from speechbox.wrong_answers import spoil
 
@@ -43,24 +43,16 @@ class Protocol(_Protocol):
 class Misbehaving:
     """ASGI middleware; it is not there as long as no rule is in force."""
 
-    def __init__(self, app: ASGIApp, faults: Faults, is_authorized: Callable[[Request], bool]) -> None:
+    def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
         self._faults = faults
-        self._is_authorized = is_authorized
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or close its connection."""
         if not self._faults.rules or scope["type"] != "http" or scope["path"] in SPARED:
             await self._app(scope, receive, send)
             return
-        if not self._is_authorized(Request(scope)):  # refused whatever the rules say, and no request of theirs
-            await self._app(scope, receive, send)
-            return
-        asked = Asked(scope["method"], scope["path"])
-        if asked.route in (SUBMIT, CHAT):
-            body = await Request(scope, receive).body()
-            receive = _replayed(body, receive)
-            asked = Asked(asked.method, asked.path, _object(body))
+        asked = Asked(scope["method"], scope["path"], bodies.document(scope))
         firing = self._faults.of_request(asked)
         if firing is None:
             await self._app(scope, receive, send)
@@ -105,49 +97,31 @@ async def _hang_up(scope: Scope, receive: Receive) -> None:
         pass
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A way to receive a body that was read already."""
-    first = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return first.pop() if first else await receive()
-
-    return replay
-
-
-def _object(body: bytes) -> Json:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _status(firing: Firing, asked: Asked) -> Response:
     rule = firing.rule
     assert rule.status is not None
     headers: dict[str, str] = {}
-    if rule.status == 429 and _is_of_gateway(asked):
+    if rule.status == 429 and is_of_gateway(asked.path):
         headers = {"X-RateLimit-Limit": str(GATEWAY_LIMIT), "X-RateLimit-Remaining": "0"}
         if rule.retry_after_s is not None:
             headers["X-RateLimit-Reset"] = str(rule.retry_after_s)
     elif rule.retry_after_s is not None and (rule.status == 429 or "retry_after_s" in rule.model_fields_set):
         headers = {"Retry-After": str(rule.retry_after_s)}
-    is_wordless = rule.status in (503, 504) and not _is_of_gateway(asked) and not rule.message and not rule.shape
+    is_wordless = rule.status in (503, 504) and not is_of_gateway(asked.path) and not rule.message and not rule.shape
     if rule.empty or is_wordless:
         return Response(status_code=rule.status, headers=headers)
     return _refusal(firing, asked, rule.status, rule.message or _phrase(rule.status), headers)
 
 
 def _negative_balance(firing: Firing, asked: Asked) -> Response:
-    status = 402 if _is_of_gateway(asked) else 400
+    status = 402 if is_of_gateway(asked.path) else 400
     return _refusal(firing, asked, status, firing.rule.message or NEGATIVE_BALANCE)
 
 
 def _retired_models(firing: Firing, asked: Asked) -> Response:
     retired = firing.rule.models
     model = next(model for model in asked.models if model in retired)
-    if _is_of_gateway(asked):
+    if is_of_gateway(asked.path):
         return _refusal(firing, asked, 400, f"model {model} is not supported")
     successors = (SPEECH_MODELS.get(model), *DEFAULT_SPEECH_MODELS)
     successor = next((name for name in successors if name and name not in retired), None)
@@ -176,20 +150,9 @@ _REFUSALS: dict[str, Callable[[Firing, Asked], Response]] = {
 def _refusal(
     firing: Firing, asked: Asked, status: int, message: str, headers: dict[str, str] | None = None
 ) -> Response:
-    """The speech API has one shape of errors, the gateway three."""
-    request_id = str(uuid.uuid4())
-    shape = firing.rule.shape or (firing.one_of(SHAPES) if _is_of_gateway(asked) else "plain")
-    bodies: dict[str, Json] = {
-        "plain": {"error": message},
-        "nested": {"error": {"code": status, "message": message}, "request_id": request_id},
-        "flat": {"code": status, "message": message, "request_id": request_id, "metadata": {"errors": [message]}},
-        "status": {"error": message, "status": "error", "request_id": request_id},
-    }
-    return JSONResponse(bodies[shape], status, headers)
-
-
-def _is_of_gateway(asked: Asked) -> bool:
-    return asked.path.startswith("/v1/")
+    """The gateway takes turns with its shapes."""
+    shape = firing.rule.shape or (firing.one_of(SHAPES) if is_of_gateway(asked.path) else "plain")
+    return error(shape, status, message, headers)
 
 
 def _phrase(status: int) -> str:

@@ -1,8 +1,8 @@
 """Words with times, and how they are grouped into sentences and paragraphs."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 #: A silence longer than this ends a sentence even where no full stop was heard.
@@ -23,6 +23,9 @@ class Word:
     confidence: float
     speaker: str | None = None
     channel: str | None = None
+
+
+_WORD = tuple(one.name for one in fields(Word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Sentence:
 
     def to_json(self) -> list[dict[str, Any]]:
         """The sentence as the store keeps it."""
-        return [asdict(word) for word in self.words]
+        return [{name: getattr(word, name) for name in _WORD} for word in self.words]
 
     @classmethod
     def from_json(cls, words: list[dict[str, Any]]) -> "Sentence":
@@ -71,7 +74,7 @@ class Sentence:
         return cls(tuple(Word(**word) for word in words))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Recognition:
     """What an engine found in a file: its length in seconds, its channels, and the sentences in order of time."""
 
@@ -79,6 +82,13 @@ class Recognition:
     sentences: tuple[Sentence, ...]
     channels: int = 1
     language_code: str = "en_us"
+    _rendered: dict[Hashable, str] = field(default_factory=dict, init=False, repr=False)
+
+    def rendered(self, kind: Hashable, render: Callable[[], str]) -> str:
+        """What `render` makes of this, made once for each kind: a scripted one is that of thousands of transcripts."""
+        if kind not in self._rendered:
+            self._rendered[kind] = render()
+        return self._rendered[kind]
 
 
 def mean_confidence(words: Sequence[Word]) -> float:

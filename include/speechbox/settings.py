@@ -21,6 +21,9 @@ class Settings:
     script: Path | None
     faults: Path | None
     jobs: int | None
+    requests_per_5_minutes: int | None
+    chats_at_once: int | None
+    chat_requests_per_minute: int | None
     data: Path
     key: str | None
     public_url: str | None
@@ -49,6 +52,19 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     option("script", None, "YAML or JSON file with the scripted engine's answers", type=Path)
     option("faults", None, "YAML or JSON file with the faults to misbehave with; unset: none", type=Path)
     option("jobs", None, "jobs at a time; unset: one per core for whisper, 200 for scripted", type=int)
+    option(
+        "requests-per-5-minutes",
+        None,
+        "requests to the speech API in 5 minutes; unset: as the script says, or any",
+        type=int,
+    )
+    option("chats-at-once", None, "chat completions at a time; unset: as the script says, or any", type=int)
+    option(
+        "chat-requests-per-minute",
+        None,
+        "chat completions of a model in a minute; unset: as the script says, or any",
+        type=int,
+    )
     option("data", "speechbox-data", "folder for uploads and transcripts", type=Path)
     option("public-url", None, "base of the URLs given to clients; unset: the one the client called")
     option("log-level", "info", "debug, info, warning or error", choices=LOG_LEVELS)
@@ -62,8 +78,10 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         parser.error(f"SPEECHBOX_ENGINE must be one of {', '.join(ENGINES)}")
     if settings.log_level not in LOG_LEVELS:
         parser.error(f"SPEECHBOX_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
-    if settings.jobs is not None and settings.jobs < 1:
-        parser.error("--jobs must be at least 1")
+    for name in ("jobs", "requests_per_5_minutes", "chats_at_once", "chat_requests_per_minute"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if settings.engine == "scripted" and settings.model:
         parser.error("--model is for --engine whisper")
     if settings.engine == "whisper" and settings.script:

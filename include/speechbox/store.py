@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 from speechbox.options import FALLBACK
 from speechbox.sentences import Recognition, Sentence
@@ -37,15 +38,10 @@ CREATE TABLE IF NOT EXISTS transcripts (
 );
 CREATE INDEX IF NOT EXISTS transcripts_by_status ON transcripts (status, number);
 """
-_COLUMNS = (
-    "number, id, status, created, completed, audio_url, options, error, "
-    "duration_s, channels, language_code, webhook_status, deleted"
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A transcript without its words."""
+class Record(NamedTuple):
+    """A transcript without its words; the fields are columns."""
 
     number: int
     id: str
@@ -53,13 +49,21 @@ class Record:
     created: str
     completed: str | None
     audio_url: str
-    options: dict[str, Any]
+    options_json: str
     error: str | None
     duration_s: float | None
     channels: int | None
     language_code: str | None
     webhook_status: int | None
-    deleted: bool
+    deleted: int  # 0 or 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The body of POST /v2/transcript; read anew each time, a list of transcripts needs none."""
+        return dict(json.loads(self.options_json))
+
+
+_COLUMNS = ", ".join(Record._fields).replace("options_json", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;" + _SCHEMA)
+        #: By transcript, what an engine keeps for others as well: it need not be read again.
+        self._kept: WeakValueDictionary[str, Recognition] = WeakValueDictionary()
 
     def close(self) -> None:
         """Close the file."""
@@ -84,33 +90,39 @@ class Store:
 
     def add(self, options: Mapping[str, Any]) -> Record:
         """Queue a transcript."""
-        transcript_id = str(uuid.uuid4())
-        self._db.execute(
-            "INSERT INTO transcripts (id, status, created, audio_url, options) VALUES (?, 'queued', ?, ?, ?)",
-            (transcript_id, _now(), options["audio_url"], json.dumps(options)),
-        )
-        record = self.get(transcript_id)
-        assert record is not None
-        return record
+        row = self._db.execute(
+            "INSERT INTO transcripts (id, status, created, audio_url, options) VALUES (?, 'queued', ?, ?, ?) "  # noqa: S608
+            f"RETURNING {_COLUMNS}",
+            (str(uuid.uuid4()), _now(), options["audio_url"], json.dumps(options)),
+        ).fetchone()
+        return Record._make(row)
 
     def get(self, transcript_id: str) -> Record | None:
         """The transcript, if there is one."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM transcripts WHERE id = ?", (transcript_id,)).fetchone()  # noqa: S608
-        return _record(row) if row else None
+        return Record._make(row) if row else None
 
-    def sentences(self, transcript_id: str) -> list[Sentence]:
-        """What was said; empty where nothing was, or where the transcript isn't completed."""
-        row = self._db.execute("SELECT sentences FROM transcripts WHERE id = ?", (transcript_id,)).fetchone()
-        return [Sentence.from_json(words) for words in json.loads(row[0])] if row and row[0] else []
-
-    def start(self, transcript_id: str) -> int:
-        """Mark as processing; says how many times that has been done, 0 where the transcript is gone."""
+    def recognition(self, transcript_id: str) -> Recognition | None:
+        """What was recognised, if the transcript is completed and not deleted."""
+        kept = self._kept.get(transcript_id)
+        if kept is not None:
+            return kept
         row = self._db.execute(
-            "UPDATE transcripts SET status = 'processing', starts = starts + 1 WHERE id = ? AND NOT deleted "
-            "RETURNING starts",
+            "SELECT sentences, duration_s, channels, language_code FROM transcripts WHERE id = ?", (transcript_id,)
+        ).fetchone()
+        if not row or row[0] is None:
+            return None
+        sentences = tuple(Sentence.from_json(words) for words in json.loads(row[0]))
+        return Recognition(row[1], sentences, row[2], row[3])
+
+    def start(self, transcript_id: str) -> tuple[int, Record] | None:
+        """Mark as processing; says how many times that has been done, None where the transcript is gone."""
+        row = self._db.execute(
+            "UPDATE transcripts SET status = 'processing', starts = starts + 1 WHERE id = ? AND NOT deleted "  # noqa: S608
+            f"RETURNING starts, {_COLUMNS}",
             (transcript_id,),
         ).fetchone()
-        return int(row[0]) if row else 0
+        return (row[0], Record._make(row[1:])) if row else None
 
     def fall_back(self, transcript_id: str, model: str) -> None:
         """Keep that another model is used than the one asked for."""
@@ -121,7 +133,7 @@ class Store:
 
     def complete(self, transcript_id: str, recognition: Recognition) -> None:
         """Keep what was recognised, unless the transcript was deleted meanwhile."""
-        self._db.execute(
+        done = self._db.execute(
             "UPDATE transcripts SET status = 'completed', completed = ?, duration_s = ?, channels = ?, "
             "language_code = ?, sentences = ? WHERE id = ? AND NOT deleted",
             (
@@ -129,10 +141,12 @@ class Store:
                 recognition.duration_s,
                 recognition.channels,
                 recognition.language_code,
-                json.dumps([sentence.to_json() for sentence in recognition.sentences]),
+                recognition.rendered("stored", lambda: _dump(recognition.sentences)),
                 transcript_id,
             ),
         )
+        if done.rowcount:
+            self._kept[transcript_id] = recognition
 
     def fail(self, transcript_id: str, error: str) -> None:
         """Keep why there is no transcript."""
@@ -151,6 +165,7 @@ class Store:
             "audio_url = ?, options = '{}', sentences = NULL, error = NULL WHERE id = ?",
             (DELETED_URL, transcript_id),
         )
+        self._kept.pop(transcript_id, None)
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still has the words
 
     def take_up_again(self) -> list[str]:
@@ -189,7 +204,7 @@ class Store:
             f"SELECT {_COLUMNS} FROM transcripts WHERE {' AND '.join(where)} ORDER BY number {order} LIMIT ?",  # noqa: S608
             (*values, limit),
         ).fetchall()
-        records = sorted(map(_record, rows), key=lambda record: -record.number)
+        records = sorted(map(Record._make, rows), reverse=True)
 
         def exists(condition: str) -> bool:
             sql = f"SELECT EXISTS (SELECT 1 FROM transcripts WHERE {everything} AND {condition})"  # noqa: S608
@@ -200,9 +215,8 @@ class Store:
         return Page(records, exists(f"number < {records[-1].number}"), exists(f"number > {records[0].number}"))
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    return Record(**values | {"options": json.loads(values["options"]), "deleted": bool(values["deleted"])})
+def _dump(sentences: tuple[Sentence, ...]) -> str:
+    return json.dumps([sentence.to_json() for sentence in sentences])
 
 
 def _now() -> str:

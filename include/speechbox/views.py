@@ -1,12 +1,13 @@
 """Transcripts as the API's JSON documents."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from speechbox.options import ECHOED, FALLBACK, speech_models
-from speechbox.sentences import Sentence, Word, mean_confidence, paragraphs, words_in_order
+from speechbox.sentences import Recognition, Sentence, Word, mean_confidence, paragraphs, words_in_order
 from speechbox.store import DELETED_TEXT, Page, Record
 
 Json = dict[str, Any]
@@ -25,10 +26,12 @@ _NO_RESULTS = (
 )  # fmt: skip
 _OFF = ("auto_chapters", "content_safety", "disfluencies", "entity_detection", "filter_profanity", "iab_categories",
         "language_detection", "multichannel", "redact_pii_audio", "sentiment_analysis", "speaker_labels")  # fmt: skip
+#: Fields that are null until something was recognised.
+_UNSPOKEN: Json = dict.fromkeys(("text", "words", "utterances", "confidence"))
 
 
-def transcript(record: Record, sentences: list[Sentence]) -> Json:
-    """The answer of GET /v2/transcript/{id}."""
+def transcript(record: Record, recognition: Recognition | None = None) -> str:
+    """The answer of GET /v2/transcript/{id}, as text: what was recognised is written only once."""
     options = record.options
     view: Json = {
         "id": record.id,
@@ -38,10 +41,6 @@ def transcript(record: Record, sentences: list[Sentence]) -> Json:
         "acoustic_model": "assemblyai_default",
         "speech_model": None,
         "speech_models": speech_models(options),
-        "text": None,
-        "words": None,
-        "utterances": None,
-        "confidence": None,
         "audio_duration": None,
         "language_confidence": None,
         "punctuate": True,
@@ -60,43 +59,52 @@ def transcript(record: Record, sentences: list[Sentence]) -> Json:
         **{name: options[name] for name in ECHOED if name in options},
     }
     if record.deleted:
-        view["text"] = DELETED_TEXT
-    elif record.status == "error":
+        return as_json(view | _UNSPOKEN | {"text": DELETED_TEXT})
+    if record.status == "error":
         view["error"] = record.error
-    elif record.status == "completed":
-        view |= _result(record, sentences)
-    return view
+    if recognition is None:
+        return as_json(view | _UNSPOKEN)
+    wanted, fallback = view["speech_models"][0], options.get(FALLBACK)
+    view |= {
+        "audio_duration": _duration(record),
+        "audio_channels": record.channels,
+        "language_code": options.get("language_code") or record.language_code,
+        "speech_model_used": fallback or wanted,
+    }
+    if fallback:
+        warning = {"message": f"speech model {wanted} is not available, {fallback} was used in its place"}
+        view["metadata"] = {"warnings": [warning]}
+    by_speaker = bool(options.get("speaker_labels") or options.get("multichannel"))
+    spoken = recognition.rendered(("spoken", by_speaker), lambda: as_json(_spoken(recognition.sentences, by_speaker)))
+    return f"{as_json(view)[:-1]},{spoken[1:]}"  # the members of two objects in one
 
 
-def _result(record: Record, sentences: list[Sentence]) -> Json:
+def as_json(document: Json) -> str:
+    """As short as it can be written."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _spoken(sentences: Sequence[Sentence], by_speaker: bool) -> Json:
     words = words_in_order(sentences)
-    by_speaker = record.options.get("speaker_labels") or record.options.get("multichannel")
-    wanted, fallback = speech_models(record.options)[0], record.options.get(FALLBACK)
-    warning = {"message": f"speech model {wanted} is not available, {fallback} was used in its place"}
     return {
         "text": " ".join(sentence.text for sentence in sentences),
         "words": [_word(word) for word in words],
         "utterances": [_sentence(sentence) for sentence in sentences] if by_speaker else None,
         "confidence": mean_confidence(words) if words else 0.0,
-        "audio_duration": _duration(record),
-        "audio_channels": record.channels,
-        "language_code": record.options.get("language_code") or record.language_code,
-        "speech_model_used": fallback or wanted,
-        **({"metadata": {"warnings": [warning]}} if fallback else {}),
     }
 
 
-def sentences_document(record: Record, sentences: list[Sentence]) -> Json:
+def sentences_document(record: Record, sentences: Sequence[Sentence]) -> Json:
     """The answer of GET /v2/transcript/{id}/sentences."""
     return _with_head(record, sentences) | {"sentences": [_sentence(sentence) for sentence in sentences]}
 
 
-def paragraphs_document(record: Record, sentences: list[Sentence]) -> Json:
+def paragraphs_document(record: Record, sentences: Sequence[Sentence]) -> Json:
     """The answer of GET /v2/transcript/{id}/paragraphs."""
     return _with_head(record, sentences) | {"paragraphs": [_paragraph(group) for group in paragraphs(sentences)]}
 
 
-def word_search_document(record: Record, sentences: list[Sentence], phrases: list[str]) -> Json:
+def word_search_document(record: Record, sentences: Sequence[Sentence], phrases: list[str]) -> Json:
     """The answer of GET /v2/transcript/{id}/word-search: where the words or phrases were said, whatever their case."""
     words = words_in_order(sentences)
     plain = [_plain(word.text) for word in words]
@@ -148,7 +156,7 @@ def _duration(record: Record) -> int:
     return math.ceil(record.duration_s or 0)
 
 
-def _with_head(record: Record, sentences: list[Sentence]) -> Json:
+def _with_head(record: Record, sentences: Sequence[Sentence]) -> Json:
     confidence = mean_confidence(words_in_order(sentences))
     return {"id": record.id, "confidence": confidence, "audio_duration": _duration(record)}
 

@@ -280,6 +280,8 @@ class Listing:
 
     def __call__(self, request: Request) -> Answer:
         if request.path == "/v2/transcript":
+            if request.query.get("before_id", self.ids[0]) not in self.ids:
+                return UNKNOWN
             start = self.ids.index(request.query["before_id"]) + 1 if "before_id" in request.query else 0
             end = start + min(int(request.query["limit"]), self.longest_page)
             details = {"prev_url": "…" if end < len(self.ids) else None}
@@ -314,7 +316,17 @@ def test_jobs_behind_those_of_others_are_looked_up_one_by_one(web: Web, client: 
     web.respond = Listing(numbered(600, "other"), older=["t-1", "t-2"])
     jobs = client.jobs(["t-1", "t-2"])
     assert {job.id: job.status for job in jobs.values()} == {"t-1": "completed", "t-2": "completed"}
-    assert [request.path for request in web.requests].count("/v2/transcript") == 1
+    assert [request.path for request in web.requests].count("/v2/transcript") == 2
+
+
+@pytest.mark.parametrize(("first", "requests"), [(0, 1), (150, 2), (300, 3), (500, 3)])
+def test_jobs_that_others_were_submitted_after_are_seen_together(
+    web: Web, client: AssemblyAI, first: int, requests: int
+) -> None:
+    web.respond = Listing(numbered(600))
+    ours = numbered(600)[first : first + 100]
+    assert client.jobs(ours[::-1]).keys() == set(ours)
+    assert len(web.requests) == requests
 
 
 def test_a_server_without_a_list_is_asked_one_by_one(web: Web, client: AssemblyAI) -> None:

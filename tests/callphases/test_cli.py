@@ -182,6 +182,27 @@ def test_plan_changes_nothing(run: Run, aws: Store, pipeline_file: Path) -> None
     assert aws.keys() == []
 
 
+@pytest.mark.integration
+def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_file: Path) -> None:
+    rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
+    pipeline = aws.pipeline(recordings={"prefix": "calls/", "call_time": rule}, timezone="Asia/Tokyo")
+    pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+    for name in ("20261119", "20261120-a", "20261120-b", "other-20261120"):
+        aws.put(f"calls/{name}.mp3", b"x" * 500_000)
+    done = aws.put("calls/20261119-done.mp3")
+    key = transcript_key(done, aws.pipeline().transcription)
+    aws.knows(failed(key, BadAudio("Transcoding failed."), recording=done.key), day=DAY - dt.timedelta(days=1))
+    code, out, _ = run("plan", pipeline_file, *[f"--date=2026-11-{day}" for day in (20, 19, 18, 20)])
+    assert code == 0
+    assert out.splitlines() == [
+        "2026-11-20: 3 recordings, 3 to do (1.5 MB), 0 done before",
+        "2026-11-19: 2 recordings, 1 to do (0.5 MB), 1 done before",
+        "2026-11-18: 0 recordings, 0 to do (0.0 MB), 0 done before",
+        "2026-11-20: 3 recordings, 3 to do (1.5 MB), 0 done before",
+    ]
+    assert aws.keys("state/index/") == []
+
+
 # replay
 
 

@@ -6,6 +6,8 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from callphases import costs
 from callphases.costs import llm_usd, speech_usd
@@ -97,6 +99,28 @@ def test_a_question_is_estimated_by_what_was_said() -> None:
     assert 0 < few < many
     most = llm_usd(pipeline(), "claude-sonnet-4-6", 700 + 100 * 12 + 1500, 60 + 396)
     assert many == pytest.approx(most, rel=0.01)
+
+
+def test_calls_that_share_a_question_share_its_instructions() -> None:
+    one = costs.estimated_question_usd(pipeline(), 360, 100, 6000)
+    three = costs.estimated_question_usd(pipeline(), 3 * 360, 300, 3 * 6000, calls=3)
+    instructions = llm_usd(pipeline(), "claude-sonnet-4-6", costs.QUESTION_TOKENS, 0)
+    assert instructions is not None
+    assert three == pytest.approx(3 * one - 2 * instructions, rel=0.01)
+
+
+def test_what_a_call_adds_to_a_question() -> None:
+    assert costs.expected_tokens(pipeline(), 360, 100, 6000) == pytest.approx((100 * 12 + 1500, 60 + 396), abs=1)
+    assert costs.expected_tokens(pipeline(), 20, 8, 400) == (8 * 12 + 100, 60 + 4 * 45), "its phases, once each"
+    assert costs.expected_tokens(pipeline(), 2, 1, 0) == (12, 60 + 45)
+    assert min(costs.expected_tokens(pipeline(), 0, 0, 0)) >= 1
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 10**5), min_size=1, max_size=30))
+def test_shares_add_up_and_follow_the_sizes(total: int, sizes: list[int]) -> None:
+    shares = costs.shares(total, sizes)
+    assert sum(shares) == total
+    assert all(abs(share - total * size / sum(sizes)) < 1.001 for share, size in zip(shares, sizes, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from callphases.cues import Cue, cues_of
+from callphases.cues import LONG_PAUSE_MS, LONGEST_CUE_CHARS, Cue, cues_of_captions, cues_of_words, to_vtt
 from callphases.errors import ProviderError
 
 
 def read(*blocks: str, words: list[dict[str, Any]] | None = None) -> list[Cue]:
-    return cues_of({"words": words}, "\n\n".join(["WEBVTT", *blocks]) + "\n")
+    return cues_of_captions({"words": words}, "\n\n".join(["WEBVTT", *blocks]) + "\n")
 
 
 def word(start: int, speaker: str | None = None) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_notes_and_identifiers_are_no_cues() -> None:
 
 
 def test_a_byte_order_mark_and_windows_lines_are_read() -> None:
-    (cue,) = cues_of({}, "\ufeffWEBVTT\r\n\r\n00:01.000 --> 00:02.000\r\nHello.\r\n")
+    (cue,) = cues_of_captions({}, "\ufeffWEBVTT\r\n\r\n00:01.000 --> 00:02.000\r\nHello.\r\n")
     assert cue.text == "Hello."
 
 
@@ -116,4 +116,70 @@ def test_a_byte_order_mark_and_windows_lines_are_read() -> None:
 )
 def test_malformed_captions_are_the_providers_error(vtt: str, words: str) -> None:
     with pytest.raises(ProviderError, match=words):
-        cues_of({}, vtt)
+        cues_of_captions({}, vtt)
+
+
+def spoken(*words: str, speaker: str = "A", channel: str | None = None, start_ms: int = 0) -> list[dict[str, object]]:
+    """Words of half a second each, one after the other."""
+    return [
+        {"text": text, "start": start_ms + 500 * place, "end": start_ms + 500 * (place + 1), "speaker": speaker}
+        | ({"channel": channel} if channel else {})
+        for place, text in enumerate(words)
+    ]
+
+
+def heard(*words: dict[str, object]) -> list[Cue] | None:
+    return cues_of_words({"text": " ".join(str(word["text"]) for word in words), "words": list(words)})
+
+
+def test_words_become_sentences_of_one_speaker() -> None:
+    words = [
+        *spoken("Hi,", "I'm", "Jack.", "My", "bill", "is", "wrong,", "Mr.", "Miller."),
+        *spoken("Let", "me", "see", speaker="B", start_ms=4500),
+    ]
+    assert heard(*words) == [
+        Cue(1, 0.0, 1.5, "A", "Hi, I'm Jack."),
+        Cue(2, 1.5, 4.5, "A", "My bill is wrong, Mr. Miller."),
+        Cue(3, 4.5, 6.0, "B", "Let me see"),
+    ]
+
+
+def test_a_long_pause_and_a_long_sentence_are_cut() -> None:
+    paused = heard(*spoken("one"), *spoken("two", start_ms=500 + LONG_PAUSE_MS + 1))
+    assert paused is not None
+    assert [cue.text for cue in paused] == ["one", "two"]
+    cues = heard(*spoken(*["tiresome"] * 60))
+    assert cues is not None
+    assert len(cues) == 3
+    assert all(len(cue.text) <= LONGEST_CUE_CHARS for cue in cues)
+
+
+def test_people_who_talk_at_once_keep_their_sentences() -> None:
+    cues = heard(
+        *spoken("I", "want", "my", "money.", speaker="1A", channel="1"),
+        *spoken("Yes,", "of", "course.", speaker="2A", channel="2", start_ms=700),
+    )
+    assert cues is not None
+    assert [(cue.text, cue.speaker) for cue in cues] == [("I want my money.", "1A"), ("Yes, of course.", "2A")]
+
+
+@pytest.mark.parametrize(
+    "transcript",
+    [
+        {"text": "All that was said.", "words": spoken("All")},
+        {"text": "All that was said.", "words": None},
+        {"text": "Hello.", "words": [{"text": "Hello."}]},
+    ],
+)
+def test_words_that_do_not_hold_the_text_stand_for_nothing(transcript: dict[str, object]) -> None:
+    assert cues_of_words(transcript) is None
+
+
+def test_captions_are_read_back_as_they_were_written() -> None:
+    cues = [
+        Cue(1, 0.04, 1.5, "A", "Less <b>is</b> more & 2 < 3."),
+        Cue(2, 61.25, 62.0, "B", "--> is no arrow"),
+        Cue(3, 3723.0, 3724.5, "A", "Late."),
+    ]
+    words = [{"text": "x", "start": round(cue.start_s * 1000), "speaker": cue.speaker} for cue in cues]
+    assert cues_of_captions({"words": words}, to_vtt(cues)) == cues

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from callphases.errors import (
+    AnswerCut,
     AnswerInvalid,
     ModelRetired,
     NoBalance,
@@ -17,7 +20,7 @@ from callphases.errors import (
     WrongKey,
 )
 from callphases.gateway import Gateway
-from doubles import KEY, LOST, Answer, Clock, Web, answer, chat_answer, text_answer
+from doubles import KEY, LOST, Answer, Clock, Request, Web, answer, chat_answer, text_answer
 
 MESSAGES = [{"role": "system", "content": "Divide."}, {"role": "user", "content": "{}"}]
 SCHEMA = {"type": "object", "properties": {"calls": {"type": "array"}}}
@@ -237,6 +240,78 @@ def test_a_gateway_that_stays_busy_is_named(web: Web, gateway: Gateway) -> None:
     web.respond = lambda request: answer({}, 429)
     with pytest.raises(ThrottledOut, match=f"language model gateway at {web.url} went on to refuse requests"):
         chat(gateway)
+
+
+# Limits
+
+
+class Turns:
+    """Keeps what turns were waited for."""
+
+    def __init__(self) -> None:
+        self.waited: list[str] = []
+
+    def await_turn(self, model: str) -> None:
+        self.waited.append(model)
+
+    def soonest(self, models: Sequence[str]) -> str:
+        return models[0]
+
+
+def test_each_attempt_waits_for_its_models_turn(web: Web, gateway: Gateway) -> None:
+    gateway.rates = turns = Turns()
+    web.answers = [answer({}, 429), answer({}, 500), LOST, NO_SCHEMA, chat_answer("hello"), EMPTY]
+    chat(gateway)
+    gateway.check(["another"])
+    assert turns.waited == ["claude-sonnet-4-6"] * 5 + ["another"]
+    assert len(web.requests) == 6
+
+
+def test_what_may_not_be_sent_any_more_is_not(web: Web, gateway: Gateway) -> None:
+    gateway.rates = turns = Turns()
+    web.answers = [answer({}, 429), chat_answer("hello")]
+
+    def may_send() -> None:
+        if web.requests:
+            raise KeyError("no longer")
+
+    with pytest.raises(KeyError, match="no longer"):
+        gateway.chat("one", MESSAGES, max_tokens=2000, may_send=may_send)
+    assert (len(web.requests), turns.waited) == (1, ["one", "one"])
+
+
+@pytest.mark.parametrize("status", [504, 524])
+def test_a_question_that_takes_too_long_is_repeated_unless_it_is_divisible(
+    web: Web, gateway: Gateway, status: int
+) -> None:
+    web.answers = [answer({}, status), chat_answer("hello"), answer({}, status)]
+    assert chat(gateway).text == "hello"
+    with pytest.raises(AnswerCut, match=rf"in time \({status}\)"):
+        gateway.chat("one", MESSAGES, max_tokens=2000, divisible=True)
+    assert len(web.requests) == 3
+
+
+def test_no_answer_within_the_time_for_it_is_one_that_takes_too_long(
+    web: Web, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callphases.gateway.READ_TIMEOUT_S", 0.05)
+    given_up = threading.Event()
+
+    def respond(request: Request) -> Answer:
+        given_up.wait(10)
+        return chat_answer("hello")
+
+    web.respond = respond
+    with pytest.raises(AnswerCut, match="No answer came within 0 s"):
+        gateway.chat("one", MESSAGES, max_tokens=2000, divisible=True)
+    given_up.set()
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize("first", [answer({}, 429), answer({}, 503), LOST])
+def test_a_divisible_question_that_was_not_taken_is_asked_again(web: Web, gateway: Gateway, first: Answer) -> None:
+    web.answers = [first, chat_answer("hello")]
+    assert gateway.chat("one", MESSAGES, max_tokens=2000, divisible=True).text == "hello"
 
 
 # A look that costs nothing

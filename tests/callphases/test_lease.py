@@ -349,6 +349,52 @@ def test_a_run_that_takes_over_begins_a_ramp_of_its_own(s3: Store, clock: Clock)
     assert second.begin() > began
 
 
+# The listing of an archive
+
+
+def test_a_run_is_told_which_listing_the_former_one_has_taken_its_recordings_from(s3: Store) -> None:
+    first, second, third = (s3.lease(name, "list") for name in ("first", "second", "third"))
+    first.take()
+    assert first.index is None
+    first.take_from("listing-1")
+    first.release()
+    second.take()
+    assert second.index == "listing-1"
+    second.release()
+    third.take()
+    assert third.index == "listing-1", "the second has taken none"
+    third.take_from("listing-2")
+    assert third.index == "listing-2"
+    assert document(s3)["index"] == "listing-2"
+
+
+def test_the_listing_stays_noted_while_the_run_goes_on(s3: Store, clock: Clock) -> None:
+    lease = s3.lease("run", "list")
+    lease.take()
+    lease.take_from("listing-1")
+    clock.now += FRESH_S
+    s3.lease("run", "chunk-0000").take()
+    lease.begin()
+    lease.release()
+    assert document(s3)["index"] == "listing-1"
+
+
+def test_a_run_that_has_lost_the_day_notes_no_listing(s3: Store, clock: Clock) -> None:
+    first = s3.lease("first", "list")
+    first.take()
+    clock.now += LIFE_S
+    s3.lease("second", "list").take()
+    first.take_from("listing-1")
+    assert document(s3)["index"] is None
+
+
+def test_a_lease_of_an_earlier_version_notes_no_listing(s3: Store) -> None:
+    old = {"holder": "old", "term": 4, "released": True, "stopped": None, "began": None}
+    s3.state.put(NAME, json.dumps(old).encode())
+    lease = s3.lease("run", "list")
+    assert (lease.take(), lease.index) == (5, None)
+
+
 # At the same moment
 
 

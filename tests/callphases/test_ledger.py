@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callphases import ledger
 from callphases.errors import BadAudio, DayHeld, DownloadRefused, ServiceUnavailable
 from callphases.lease import FRESH_S, LIFE_S
 from callphases.ledger import WRITE_EVERY_S, Event, Known, answer_key, failed, stop_key, transcript_key
@@ -415,3 +416,34 @@ def test_of_runs_that_follow_each_other_the_later_wins_whatever_its_clock(s3: St
     event = s3.known().find("k")
     assert event is not None
     assert event["transcript_id"] == "t-2"
+
+
+def test_a_long_ledger_goes_on_in_another_object(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "SEGMENT_BYTES", 500)
+    written = s3.ledger()
+    for number in range(10):
+        written.write([{"event": "answered", "key": f"k{number}", "recording": f"{number}.mp3"}])
+    names = [name for name in s3.keys("state/ledger/") if name.endswith(".jsonl")]
+    assert len(names) > 2
+    keys = {f"k{number}" for number in range(10)}
+    assert {event["key"] for event in s3.known().all()} == keys
+    assert {event["key"] for event in ledger.read_task(s3.state, DAY, "run-1", "chunk-0000")} == keys
+    again = s3.ledger()
+    assert {event["key"] for event in again.own} == keys
+    again.write([{"event": "answered", "key": "k10", "recording": "10.mp3"}])
+    with pytest.raises(ServiceUnavailable, match="Another process works on chunk-0000"):
+        written.write([{"event": "answered", "key": "k11", "recording": "11.mp3"}])
+
+
+@pytest.mark.parametrize("writes", range(1, 8))
+def test_a_second_process_of_a_task_is_noticed_wherever_it_goes_on(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    monkeypatch.setattr(ledger, "SEGMENT_BYTES", 500)
+    first = s3.ledger()
+    for number in range(writes):
+        first.write([{"event": "answered", "key": f"k{number}", "recording": f"{number}.mp3"}])
+    second = s3.ledger()
+    second.write([{"event": "intended", "key": "k", "recording": "k.mp3"}])
+    with pytest.raises(ServiceUnavailable, match="Another process works on chunk-0000"):
+        first.write([{"event": "intended", "key": "k", "recording": "k.mp3"}])

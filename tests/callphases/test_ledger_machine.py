@@ -26,7 +26,7 @@ from callphases.errors import AnswerLost, CallphasesError, DayHeld
 from callphases.ledger import read_day, transcript_key
 from callphases.night import Night
 from callphases.storage import Seen
-from doubles import DAY, NOON, pipeline
+from doubles import DAY, NOON, OneThread, pipeline
 
 STARTS_OF_A_TASK = 3
 
@@ -221,7 +221,7 @@ class Run:
                 self.listed = self._patiently(lambda: self.night.begin(DAY, self.run_id))
             for uri in self.listed.chunks:
                 self._patiently(lambda uri=uri: self.night.transcribe(self.night.load(uri), float("inf")))
-            day = self.night.load(self.listed.day)
+            day = self.night.load_day(self.listed.day)
             lease.Lease(self.night.state, day.day, day.holder, term=day.term).release()
         except (CallphasesError, Killed):
             pass
@@ -261,7 +261,8 @@ class Nights(RuleBasedStateMachine):
         clock = SimpleNamespace(monotonic=lambda: self.world.now, sleep=lambda s: self.world.run.it.sleep(s))
         for module in (lease, ledger, night, transcripts):
             self.patch.setattr(module, "time", clock)
-        self.patch.setattr(ledger, "ThreadPoolExecutor", OneThread)
+        for module in (ledger, transcripts):
+            self.patch.setattr(module, "ThreadPoolExecutor", OneThread)
         self.start()
         self.start()
 
@@ -335,19 +336,6 @@ class Nights(RuleBasedStateMachine):
         from doubles import recording
 
         return transcript_key(recording(f"calls/{DAY}/{number}.wav", etag="e"), pipeline().transcription)
-
-
-class OneThread:
-    """In place of a pool: the requests of a run come one after the other."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> OneThread:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 TestNights = Nights.TestCase

@@ -79,7 +79,7 @@ class Desk:
         for uri in listed.chunks:
             assert night.transcribe(night.load(uri), math.inf) == []
             night.segment(night.load(uri))
-        return night.end(night.load(listed.day))
+        return night.end(night.load_day(listed.day))
 
     def rows(self, table: str = "calls") -> list[dict[str, Any]]:
         return read_rows(self.s3.tables, table, DAY)
@@ -174,8 +174,8 @@ def test_a_step_that_is_done_again_does_nothing(desk: Desk, count: int) -> None:
     for uri in listed.chunks * 2:
         night.transcribe(night.load(uri), math.inf)
         night.segment(night.load(uri))
-    night.end(night.load(listed.day))
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
+    night.end(night.load_day(listed.day))
     assert (len(desk.speech.submitted), desk.questions) == (count, count)
 
 
@@ -241,14 +241,102 @@ def test_the_chunks_of_a_run_have_all_that_they_need(desk: Desk) -> None:
     night = desk.night()
     listed = night.begin(DAY, "run/1")
     chunks = [night.load(uri) for uri in listed.chunks]
-    day = night.load(listed.day)
-    assert [one for chunk in chunks for one in chunk.recordings] == day.recordings
-    assert [one.key for one in day.recordings] == [one.key for one in recordings]
-    assert [chunk.first for chunk in chunks] == [0, 40]
-    assert [chunk.name for chunk in chunks] == ["chunk-0000", "chunk-0001"]
-    assert [[event["event"] for event in chunk.known] for chunk in chunks] == [[], ["intended"]]
+    day = night.load_day(listed.day)
+    assert [one.key for chunk in chunks for one in chunk.recordings] == [one.key for one in recordings]
+    assert [chunk.first for chunk in chunks] == [0, 15, 30]
+    assert [chunk.name for chunk in chunks] == ["chunk-0000", "chunk-0001", "chunk-0002"]
+    assert [[event["event"] for event in chunk.known] for chunk in chunks] == [[], [], ["intended"]]
     assert {(chunk.term, chunk.run_id, chunk.holder) for chunk in [day, *chunks]} == {(1, "run/1", day.holder)}
+    assert {(chunk.listed_at, chunk.replay) for chunk in [day, *chunks]} == {(day.listed_at, False)}
     assert {chunk.budget_usd for chunk in chunks} == {None}
+    assert (day.day, day.listed, day.chunks, day.rest) == (DAY, 45, 3, 0)
+
+
+def test_a_night_with_long_calls_has_fewer_of_them_in_a_chunk(desk: Desk) -> None:
+    desk.put(*[f"a{number:02}" for number in range(30)], body=b"RIFF" * 1000)
+    desk.put(*[f"b{number:02}" for number in range(30)])
+    night = desk.night()
+    chunks = [night.load(uri) for uri in night.begin(DAY, "run-1").chunks]
+    assert [len(chunk.recordings) for chunk in chunks] == [10, 10, 10, 30]
+
+
+def test_what_is_in_no_chunk_is_written_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("callphases.night.REST_PART", 2)
+    for one in desk.put("a", "b", "c"):
+        desk.knows(one, failed("", BadAudio("No audio.")))
+    desk.put("d")
+    night = desk.night()
+    listed = night.begin(DAY, "run-1")
+    day = night.load_day(listed.day)
+    assert (day.listed, day.chunks, day.rest) == (4, 1, 2)
+    parts = [key.rpartition("/rows/")[2] for key in desk.s3.keys(f"state/runs/dt={DAY}/") if "/rows/" in key]
+    assert [part.partition(".")[0] for part in parts] == ["rest-0000", "rest-0001"]
+
+
+def test_a_list_of_several_pages_keeps_the_day_and_takes_a_request_a_page(desk: Desk, clock: Clock) -> None:
+    desk.put(*[f"{number:02}" for number in range(30)])
+
+    def page(**_: object) -> None:
+        clock.now += LIFE_S - 1
+        with pytest.raises(DayHeld):
+            desk.s3.lease("other").take()
+
+    events = desk.s3.client.meta.events
+    events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=10))
+    events.register("after-call.s3.ListObjectsV2", lambda context, **_: page() if "calls/" in context["key"] else None)
+    assert len(desk.night().begin(DAY, "run-1").chunks) == 3
+    assert desk.s3.listed.count(f"calls/{DAY}/") == 3
+
+
+# An archive without dates in its prefix
+
+FLAT = {"recordings": {"prefix": "calls/", "call_time": {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}}}
+WEEK = [DAY - dt.timedelta(days=number) for number in range(7)]
+
+
+def flat_day(desk: Desk, day: dt.date, run_id: str) -> int:
+    """Run a day of an archive; returns how many recordings it has."""
+    night = desk.night(**FLAT)
+    listed = night.begin(day, run_id)
+    for uri in listed.chunks:
+        night.transcribe(night.load(uri), math.inf)
+        night.segment(night.load(uri))
+    return night.end(night.load_day(listed.day)).listed
+
+
+def test_an_archive_is_listed_once_for_all_its_days_and_once_for_all_of_them_again(desk: Desk) -> None:
+    for day in WEEK:
+        desk.s3.put(f"calls/{day:%Y%m%d}-a.mp3")
+    assert [flat_day(desk, day, "run-1") for day in WEEK] == [1] * 7
+    assert desk.s3.listed.count("calls/") == 1
+    for day in WEEK:
+        desk.s3.put(f"calls/{day:%Y%m%d}-late.mp3")
+    assert [flat_day(desk, day, "run-2") for day in WEEK] == [2] * 7
+    assert desk.s3.listed.count("calls/") == 2
+    assert len(desk.speech.submitted) == 14
+
+
+def test_a_run_that_could_not_begin_has_not_taken_its_day(desk: Desk) -> None:
+    desk.s3.put(f"calls/{DAY:%Y%m%d}-a.mp3")
+    desk.speech.refuse = lambda request: NO_KEY
+    for _ in range(2):
+        with pytest.raises(WrongKey):
+            desk.night(**FLAT).begin(DAY, "run-1")
+    desk.speech.refuse = lambda request: None
+    assert flat_day(desk, DAY, "run-1") == 1
+    assert desk.s3.listed.count("calls/") == 1
+
+
+def test_an_archive_that_another_run_lists_leaves_the_day_free(desk: Desk, clock: Clock) -> None:
+    flat_day(desk, DAY, "run-1")
+    (turn,) = [key for key in desk.s3.keys("state/index/") if key.endswith("lease.json")]
+    held = {**json.loads(desk.s3.bytes_of(turn)), "holder": "another", "released": False}
+    desk.s3.state.put(turn.removeprefix("state/"), json.dumps(held).encode())
+    with pytest.raises(DayHeld, match="lists the archive"):
+        desk.night(**FLAT).begin(DAY, "run-2")
+    assert desk.lease()["released"]
+    clock.now += LIFE_S
+    assert desk.night(**FLAT).begin(DAY, "run-2").chunks == []
 
 
 @pytest.mark.parametrize("given", [NO_KEY, answer({}, 503)], ids=["key", "away"])
@@ -303,7 +391,7 @@ def test_a_run_whose_day_was_taken_over_does_not_go_on(desk: Desk, clock: Clock)
     for step in (
         lambda: first.transcribe(first.load(listed.chunks[0]), math.inf),
         lambda: first.segment(first.load(listed.chunks[0])),
-        lambda: first.end(first.load(listed.day)),
+        lambda: first.end(first.load_day(listed.day)),
     ):
         with pytest.raises(DayHeld, match="run-2-"):
             step()
@@ -320,7 +408,7 @@ def test_a_run_that_gets_its_day_back_knows_what_the_other_has_done(desk: Desk, 
     for uri in listed.chunks:
         night.transcribe(night.load(uri), math.inf)
         night.segment(night.load(uri))
-    assert night.end(night.load(listed.day)).statuses == {"completed": 2}
+    assert night.end(night.load_day(listed.day)).statuses == {"completed": 2}
     assert (len(desk.speech.submitted), desk.questions) == (2, 2)
 
 
@@ -374,7 +462,7 @@ def test_what_concerns_the_account_stops_the_other_tasks_and_is_told_at_the_end(
     for step in (lambda: night.transcribe(chunks["c"], math.inf), lambda: night.segment(chunks["a"])):
         with pytest.raises(RunStopped, match=r"chunk-0001 stopped the run: .*balance is negative"):
             step()
-    published = night.end(night.load(listed.day))
+    published = night.end(night.load_day(listed.day))
     assert "balance is negative" in (published.stopped or "")
     assert desk.statuses() == {"a": "unfinished", "b": "balance", "c": "unfinished"}
     assert (published.unfinished, len(desk.speech.jobs)) == (3, 1)
@@ -388,7 +476,7 @@ def test_the_run_after_a_stopped_one_does_the_rest(desk: Desk) -> None:
     night.transcribe(chunks["a"], math.inf)
     with pytest.raises(NoBalance):
         night.transcribe(chunks["b"], math.inf)
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
     desk.speech.refuse = lambda request: None
     published = desk.run("run-2")
     assert (published.statuses, published.stopped) == ({"completed": 2}, None)
@@ -405,7 +493,7 @@ def test_a_task_that_stopped_its_run_may_be_started_again(desk: Desk) -> None:
     for name in ("b", "a"):
         night.transcribe(chunks[name], math.inf)
         night.segment(chunks[name])
-    published = night.end(night.load(listed.day))
+    published = night.end(night.load_day(listed.day))
     assert (published.statuses, published.stopped) == ({"completed": 2}, None)
 
 
@@ -428,7 +516,7 @@ def test_calls_that_could_not_be_divided_say_why(
     night.transcribe(chunks["a"], math.inf)
     with pytest.raises(error):
         night.segment(chunks["a"])
-    published = night.end(night.load(listed.day))
+    published = night.end(night.load_day(listed.day))
     (row,) = desk.rows()
     assert (row["status"], row["failure_class"], row["transcript_id"]) == ("failed", failure_class, "t-1")
     assert (published.unfinished, bool(published.stopped)) == (1, failure_class in ("auth", "balance", "model_retired"))
@@ -445,7 +533,7 @@ def test_a_service_that_is_away_stops_no_other_task(desk: Desk) -> None:
         night.transcribe(chunks["a"], math.inf)
     night.transcribe(chunks["b"], math.inf)
     night.segment(chunks["b"])
-    published = night.end(night.load(listed.day))
+    published = night.end(night.load_day(listed.day))
     assert desk.statuses() == {"a": "service_unavailable", "b": "completed"}
     assert (published.stopped, published.unfinished) == (None, 1)
 
@@ -531,7 +619,7 @@ def test_a_replay_does_again_what_a_stopped_run_did_not(desk: Desk) -> None:
     night, listed, chunks = begun(desk)
     with pytest.raises(NoBalance):
         night.transcribe(chunks["a"], math.inf)
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
     assert desk.statuses() == {"a": "balance"}
     desk.speech.refuse = lambda request: None
     desk.run("run-2", replay="balance")
@@ -558,6 +646,26 @@ def test_as_many_calls_are_done_as_the_budget_holds(desk: Desk) -> None:
     assert len(desk.speech.submitted) == 2
     assert (published.unfinished, published.failures) == (0, {"budget": 2})
     assert published.run_speech_usd + published.run_llm_usd < 2.5 * price(desk, 60)
+
+
+def test_what_is_over_the_budget_is_in_the_ledger_and_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("callphases.night.REST_PART", 2)
+    recordings = desk.put(*"abcdef", body=wav(60))
+    night = desk.night(**capped(1.5 * price(desk, 60)))
+    listed = night.begin(DAY, "run-1")
+    day = night.load_day(listed.day)
+    assert (day.listed, day.chunks, day.rest) == (6, 1, 3)
+    assert [one.key for one in night.load(listed.chunks[0]).recordings] == [recordings[0].key]
+    stopped = [event for event in desk.s3.known().all() if event["event"] == "stopped"]
+    assert [event["recording"] for event in stopped] == [one.key for one in recordings[1:]]
+    assert {event["failure_class"] for event in stopped} == {"budget"}
+
+
+def test_a_budget_that_holds_nothing_makes_no_chunk(desk: Desk) -> None:
+    desk.put("a", body=wav(60))
+    night = desk.night(**capped(0.000001))
+    listed = night.begin(DAY, "run-1")
+    assert (listed.chunks, night.load_day(listed.day).rest) == ([], 1)
 
 
 def test_a_later_run_with_a_larger_budget_does_the_rest(desk: Desk) -> None:
@@ -614,7 +722,7 @@ def test_a_job_that_is_over_the_budget_is_still_known(desk: Desk) -> None:
     night, listed, chunks = begun(desk)
     desk.speech.status = "processing"
     night.transcribe(chunks["a"], 0)
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
     desk.speech.status = "completed"
     desk.run("run-2", **capped(0.000001))
     assert desk.event(recording)["event"] == "submitted"
@@ -697,7 +805,7 @@ def test_what_is_still_under_way_is_not_deleted(desk: Desk) -> None:
     night.transcribe(chunks["a"], math.inf)
     desk.speech.status = "processing"
     night.transcribe(chunks["b"], 0)
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
     assert deletions(desk) == ["t-1"]
 
 
@@ -717,7 +825,7 @@ def test_a_transcript_that_is_not_there_any_more_counts_as_deleted(desk: Desk) -
     night, listed, chunks = begun(desk, **DELETING)
     night.transcribe(chunks["a"], math.inf)
     desk.speech.jobs.clear()
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
     desk.run("run-2", **DELETING)
     assert deletions(desk) == ["t-1"]
 
@@ -733,9 +841,9 @@ def test_what_could_not_be_deleted_is_told_and_deleted_next_time(desk: Desk, ref
         night.transcribe(chunk, math.inf)
         night.segment(chunk)
     with pytest.raises(ServiceUnavailable, match=r"1 transcripts could not be deleted.*privacy\.delete_after"):
-        night.end(night.load(listed.day))
+        night.end(night.load_day(listed.day))
     assert desk.statuses() == {"a": "completed", "b": "completed"}, "the day is published all the same"
     desk.speech.web.requests.clear()
     desk.speech.refuse = lambda request: None
-    night.end(night.load(listed.day))
+    night.end(night.load_day(listed.day))
     assert deletions(desk) == ["t-1"]

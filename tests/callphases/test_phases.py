@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from callphases.errors import AccountError, BadAudio, DayHeld, DownloadRefused, RunStopped, ServiceUnavailable
-from callphases.gateway import Gateway
+from callphases.gateway import Gateway, Rates
 from callphases.lease import FRESH_S, LIFE_S
 from callphases.ledger import Event, answer_key, failed, transcript_key
 from callphases.phases import ALIKE, Divider, unsettled
@@ -36,6 +41,7 @@ from doubles import (
 pytestmark = pytest.mark.integration
 
 GOOD = phases_answer(("Introduction", 1), ("Complaint", 2))
+NO_PLAN = answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403)
 SETTINGS: dict[str, Any] = {"segmentation": {"models": ["claude-sonnet-4-6"]}}
 
 
@@ -43,7 +49,7 @@ class Desk:
     """Recordings with transcripts, and runs that have them divided."""
 
     def __init__(self, s3: Store, models: Web) -> None:
-        self.s3, self.models = s3, models
+        self.s3, self.models, self.dividers = s3, models, list[Divider]()
 
     def transcribed(self, name: str, **changes: Any) -> Recording:
         recording = self.s3.put(f"calls/{name}.mp3", name.encode())
@@ -60,15 +66,18 @@ class Desk:
         since: dt.datetime = LONG_AGO,
         run_id: str = "run-1",
         chunk: dict[str, Any] | None = None,
+        rates: Rates | None = None,
         **changes: Any,
     ) -> None:
         """Do what a task of a run does, which has the day for itself; ``chunk`` changes its manifest."""
         pipeline = self.s3.pipeline(**SETTINGS | changes)
         segmenter = Segmenter(Gateway(KEY, self.models.url), pipeline)
+        segmenter.gateway.rates = rates
         ledger = self.s3.ledger(run_id)
         listed = manifest(*recordings, run_id=run_id, listed_at=since, **chunk or {})
         try:
-            Divider(segmenter, pipeline, Transcripts(self.s3.state), ledger, listed).divide()
+            self.dividers.append(Divider(segmenter, pipeline, Transcripts(self.s3.state), ledger, listed))
+            self.dividers[-1].divide()
         finally:
             ledger.lease.release()
 
@@ -86,8 +95,28 @@ class Desk:
 
 @pytest.fixture
 def desk(s3: Store, models: Web) -> Desk:
-    models.respond = lambda request: GOOD
+    models.respond = divided
     return Desk(s3, models)
+
+
+def calls_of(request: Request) -> list[str]:
+    """The names of the calls that a question is about."""
+    document = json.loads(request.json["messages"][1]["content"])
+    return [call["cues"][0]["text"].removesuffix(" for calling.") for call in document["calls"]]
+
+
+def part(number: int, name: str) -> dict[str, Any]:
+    """A good answer for the call of that name, whose first summary is the name."""
+    phases = [("Introduction", 1, name), ("Complaint", 2, "Complaint.")]
+    return {
+        "call": number,
+        "phases": [{"name": name, "start_cue": cue, "summary": summary} for name, cue, summary in phases],
+    }
+
+
+def divided(request: Request) -> Answer:
+    """A good answer for every call of a question."""
+    return chat_answer({"calls": [part(number, name) for number, name in enumerate(calls_of(request), start=1)]})
 
 
 def about(name: str, request: Request) -> bool:
@@ -101,7 +130,7 @@ def test_an_answer_becomes_a_timeline_with_what_it_took(desk: Desk) -> None:
     event = desk.event(recording)
     edges = [(phase["name"], phase["start_s"], phase["end_s"]) for phase in event["phases"]]
     assert edges == [("Introduction", 0, 2.5), ("Complaint", 2.5, 6)]
-    assert [phase["summary"] for phase in event["phases"]] == ["Introduction.", "Complaint."]
+    assert [phase["summary"] for phase in event["phases"]] == ["alice", "Complaint."]
     assert (event["duration_s"], event["llm_model"]) == (6.0, "claude-sonnet-4-6")
     assert (event["llm_input_tokens"], event["llm_output_tokens"]) == (100, 20)
     assert event["llm_usd"] == pytest.approx((100 * 3 + 20 * 15) / 1e6)
@@ -119,7 +148,7 @@ def test_a_second_run_asks_nothing(desk: Desk) -> None:
     recordings = [desk.transcribed(name) for name in ("alice", "bob")]
     desk.divide(recordings)
     desk.divide(recordings, since=NEXT_RUN)
-    assert len(desk.models.requests) == 2
+    assert [calls_of(request) for request in desk.models.requests] == [["alice", "bob"]]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +184,7 @@ def test_what_has_no_words_is_not_asked_about(desk: Desk, event: Event | None) -
 
 def test_a_bad_answer_is_one_calls_failure(desk: Desk) -> None:
     recordings = [desk.transcribed(name) for name in ("alice", "bob", "carol")]
-    desk.models.respond = lambda request: chat_answer("no") if about("bob", request) else GOOD
+    desk.models.respond = lambda request: chat_answer("no") if about("bob", request) else divided(request)
     desk.divide(recordings)
     assert desk.failure(recordings[1])[0] == "answer_invalid"
     assert [desk.event(recordings[number])["event"] for number in (0, 2)] == ["answered", "answered"]
@@ -307,6 +336,217 @@ def test_a_later_run_with_a_larger_budget_asks_the_rest(desk: Desk) -> None:
     assert desk.event(recording)["event"] == "answered"
 
 
+def test_a_question_that_is_over_the_budget_is_asked_about_fewer_calls(desk: Desk) -> None:
+    recordings = [desk.transcribed(f"call-{number}") for number in range(8)]
+    desk.divide(recordings, chunk={"budget_usd": 0.0070})
+    assert max(len(calls_of(request)) for request in desk.models.requests) == 4, "eight are estimated at 0.011 USD"
+    found = Counter(desk.event(one)["event"] for one in recordings)
+    assert found["answered"] >= 4
+    assert {desk.failure(one)[0] for one in recordings if desk.event(one)["event"] == "failed"} <= {"budget"}
+    assert sum(desk.event(one)["llm_usd"] for one in recordings) <= 0.0070
+
+
+# Several calls in one question
+
+
+def names_asked(desk: Desk) -> list[list[str]]:
+    return sorted((calls_of(request) for request in desk.models.requests), key=len, reverse=True)
+
+
+@pytest.mark.parametrize(("settings", "sizes"), [({}, [20, 5]), ({"calls_per_question": 1}, [1] * 25)])
+def test_short_calls_share_a_question(desk: Desk, settings: dict[str, Any], sizes: list[int]) -> None:
+    names = [f"call-{number:02}" for number in range(25)]
+    recordings = [desk.transcribed(name) for name in names]
+    changes = {"segmentation": SETTINGS["segmentation"] | settings}
+    desk.divide(recordings, **changes)
+    asked = names_asked(desk)
+    assert [len(one) for one in asked] == sizes
+    assert sorted(name for one in asked for name in one) == names
+    assert [desk.event(one, **changes)["phases"][0]["summary"] for one in recordings] == names
+
+
+def test_what_a_question_took_is_shared_out(desk: Desk) -> None:
+    recordings = [desk.transcribed(name) for name in ("al", "bob", "carolina " * 40)]
+    desk.divide(recordings)
+    events = [desk.event(one) for one in recordings]
+    assert sum(event["llm_input_tokens"] for event in events) == 100
+    assert sum(event["llm_output_tokens"] for event in events) == 20
+    assert sum(event["llm_usd"] for event in events) == pytest.approx((100 * 3 + 20 * 15) / 1e6)
+    assert events[2]["llm_input_tokens"] > 2 * events[1]["llm_input_tokens"] > 0
+
+
+def test_only_what_has_no_valid_answer_is_asked_about_again(desk: Desk) -> None:
+    names = [f"call-{number}" for number in range(8)]
+    recordings = [desk.transcribed(name) for name in names]
+
+    def respond(request: Request) -> Answer:
+        parts = [part(number, name) for number, name in enumerate(calls_of(request), start=1)]
+        if len(parts) == 8:
+            del parts[1]["phases"]
+            parts[2]["phases"][1]["start_cue"] = 9
+            parts[3]["phases"][0]["name"] = "Hacked"
+            parts[4] = parts[5] | {"summary": "twice"}
+        return chat_answer({"calls": parts})
+
+    desk.models.respond = respond
+    desk.divide(recordings)
+    again = ["call-1", "call-2", "call-3", "call-4", "call-5"]
+    assert names_asked(desk) == [names, again[2:], again[:2]] or names_asked(desk) == [names, again[:2], again[2:]]
+    assert [desk.event(one)["phases"][0]["summary"] for one in recordings] == names
+    assert desk.event(recordings[0])["llm_input_tokens"] < desk.event(recordings[1])["llm_input_tokens"]
+
+
+def test_a_rejected_question_is_halved_until_the_call_that_it_is_about_is_alone(desk: Desk) -> None:
+    names = [f"call-{number}" for number in range(8)]
+    recordings = [desk.transcribed(name) for name in names]
+    refusal = answer({"error": {"message": "model context limit exceeded"}}, 400)
+    desk.models.respond = lambda request: refusal if about("call-5", request) else divided(request)
+    desk.divide(recordings)
+    sizes = Counter(len(one) for one in names_asked(desk))
+    assert sizes == {8: 1, 4: 2, 2: 2, 1: 1 + ALIKE}, "and alone it is asked about as often as ever"
+    assert [desk.event(one)["event"] for one in recordings].count("answered") == 7
+    assert desk.failure(recordings[5])[0] == "request_refused"
+
+
+def test_a_failed_question_about_several_calls_is_held_against_none(desk: Desk) -> None:
+    recordings = [desk.transcribed(name) for name in ("alice", "bob")]
+    wrong = [chat_answer("no")] * (1 + 2 * 2 * (ALIKE - 1))
+    lock = threading.Lock()
+
+    def respond(request: Request) -> Answer:
+        with lock:
+            return wrong.pop() if wrong else divided(request)
+
+    desk.models.respond = respond
+    desk.divide(recordings)
+    assert [desk.event(one)["event"] for one in recordings] == ["answered", "answered"]
+
+
+def mishap(dice: random.Random, request: Request) -> tuple[str, str] | Answer:
+    """What a model answers on a bad day: a text and why it ends, or no answer of a model."""
+    parts: list[Any] = [part(number, name) for number, name in enumerate(calls_of(request), start=1)]
+    text, one = json.dumps({"calls": parts}), dice.choice(parts)
+    match dice.randrange(14):
+        case 0:
+            return text[: dice.randrange(len(text))], "length"
+        case 1:
+            return text[: dice.randrange(len(text))], "stop"
+        case 2:
+            return "I'd rather not.", "refusal"
+        case 3:
+            return answer({"error": {"message": "model context limit exceeded"}}, 400)
+        case 4:
+            return answer({"choices": []})
+        case 5:
+            return answer({}, 504) if len(parts) > 1 else answer({}, 413)
+        case 6:
+            parts.remove(one)
+        case 7:
+            one["phases"][0]["start_cue"] = 7
+        case 8:
+            parts.append(part(one["call"], "someone else"))
+        case 9:
+            dice.shuffle(parts)
+            parts += ["and", {"call": 99}]
+    return f"```json\n{json.dumps({'calls': parts}, indent=2)}\n```", "stop"
+
+
+def test_whatever_comes_every_call_ends_and_no_question_is_asked_again_as_a_whole(desk: Desk) -> None:
+    names = [f"call-{number:02}" for number in range(23)]
+    recordings = [desk.transcribed(name) for name in names]
+    answered = 0
+    for seed in range(8):
+        dice, paid = random.Random(seed), Counter[str]()
+        changes = {"phases": [{"name": "Introduction", "description": f"{seed}"}, {"name": "Complaint"}]}
+
+        def respond(request: Request, dice: random.Random = dice, paid: Counter[str] = paid) -> Answer:
+            given = mishap(dice, request)
+            if len(given) == 3:
+                return given
+            tokens = dice.randrange(10_000), dice.randrange(3_000)
+            paid.update(input=tokens[0], output=tokens[1])
+            return chat_answer(*given, tokens)
+
+        desk.models.respond = respond
+        desk.models.requests.clear()
+        desk.divide(recordings, **changes)
+        known, pipeline = desk.s3.known(), desk.s3.pipeline(**SETTINGS | changes)
+        keys = [transcript_key(recording, pipeline.transcription) for recording in recordings]
+        events = [known.find(answer_key(key, question(pipeline))) or {} for key in keys]
+        answered += [event["event"] for event in events].count("answered")
+        for name, event in zip(names, events, strict=True):
+            assert event["event"] == "failed" or event["phases"][0]["summary"] == name
+        assert sum(event["llm_input_tokens"] for event in events) == paid["input"]
+        assert sum(event["llm_output_tokens"] for event in events) == paid["output"]
+        several = [tuple(one) for one in names_asked(desk) if len(one) > 1]
+        assert len(several) == len(set(several))
+        for name in names:
+            sizes = [len(one) for one in several if name in one]
+            assert all(after <= before / 2 for before, after in pairwise(sizes))
+    assert answered > 0.95 * 8 * len(names)
+
+
+def test_the_log_has_a_line_for_a_question_and_nothing_that_was_said(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "callphases.phases")
+    names = [f"call-{number}" for number in range(10)]
+    desk.divide([desk.transcribed(name) for name in names])
+    assert caplog.messages == ["10 calls divided into 20 phases by claude-sonnet-4-6, 0 to be asked about again."]
+    assert "call-" not in caplog.text
+
+
+def test_calls_are_read_when_it_is_their_turn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("callphases.phases.QUESTIONS_AT_ONCE", 1)
+    recordings = [desk.transcribed(f"call-{number:02}") for number in range(12)]
+    desk.models.respond = lambda request: NO_PLAN
+    with pytest.raises(AccountError):
+        desk.divide(recordings, segmentation={"models": ["one"], "calls_per_question": 2})
+    read = [key for operation, key in desk.s3.asked if operation == "GetObject" and key.endswith(".vtt")]
+    assert 2 <= len(read) <= 4, "of the question that was asked, and of one more"
+
+
+class Waiting:
+    """Rates that let one question go, and the others when the desk's chunk has ended."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.first, self.saw_the_end = desk, threading.Lock(), list[bool]()
+
+    def await_turn(self, model: str) -> None:
+        if not self.first.acquire(blocking=False):
+            self.saw_the_end.append(self.desk.dividers[-1]._ended.wait(30))
+
+    def soonest(self, models: Sequence[str]) -> str:
+        return models[0]
+
+
+def test_questions_that_wait_for_their_turn_when_the_chunk_ends_are_not_sent(desk: Desk) -> None:
+    recordings = [desk.transcribed(f"call-{number}") for number in range(5)]
+    desk.models.respond = lambda request: NO_PLAN
+    rates = Waiting(desk)
+    with pytest.raises(AccountError):
+        desk.divide(recordings, rates=rates, segmentation={"models": ["one"], "calls_per_question": 1})
+    assert len(desk.models.requests) == 1
+    assert all(rates.saw_the_end)
+
+
+def test_questions_go_to_models_side_by_side(desk: Desk) -> None:
+    recordings = [desk.transcribed(f"call-{number}") for number in range(6)]
+    models = ["one", "two", "three"]
+    changes = {"segmentation": {"models": models, "side_by_side": True, "calls_per_question": 2}}
+    desk.divide(recordings, **changes)
+    assert sorted(asked(desk)) == sorted(models)
+
+
+def test_a_call_that_fails_side_by_side_is_given_to_the_next_model(desk: Desk) -> None:
+    recordings = [desk.transcribed(name) for name in ("alice", "bob")]
+    desk.models.respond = lambda request: divided(request) if request.json["model"] == "good" else chat_answer("no")
+    changes = {"segmentation": {"models": ["good", "bad"], "side_by_side": True, "calls_per_question": 1}}
+    desk.divide(recordings, **changes)
+    assert [desk.event(one, **changes)["event"] for one in recordings] == ["answered", "answered"]
+    assert Counter(asked(desk)) == {"good": 2, "bad": 2}, "the bad one is also asked to mend its answer"
+
+
 # Failing
 
 
@@ -322,7 +562,7 @@ def test_a_transcript_that_is_gone_is_one_calls_failure(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("refusal", "error"),
     [
-        (answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403), AccountError),
+        (NO_PLAN, AccountError),
         ((200, {"content-type": "text/html"}, b"<html>"), ServiceUnavailable),
         (answer({}, 503), ServiceUnavailable),
     ],
@@ -331,9 +571,14 @@ def test_what_concerns_all_stops_the_run_and_keeps_what_was_answered(
     desk: Desk, refusal: Answer, error: type[Exception]
 ) -> None:
     answered, refused = desk.transcribed("alice"), desk.transcribed("bob")
-    desk.models.respond = lambda request: GOOD if about("alice", request) else refusal
+    one_each = {"segmentation": SETTINGS["segmentation"] | {"calls_per_question": 1}}
+
+    def respond(request: Request) -> Answer:
+        return divided(request) if about("alice", request) else refusal
+
+    desk.models.respond = respond
     with pytest.raises(error):
-        desk.divide([answered, refused])
+        desk.divide([answered, refused], **one_each)
     assert desk.event(answered)["event"] == "answered"
     assert desk.event(refused) == {}
 

@@ -38,7 +38,7 @@ phases:
   - {name: Complaint, description: "What is wrong."}
   - {name: Resolution, description: "What is done about it."}
   - {name: Goodbye, description: "The end."}
-segmentation: {models: [claude-sonnet-4-5-20250929]}
+segmentation: {models: [claude-sonnet-4-5-20250929], side_by_side: false, calls_per_question: 20}
 output:
   tables: s3://warehouse/call_phases/support_calls/
   state: s3://warehouse/_callphases/support_calls/
@@ -139,6 +139,7 @@ def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
         ({"phases": [{"name": "Hold\nmusic"}]}, "phases.0.name: expected one line"),
         ({"phases": [{"description": "x"}]}, "phases.0.name: missing"),
         ({"segmentation": {"models": []}}, "segmentation.models: "),
+        ({"segmentation": {"calls_per_question": 0}}, "segmentation.calls_per_question: "),
     ],
 )
 def test_a_mistake_names_file_key_and_expectation(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:

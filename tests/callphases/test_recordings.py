@@ -1,9 +1,10 @@
-"""A bucket and a day → recordings, chunks, manifests."""
+"""A bucket and a prefix → recordings, chunks, manifests."""
 
 from __future__ import annotations
 
 import datetime as dt
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError
-from callphases.recordings import Manifest, chunks, list_day, new_holder
+from callphases.recordings import HEAVIEST, DayList, Listing, Manifest, Recording, Spool, chunk_counts, new_holder
 from callphases.storage import Folder
 from doubles import DAY, NOON, Store, manifest, recording
 
@@ -31,8 +32,13 @@ ODD_KEYS = [
 BY_KEY = {"key_pattern": r"(?P<time>\d{8}T\d{6})", "format": "%Y%m%dT%H%M%S"}
 
 
-def listed_keys(s3: Store, day: dt.date = DAY, **settings: Any) -> list[str]:
-    return [found.key for found in list_day(s3.client, s3.pipeline(**settings), day)]
+def listing(s3: Store, **settings: Any) -> Listing:
+    pipeline = s3.pipeline(**settings)
+    return Listing(s3.client, pipeline, pipeline.recordings.prefix_of(DAY))
+
+
+def listed_keys(s3: Store, **settings: Any) -> list[str]:
+    return [found.key for found in listing(s3, **settings)]
 
 
 @pytest.mark.integration
@@ -51,32 +57,36 @@ def test_a_dated_prefix_is_the_day_whenever_the_object_was_written(s3: Store) ->
 
 
 @pytest.mark.integration
-def test_a_flat_prefix_takes_the_day_of_the_upload_in_the_pipelines_zone(s3: Store) -> None:
-    # In New York the 20th lasts from 05:00 UTC to 05:00 UTC of the 21st.
-    written = {"a": (20, 4, 59), "b": (20, 5, 0), "c": (21, 4, 59), "d": (21, 5, 0)}
-    for name, (day, hour, minute) in written.items():
-        s3.put(f"calls/{name}.mp3")
-        s3.written[f"calls/{name}.mp3"] = dt.datetime(2026, 11, day, hour, minute, tzinfo=dt.UTC)
-    settings = {"recordings": {"prefix": "calls/"}, "timezone": "America/New_York"}
-    assert listed_keys(s3, **settings) == ["calls/b.mp3", "calls/c.mp3"]
+def test_a_call_begins_when_its_object_was_written(s3: Store) -> None:
+    s3.put("calls/a.mp3")
+    s3.written["calls/a.mp3"] = NOON
+    (found,) = listing(s3, recordings={"prefix": "calls/"})
+    assert found.call_time == NOON
 
 
 @pytest.mark.integration
-def test_a_flat_prefix_takes_the_day_of_the_key_in_the_pipelines_zone(s3: Store) -> None:
-    for time in ("20261119T235959", "20261120T000000", "20261120T235959", "20261121T000000"):
-        s3.put(f"calls/{time}.mp3")
-    settings = {"recordings": {"prefix": "calls/", "call_time": BY_KEY}, "timezone": "America/New_York"}
-    found = list(list_day(s3.client, s3.pipeline(**settings), DAY))
-    assert [one.call_time.isoformat() for one in found] == ["2026-11-20T05:00:00+00:00", "2026-11-21T04:59:59+00:00"]
+def test_a_time_in_the_key_is_of_the_pipelines_zone(s3: Store) -> None:
+    s3.put("calls/20261120T000000.mp3")
+    (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": BY_KEY}, timezone="America/New_York")
+    assert found.call_time.isoformat() == "2026-11-20T05:00:00+00:00"
 
 
 @pytest.mark.integration
-def test_a_zone_within_the_key_wins_over_the_pipelines(s3: Store) -> None:
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_a_zone_within_the_key_wins_over_the_pipelines(s3: Store, zone: str) -> None:
     s3.put("calls/20261120T233000-0500.mp3")
     rule = {"key_pattern": r"(?P<time>\d{8}T\d{6}[-+]\d{4})", "format": "%Y%m%dT%H%M%S%z"}
-    settings = {"recordings": {"prefix": "calls/", "call_time": rule}}
-    assert listed_keys(s3, dt.date(2026, 11, 20), **settings) == []
-    assert listed_keys(s3, dt.date(2026, 11, 21), **settings) == ["calls/20261120T233000-0500.mp3"]
+    (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": rule}, timezone=zone)
+    assert found.call_time.isoformat() == "2026-11-21T04:30:00+00:00"
+
+
+@pytest.mark.integration
+def test_a_time_that_is_before_all_times_in_the_pipelines_zone_falls_back_too(s3: Store) -> None:
+    s3.put("calls/00010101T000000+0000.mp3")
+    s3.written["calls/00010101T000000+0000.mp3"] = NOON
+    rule = {"key_pattern": r"(?P<time>\d{8}T\d{6}[-+]\d{4})", "format": "%Y%m%dT%H%M%S%z"}
+    (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": rule}, timezone="America/New_York")
+    assert found.call_time == NOON
 
 
 @pytest.mark.integration
@@ -109,7 +119,7 @@ def test_only_recordings_are_listed(s3: Store) -> None:
 def test_any_key_is_listed_as_it_is(s3: Store, key: str) -> None:
     put = s3.put(key)
     s3.written[key] = NOON
-    assert list(list_day(s3.client, s3.pipeline(recordings={"prefix": ""}), DAY)) == [put]
+    assert list(listing(s3, recordings={"prefix": ""})) == [put]
 
 
 @pytest.mark.integration
@@ -118,8 +128,45 @@ def test_a_day_of_several_pages_is_listed_whole(s3: Store) -> None:
     s3.client.meta.events.register(
         "provide-client-params.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=2)
     )
-    assert listed_keys(s3) == keys
-    assert len(s3.listed) == 3
+    alive: list[int] = []
+    pages = Listing(s3.client, s3.pipeline(), f"calls/{DAY}/", lambda: alive.append(len(s3.listed)))
+    assert [found.key for found in pages] == keys
+    assert alive == [1, 2, 3]
+
+
+@pytest.mark.integration
+def test_a_listing_holds_what_was_written_before_it_began(s3: Store) -> None:
+    """By the clock that is behind, which one it may be."""
+    before = dt.datetime.now(dt.UTC)
+    ours = listing(s3)
+    list(ours)
+    assert ours.began is not None
+    assert before - dt.timedelta(seconds=1) <= ours.began <= dt.datetime.now(dt.UTC)
+
+    def in_another_year(parsed: dict[str, Any], **_: object) -> None:
+        parsed["ResponseMetadata"]["HTTPHeaders"]["date"] = f"Fri, 20 Nov {year} 12:00:00 GMT"
+
+    s3.client.meta.events.register_last("after-call.s3.ListObjectsV2", in_another_year)
+    year, behind = 2020, listing(s3)
+    list(behind)
+    assert behind.began == NOON.replace(year=2020)
+    year, ahead = 3026, listing(s3)
+    list(ahead)
+    assert ahead.began is not None
+    assert ahead.began <= dt.datetime.now(dt.UTC)
+
+
+@pytest.mark.integration
+def test_a_store_that_does_not_tell_its_time_is_listed_by_our_clock(s3: Store) -> None:
+    def without_date(parsed: dict[str, Any], **_: object) -> None:
+        del parsed["ResponseMetadata"]["HTTPHeaders"]["date"]
+
+    s3.client.meta.events.register_last("after-call.s3.ListObjectsV2", without_date)
+    before = dt.datetime.now(dt.UTC)
+    found = listing(s3)
+    list(found)
+    assert found.began is not None
+    assert before <= found.began <= dt.datetime.now(dt.UTC)
 
 
 @pytest.mark.integration
@@ -145,22 +192,76 @@ def test_every_recording_has_an_id_of_its_own() -> None:
     assert len(ids) == 2 * len(ODD_KEYS)
 
 
-MANY = [recording(f"calls/{number}.mp3") for number in range(12_000)]
+# Chunks
+
+SIZES = st.lists(st.integers(0, 10**9) | st.integers(0, 10), max_size=700)
 
 
-@given(st.integers(0, len(MANY)))
-def test_every_recording_is_in_one_chunk_and_chunks_are_few(count: int) -> None:
-    cut = chunks(MANY[:count])
-    assert list(itertools.chain.from_iterable(cut)) == MANY[:count]
-    assert all(cut)
-    assert len(cut) <= 200
+@given(SIZES)
+def test_every_recording_is_in_one_chunk(sizes: list[int]) -> None:
+    counts = chunk_counts(sizes)
+    assert sum(counts) == len(sizes)
+    assert all(counts)
+
+
+@given(SIZES)
+def test_no_chunk_holds_much_more_than_its_share(sizes: list[int]) -> None:
+    counts = chunk_counts(sizes)
+    most = max(round(math.sqrt(len(sizes)) / 2), 2)
+    assert len(counts) <= (20 if len(sizes) <= 20 else most)
+    assert max(counts, default=0) <= 2 * len(sizes) / most + 2
+
+
+@given(SIZES)
+def test_chunks_weigh_about_the_same(sizes: list[int]) -> None:
+    """None is heavier than its share by more than a recording at each of its ends."""
+    counts = chunk_counts(sizes)
+    if len(sizes) <= 20:
+        return
+    mean = sum(sizes) / len(sizes) or 1
+    weights = [min(0.5 + 0.5 * size / mean, HEAVIEST) for size in sizes]
+    ends = list(itertools.accumulate(counts, initial=0))
+    share = sum(weights) / max(round(math.sqrt(len(sizes)) / 2), 2)
+    for start, end in itertools.pairwise(ends):
+        assert sum(weights[start:end]) <= share + max(weights[start:end]) + 1e-6
+
+
+@given(st.integers(1, 1000), st.integers(300, 3000))
+def test_a_chunk_of_long_calls_has_fewer(times: int, count: int) -> None:
+    counts = chunk_counts([1000 * (times + 1)] * count + [1000] * count)
+    assert counts[0] <= counts[-1]
+    if times > 1:
+        assert counts[0] < counts[-1]
+
+
+def test_a_file_that_is_as_large_as_all_others_together_leaves_them_their_chunks() -> None:
+    counts = chunk_counts([1000] * 500 + [10**12] + [1000] * 499)
+    assert len(counts) == 16
+    assert max(counts) < 80
 
 
 @pytest.mark.parametrize(
-    ("count", "tasks"), [(0, 0), (1, 1), (20, 20), (21, 1), (40, 1), (41, 2), (8000, 200), (8001, 196)]
+    ("count", "tasks"),
+    [(0, 0), (1, 1), (20, 20), (21, 2), (100, 5), (500, 11), (5000, 35), (20_000, 71), (160_000, 200), (300_000, 200)],
 )
-def test_few_recordings_get_a_task_each(count: int, tasks: int) -> None:
-    assert len(chunks(MANY[:count])) == tasks
+def test_chunks_are_as_many_as_the_night_is_large(count: int, tasks: int) -> None:
+    counts = chunk_counts([50_000] * count)
+    assert len(counts) == tasks
+    assert max(counts, default=0) - min(counts, default=0) <= 1
+
+
+# Lists on disk and in the state area
+
+
+@given(st.lists(st.builds(recording, st.text(st.characters(exclude_categories=["Cs"])), size=st.integers(0, 2**50))))
+def test_a_spool_gives_back_what_it_was_given_as_often_as_it_is_asked(recordings: list[Recording]) -> None:
+    with Spool("recordings") as spool:
+        for one in recordings:
+            spool.add(one)
+        assert list(spool.sizes) == [one.size for one in recordings]
+        assert next(iter(spool), None) == next(iter(recordings), None)
+        assert list(spool) == recordings
+        assert len(spool) == len(recordings)
 
 
 @pytest.mark.integration
@@ -200,6 +301,28 @@ def test_a_manifest_of_another_state_area_is_not_read(s3: Store) -> None:
     uri = manifest().save(s3.state)
     with pytest.raises(ConfigurationError, match=r"gone from output\.state"):
         Manifest.load(Folder(s3.client, f"s3://{s3.warehouse}/elsewhere/", "output.state"), uri)
+
+
+def day_list(**changes: Any) -> DayList:
+    values = {"day": DAY, "run_id": "run/1", "holder": "run-1-abc", "term": 3, "listed_at": NOON}
+    return DayList(**{**values, "listed": 7, "chunks": 2, "rest": 1, "replay": True, **changes})
+
+
+@pytest.mark.integration
+def test_a_day_is_read_back_as_it_was_listed(s3: Store) -> None:
+    uri = day_list().save(s3.state)
+    assert uri == f"{s3.state.uri}runs/dt=2026-11-20/run-1-abc/day.json"
+    assert DayList.load(s3.state, uri) == day_list()
+
+
+@pytest.mark.integration
+def test_a_day_that_is_gone_says_what_to_do(s3: Store) -> None:
+    uri = day_list().save(s3.state)
+    s3.state.delete(uri.removeprefix(s3.state.uri))
+    with pytest.raises(ConfigurationError, match="clear the run's first task"):
+        DayList.load(s3.state, uri)
+    with pytest.raises(ConfigurationError, match="clear the run's first task"):
+        DayList.load(s3.state, day_list().save(Folder(s3.client, f"s3://{s3.warehouse}/elsewhere/", "output.state")))
 
 
 @pytest.mark.parametrize("run_id", ["scheduled__2026-11-20T00:00:00+00:00", "../../escape", "a b/c?d", "ü"])

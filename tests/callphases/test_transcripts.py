@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from callphases import transcripts
 from callphases.assemblyai import AssemblyAI
 from callphases.errors import (
     AccountError,
@@ -27,12 +28,14 @@ from callphases.errors import (
 from callphases.lease import FRESH_S, LIFE_S, Lease
 from callphases.ledger import Event, transcript_key
 from callphases.pipeline import DEFAULT_SPEECH_MODELS
+from callphases.quota import Slots
 from callphases.recordings import Recording
 from callphases.storage import Folder
 from callphases.throttle import ramp_s
 from callphases.transcripts import (
     BATCH,
     LATE_PAUSES_S,
+    LOOKS_A_JOB,
     LOST_PAUSES_S,
     SUBMIT_ROUNDS,
     TRIES_AT_PROVIDER,
@@ -50,6 +53,7 @@ from doubles import (
     NOON,
     Answer,
     Clock,
+    OneThread,
     Request,
     Speech,
     Store,
@@ -120,9 +124,17 @@ class Desk:
 
 
 def collect(run: Transcriber) -> int:
+    run.look()
     left = run.collect()
     run.keep()
     return left
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests in a known order, but where a test wants them as they come."""
+    if "threads" not in request.keywords:
+        monkeypatch.setattr(transcripts, "ThreadPoolExecutor", OneThread)
 
 
 @pytest.fixture
@@ -656,7 +668,7 @@ def test_a_running_job_that_may_not_be_looked_up_is_not_paid_for_again(desk: Des
     desk.submit(recording)
     desk.speech.refuse = refusing("/v2/transcript/t-1", answer({"error": "This transcript is being moved"}, 403))
     with pytest.raises(ServiceUnavailable):
-        desk.run([recording]).collect()
+        collect(desk.run([recording]))
     desk.speech.refuse = lambda request: None
     desk.submit(recording, run_id="run-2", since=NEXT_RUN)
     assert len(desk.speech.jobs) == 1
@@ -963,7 +975,7 @@ def test_what_was_collected_before_the_service_went_away_is_collected_by_the_nex
         gone if request.path in vtt and {one.path for one in desk.speech.web.requests} >= set(vtt) else None
     )
     with pytest.raises(ServiceUnavailable):
-        desk.run(recordings).collect()
+        collect(desk.run(recordings))
     assert set(desk.events(*recordings)) <= {"submitted", "transcribed"}
     desk.speech.refuse = lambda request: None
     desk.transcribe(*recordings)
@@ -974,19 +986,66 @@ def test_what_was_collected_before_the_service_went_away_is_collected_by_the_nex
 # Collecting
 
 
+@pytest.mark.threads
+def test_many_are_submitted_and_collected_at_once(desk: Desk) -> None:
+    recordings = [desk.s3.put(f"calls/{number:03}.mp3") for number in range(BATCH + 10)]
+    run = desk.transcribe(*recordings)
+    assert sorted(urlsplit(job["audio_url"]).path[-7:-4] for job in desk.speech.submitted) == [
+        f"{number:03}" for number in range(BATCH + 10)
+    ]
+    assert desk.events(*recordings) == ["transcribed"] * len(recordings)
+    read_back = Transcripts(desk.s3.state)
+    assert all(read_back.cues(desk.event(recording)) for recording in recordings)
+    assert run.waiting().jobs == []
+
+
+def test_a_task_submits_no_more_than_there_is_room_for(desk: Desk) -> None:
+    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abcde"]
+    desk.speech.status = "processing"
+    run = desk.run(recordings)
+    run.slots = Slots(desk.s3.state, "runs/slots.json", 3, "chunk-0000")
+    assert (run.submit(), collect(run)) == (2, 5)
+    other = Slots(desk.s3.state, "runs/slots.json", 3, "chunk-0001", first=5)
+    assert other.room(0, 4, 0) == 0
+    desk.speech.endings = {"t-1": {"status": "completed"}}
+    run.look()
+    assert run.submit() == 1, "one has ended, so one may follow"
+    assert len(desk.speech.submitted) == 4
+    desk.speech.status = "completed"
+    for _ in range(3):
+        run.look()
+        run.submit()
+        run.collect()
+    run.keep()
+    assert desk.events(*recordings) == ["transcribed"] * 5
+    assert other.room(0, 4, 0) == 3, "what is not needed any more is the others'"
+
+
+def test_the_time_that_jobs_take_is_what_a_task_waits_by(desk: Desk) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    run = desk.submit(recording)
+    assert run.next_in_s() == 0, "nobody knows yet"
+    created = dt.datetime.fromisoformat(desk.speech.jobs["t-1"]["created"])
+    desk.speech.ending = {"completed": (created + dt.timedelta(seconds=8)).isoformat()}
+    run.look()
+    assert run.job_s == run.next_in_s() == 8
+    assert 0.8 * 8 / LOOKS_A_JOB <= run.pause_s() <= 1.2 * 8 / LOOKS_A_JOB
+
+
 def test_jobs_under_way_are_waited_for(desk: Desk) -> None:
     recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
     desk.speech.status = "processing"
     run = desk.submit(*recordings)
-    assert run.collect() == 2
-    assert run.under_way() == {"t-1": recordings[0], "t-2": recordings[1]}
+    assert collect(run) == 2
+    assert {one: found for one, (_, found) in run.under_way().items()} == {"t-1": recordings[0], "t-2": recordings[1]}
+    assert run.waiting().jobs == ["t-1", "t-2"]
     desk.speech.status = "completed"
-    assert run.collect() == 0
+    assert collect(run) == 0
     assert run.under_way() == {}
 
 
 def test_nothing_under_way_is_no_request(desk: Desk) -> None:
-    assert desk.run([desk.s3.put("calls/a.mp3")]).collect() == 0
+    assert collect(desk.run([desk.s3.put("calls/a.mp3")])) == 0
     assert desk.speech.web.requests == []
 
 
@@ -1020,10 +1079,11 @@ def test_cues_that_were_collected_together_are_read_with_one_request(desk: Desk)
 def test_cues_that_were_not_kept_together_are_read_from_the_transcript(desk: Desk) -> None:
     recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
     run = desk.submit(*recordings)
+    run.look()
     run.collect()
     run.ledger.write()  # and killed before it could keep the cues
     before, transcripts = desk.s3.counted()["GetObject"], Transcripts(desk.s3.state)
-    assert [read(transcripts, run.ledger.find(key)) for key in map(run._key, recordings)] == [CUES] * 2
+    assert [read(transcripts, run.ledger.find(key)) for key in run._keys] == [CUES] * 2
     assert desk.s3.counted()["GetObject"] - before == 5
 
 
@@ -1067,7 +1127,7 @@ def test_nothing_secret_and_nothing_said_is_logged(desk: Desk, caplog: pytest.Lo
     recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
     with caplog.at_level(logging.DEBUG, logger="callphases"):
         desk.transcribe(*recordings)
-    assert "calls/a.mp3: 6 s of audio transcribed (completed)" in caplog.text
+    assert "2 of 2 recordings are transcribed" in caplog.text
     for secret in (KEY, "Signature", "invoice"):
         assert secret not in caplog.text
 

@@ -83,3 +83,23 @@ def test_nothing_is_left_on_the_disk(files, tmp_path: Path) -> None:
     source = AudioSource(tmp_path)
     fetch(source, files.url + "/a")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_check_reads_all_and_keeps_nothing(files, tmp_path: Path) -> None:
+    files.content["/a"] = bytes(1000)
+    files.redirects["/old"] = "/a"
+    asyncio.run(AudioSource(tmp_path).check(files.url + "/old"))
+    assert files.requested == ["/old", "/a"]
+    for url, max_bytes in ((files.url + "/a", 999), (files.url + "/gone.wav", 1000)):
+        with pytest.raises(JobError, match="Download error"):
+            asyncio.run(AudioSource(tmp_path, max_bytes).check(url))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_upload_need_not_be_fetched(tmp_path: Path) -> None:
+    source = AudioSource(tmp_path)
+    upload_id = "0" * 32
+    (source.uploads / upload_id).write_bytes(b"audio")
+    asyncio.run(source.check(f"http://localhost:1/upload/{upload_id}"))
+    with pytest.raises(JobError, match="Download error"):
+        asyncio.run(source.check(f"http://localhost:1/upload/{'1' * 32}"))

@@ -24,6 +24,8 @@ def test_the_defaults() -> None:
         ([], {"SPEECHBOX_ENGINE": "other"}),
         ([], {"SPEECHBOX_LOG_LEVEL": "loud"}),
         (["--jobs", "0"], {}),
+        (["--chats-at-once", "0"], {}),
+        ([], {"SPEECHBOX_REQUESTS_PER_5_MINUTES": "-1"}),
         (["--port", "http"], {}),
         (["--engine", "scripted", "--model", "base"], {}),
         (["--script", "answers.yaml"], {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,6 +28,8 @@ POLL_IN_WORKER_S = 30.0
 """A job that ends sooner is waited for in the worker: the scheduler fails a task whose trigger fires within seconds."""
 POLL_INTERVAL_S = 20.0
 LONGEST_WAIT = dt.timedelta(hours=12)
+LONGEST_SLEEP_S = 600.0
+"""After which a task that waits for others looks how far they are, whatever was to be expected."""
 DAY = "day"
 """The XCom key of the day's manifest; the chunks' URIs are what the list task returns."""
 
@@ -67,7 +70,7 @@ class _PipelineOperator(BaseOperator):
                     self.log.info("%s", held)
                 told = True
                 if time.monotonic() >= defer_at:
-                    self._wait_without_worker()
+                    self._wait_without_worker(self.poll_interval_s)
                 time.sleep(min(held.wait_s, 5.0))
             except RunStopped as stopped:
                 raise AirflowSkipException(str(stopped)) from None
@@ -84,10 +87,10 @@ class _PipelineOperator(BaseOperator):
         """The task itself."""
         raise NotImplementedError
 
-    def _wait_without_worker(self) -> None:
+    def _wait_without_worker(self, seconds: float) -> None:
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        trigger = TimeDeltaTrigger(dt.timedelta(seconds=self.poll_interval_s))
+        trigger = TimeDeltaTrigger(dt.timedelta(seconds=seconds))
         self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
 
     @cached_property
@@ -153,9 +156,15 @@ class TranscribeRecordings(_ChunkOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
         chunk = self.chunk(context)
-        under_way = self.night.transcribe(chunk, self.poll_in_worker_s)
-        if under_way:
-            trigger = TranscriptsTrigger(self.pipeline.connections.assemblyai, under_way, self.poll_interval_s)
+        waiting = self.night.transcribe(chunk, self.poll_in_worker_s)
+        if waiting is not None:
+            in_s = min(max(waiting.in_s, self.poll_interval_s), LONGEST_SLEEP_S)
+            if not waiting.jobs:
+                self._wait_without_worker(in_s)
+            # With recordings left to submit it is enough that a good part of the jobs makes room for them.
+            enough = math.ceil(len(waiting.jobs) / 2) if waiting.unsent else len(waiting.jobs)
+            service = self.pipeline.connections.assemblyai
+            trigger = TranscriptsTrigger(service, waiting.jobs, self.poll_interval_s, enough, in_s)
             self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
         return {"recordings": len(chunk.recordings)}
 
@@ -187,7 +196,7 @@ class PublishDay(_PipelineOperator):
         manifest = context["ti"].xcom_pull(task_ids=self.listed, key=DAY)
         if manifest is None:
             raise AirflowFailException(f"The day was not listed, so nothing is published: see the task {self.listed}.")
-        listed = self.night.load(manifest)
+        listed = self.night.load_day(manifest)
         tables = self.pipeline.output.tables
         published = {"dt": listed.day.isoformat(), **asdict(self.night.end(listed))}
         for outlet in self.outlets:

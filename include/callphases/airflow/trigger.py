@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,24 +12,38 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from callphases.airflow.hook import AssemblyAIHook
 from callphases.errors import CallphasesError
 
+LONGEST_INTERVALS = 3.0
+"""How much more seldom than at first it looks in the end."""
+
 
 class TranscriptsTrigger(BaseTrigger):
-    """Fires once when all of the jobs have ended, or when they can't be looked up.
+    """Fires once when enough of the jobs have ended, or when they can't be looked up.
 
-    The event is ``{"status": "ended"}`` or ``{"status": "error", "message": …}``. The first look-up is one interval
-    away: a trigger that fires while the scheduler is still busy with the deferral makes it fail the task.
+    The event is ``{"status": "ended"}`` or ``{"status": "error", "message": …}``. The first look-up is at least one
+    interval away: a trigger that fires while the scheduler is still busy with the deferral makes it fail the task.
 
     Args:
         conn_id: the connection of the speech service.
-        transcript_ids: the jobs.
-        poll_interval_s: seconds between two look-ups.
+        transcript_ids: the jobs, in the order of submission.
+        poll_interval_s: seconds between two look-ups, at first; they come more seldom, and never on the second.
+        enough: so many of the jobs.
+        first_look_s: seconds until the first look-up; when the jobs are expected to have ended.
     """
 
-    def __init__(self, conn_id: str, transcript_ids: list[str], poll_interval_s: float) -> None:
+    def __init__(
+        self,
+        conn_id: str,
+        transcript_ids: list[str],
+        poll_interval_s: float,
+        enough: int | None = None,
+        first_look_s: float = 0.0,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id = conn_id
         self.transcript_ids = transcript_ids
         self.poll_interval_s = poll_interval_s
+        self.enough = len(transcript_ids) if enough is None else enough
+        self.first_look_s = max(first_look_s, poll_interval_s)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Ids and numbers only: this is stored in the metadata database."""
@@ -38,18 +53,21 @@ class TranscriptsTrigger(BaseTrigger):
                 "conn_id": self.conn_id,
                 "transcript_ids": self.transcript_ids,
                 "poll_interval_s": self.poll_interval_s,
+                "enough": self.enough,
+                "first_look_s": self.first_look_s,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look the jobs up until all have ended."""
+        """Look the jobs up until enough have ended."""
         try:
             service = await AssemblyAIHook(self.conn_id).aget_conn()
-            waiting = self.transcript_ids
-            while waiting:
-                await asyncio.sleep(self.poll_interval_s)
+            waiting, pause_s, interval_s = self.transcript_ids, self.first_look_s, self.poll_interval_s
+            while len(self.transcript_ids) - len(waiting) < self.enough:
+                await asyncio.sleep(pause_s * random.uniform(1, 1.2))  # noqa: S311 - spreads requests, guards nothing
                 jobs = await asyncio.to_thread(service.jobs, waiting)
-                waiting = [job.id for job in jobs.values() if not job.ended]
+                waiting = [one for one in waiting if not jobs[one].ended]
+                pause_s = interval_s = min(interval_s * 1.25, LONGEST_INTERVALS * self.poll_interval_s)
         except CallphasesError as error:
             yield TriggerEvent({"status": "error", "message": str(error)})
         except Exception as error:

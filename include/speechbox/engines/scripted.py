@@ -1,20 +1,23 @@
 """Answers from a file instead of a model, for tests and benchmarks: hundreds of jobs at once must cost nothing."""
 
 import asyncio
-import contextlib
 import fnmatch
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from speechbox.engines import JobError
 from speechbox.fetch import AudioSource
 from speechbox.sentences import Recognition, Sentence, Word
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Some = Annotated[int, Field(ge=1)]
 
 
 class _Strict(BaseModel):
@@ -40,12 +43,21 @@ class ScriptedAnswer(_Strict):
     sentences: list[ScriptedSentence] = []
     audio_duration_s: float | None = None
 
+    _recognitions: dict[tuple[bool, bool], Recognition] = PrivateAttr(default_factory=dict)
+
     @cached_property
-    def recognition(self) -> Recognition:
-        """The answer as an engine gives it."""
-        said = () if self.no_speech else tuple(_sentence(sentence) for sentence in self.sentences)
-        last_s = max((sentence.end / 1000 for sentence in said), default=1.0)
-        return Recognition(self.audio_duration_s or last_s, said, channels=1)
+    def pattern(self) -> re.Pattern[str]:
+        """`match`, ready for use: of long scripts, fnmatch would forget the first patterns before the last."""
+        return re.compile(fnmatch.translate(self.match))
+
+    def recognition(self, labels: bool, multichannel: bool) -> Recognition:
+        """The answer as an engine gives it, with speakers and channels only where they were asked for."""
+        asked = labels, multichannel
+        if asked not in self._recognitions:
+            said = () if self.no_speech else tuple(_sentence(sentence) for sentence in self.sentences)
+            last_s = max((sentence.end / 1000 for sentence in said), default=1.0)
+            self._recognitions[asked] = _as_asked(Recognition(self.audio_duration_s or last_s, said), *asked)
+        return self._recognitions[asked]
 
 
 class PhaseRule(_Strict):
@@ -58,7 +70,10 @@ class PhaseRule(_Strict):
 class ScriptedChat(_Strict):
     """How chat completions are answered; without rules the local segmenter answers, after the latency."""
 
-    latency_s: float = 0.0
+    latency_s: Seconds = 0.0
+    latency_s_per_call: Seconds = 0.0
+    at_once: Some | None = None
+    requests_per_minute: Some | None = None
     phases: list[PhaseRule] = []
     summary: str = "{name} from cue {start_cue}."
 
@@ -78,6 +93,7 @@ class Script(_Strict):
     """The whole script file; the first file pattern that matches answers."""
 
     latency_s: float = 0.0
+    requests_per_5_minutes: Some | None = None
     fetch: bool = False
     files: list[ScriptedAnswer] = []
     default: ScriptedAnswer = _DEFAULT_ANSWER
@@ -95,7 +111,7 @@ class Script(_Strict):
     def answer_for(self, audio_url: str) -> ScriptedAnswer:
         """Patterns are matched with the URL's path as a person writes it: decoded, with its first slash."""
         path = unquote(urlsplit(audio_url).path)
-        matching = (answer for answer in self.files if fnmatch.fnmatchcase(path, answer.match))
+        matching = (answer for answer in self.files if answer.pattern.match(path))
         return next(matching, self.default)
 
 
@@ -118,11 +134,12 @@ class ScriptedEngine:
     async def transcribe(self, audio_url: str, options: Mapping[str, Any]) -> Recognition:
         """The script's answer, with speakers and channels only where they were asked for."""
         answer = self._script.answer_for(audio_url)
-        async with self._source.open(audio_url) if self._script.fetch else contextlib.nullcontext():
-            await asyncio.sleep(self._script.latency_s if answer.latency_s is None else answer.latency_s)
+        if self._script.fetch:
+            await self._source.check(audio_url)
+        await asyncio.sleep(self._script.latency_s if answer.latency_s is None else answer.latency_s)
         if answer.error:
             raise JobError(answer.error)
-        return _as_asked(answer.recognition, bool(options.get("speaker_labels")), bool(options.get("multichannel")))
+        return answer.recognition(bool(options.get("speaker_labels")), bool(options.get("multichannel")))
 
 
 def _as_asked(recognition: Recognition, labels: bool, multichannel: bool) -> Recognition:

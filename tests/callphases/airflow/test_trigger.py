@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from callphases.airflow import trigger
 from callphases.airflow.hook import AssemblyAIHook
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.assemblyai import Job
@@ -29,14 +31,14 @@ class Service:
         return {id_: Job(id_, status) for id_, status in zip(ids, answer, strict=True)}
 
 
-def fire(service: Service, monkeypatch: pytest.MonkeyPatch, *ids: str) -> list[dict[str, Any]]:
+def fire(service: Service, monkeypatch: pytest.MonkeyPatch, *ids: str, **more: Any) -> list[dict[str, Any]]:
     async def aget_conn(self: AssemblyAIHook) -> Service:
         return service
 
     monkeypatch.setattr(AssemblyAIHook, "aget_conn", aget_conn)
 
     async def events() -> list[dict[str, Any]]:
-        return [event.payload async for event in TranscriptsTrigger("conn", list(ids), 0).run()]
+        return [event.payload async for event in TranscriptsTrigger("conn", list(ids), 0, **more).run()]
 
     return asyncio.run(events())
 
@@ -44,7 +46,13 @@ def fire(service: Service, monkeypatch: pytest.MonkeyPatch, *ids: str) -> list[d
 def test_it_stores_ids_only_and_comes_back_from_them() -> None:
     path, kwargs = TranscriptsTrigger("conn", ["a", "b"], 20).serialize()
     assert path == "callphases.airflow.trigger.TranscriptsTrigger"
-    assert json.loads(json.dumps(kwargs)) == {"conn_id": "conn", "transcript_ids": ["a", "b"], "poll_interval_s": 20}
+    assert json.loads(json.dumps(kwargs)) == {
+        "conn_id": "conn",
+        "transcript_ids": ["a", "b"],
+        "poll_interval_s": 20,
+        "enough": 2,
+        "first_look_s": 20,
+    }
     assert TranscriptsTrigger(**kwargs).serialize() == (path, kwargs)
 
 
@@ -52,6 +60,37 @@ def test_it_fires_once_when_all_have_ended(monkeypatch: pytest.MonkeyPatch) -> N
     service = Service(["completed", "processing"], ["error"])
     assert fire(service, monkeypatch, "a", "b") == [{"status": "ended"}]
     assert service.asked == [["a", "b"], ["b"]], "what has ended is not looked up again"
+
+
+def test_it_fires_once_enough_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(["completed", "processing", "queued"], ["error", "queued"])
+    assert fire(service, monkeypatch, "a", "b", "c", enough=2) == [{"status": "ended"}]
+    assert service.asked == [["a", "b", "c"], ["b", "c"]]
+
+
+def test_it_looks_when_the_jobs_should_have_ended_and_more_seldom_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(trigger, "asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
+    service = Service(*[["processing"]] * 20, ["completed"])
+
+    async def aget_conn(self: AssemblyAIHook) -> Service:
+        return service
+
+    monkeypatch.setattr(AssemblyAIHook, "aget_conn", aget_conn)
+
+    async def wait() -> None:
+        async for _ in TranscriptsTrigger("conn", ["a"], 20, first_look_s=300).run():
+            pass
+
+    asyncio.run(wait())
+    assert 300 <= slept[0] <= 360
+    assert 25 <= slept[1] <= 30
+    assert all(60 <= pause_s <= 72 for pause_s in slept[6:])
+    assert len(set(slept)) == len(slept), "never on the second"
 
 
 def test_our_errors_become_events_with_their_message(monkeypatch: pytest.MonkeyPatch) -> None:
