@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_most
+from benchmarks.memory import peak_mb
 from benchmarks.processes import Broken, Used, measured
 from benchmarks.services import DAY, KEY, RECORDINGS, WAREHOUSE, s3_client
 
@@ -246,4 +247,5 @@ STEPS = {"begin": _begin, "parts": _parts, "publish": _publish, "bare": _bare}
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    sys.stdout.write(json.dumps(STEPS[given["step"]](given)) + "\n")
+    said = STEPS[given["step"]](given)
+    sys.stdout.write(json.dumps(said | {"peak_mb": peak_mb()}) + "\n")

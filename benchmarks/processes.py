@@ -89,11 +89,15 @@ def running(
 
 @dataclass(frozen=True)
 class Used:
-    """What a program said in its last line (JSON), and what it took."""
+    """What a program said in its last line (JSON, its ``peak_mb`` among it), and what it took."""
 
-    said: Any
+    said: dict[str, Any]
     core_s: float
-    peak_mb: float
+
+    @property
+    def peak_mb(self) -> float:
+        """Its peak of memory, by its own account."""
+        return float(self.said["peak_mb"])
 
 
 def measured(module: str, given: Any, log: Path) -> Used:
@@ -121,8 +125,7 @@ def measured(module: str, given: Any, log: Path) -> Used:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not lines:
         raise Broken(f"{module} ended with {process.returncode}; see {log}")
-    peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Used(json.loads(lines[-1]), usage.ru_utime + usage.ru_stime, peak_bytes / MB)
+    return Used(json.loads(lines[-1]), usage.ru_utime + usage.ru_stime)
 
 
 def end(process: subprocess.Popen[str]) -> None:
