@@ -94,7 +94,10 @@ def _pipeline(prefix: str) -> Any:
     if prefix and "{" not in prefix:
         recordings |= {"call_time": time_in_key}  # type: ignore[dict-item]
     output = {"tables": f"s3://{WAREHOUSE}/tables/bulk/", "state": f"s3://{WAREHOUSE}/state/bulk/"}
-    return Pipeline.model_validate({"pipeline": "bulk", "recordings": recordings, "output": output})
+    # Each list asks the gateway whether it serves the models: a year of them would wait for their turns for minutes.
+    limits = {"llm_requests_per_minute": 60_000}
+    document = {"pipeline": "bulk", "recordings": recordings, "output": output, "limits": limits}
+    return Pipeline.model_validate(document)
 
 
 def _begin(task: dict[str, Any]) -> dict[str, Any]:
