@@ -28,14 +28,16 @@ from callphases.errors import (
 from callphases.gateway import Gateway
 from callphases.index import Archive
 from callphases.lease import Lease
-from callphases.ledger import Event, Known, Ledger, stop_key, transcript_key
+from callphases.ledger import Event, Known, Ledger, read_day, read_task, stop_key, transcript_key
+from callphases.parts import PartWriter, folder_of
 from callphases.phases import Divider, unsettled
 from callphases.pipeline import Pipeline
+from callphases.publishing import Published, publish
 from callphases.quota import Rates, Slots
 from callphases.recordings import DayList, Listing, Manifest, Recording, Spool, chunk_counts, new_holder
 from callphases.segmentation import Segmenter
 from callphases.storage import Folder
-from callphases.tables import PartWriter, Published, publish, rows
+from callphases.tables import rows
 from callphases.transcripts import Transcriber, Transcripts, Waiting
 
 if TYPE_CHECKING:
@@ -252,6 +254,12 @@ class Night:
         with self._working_on(chunk) as ledger:
             segmenter = Segmenter(self.gateway, self.pipeline)
             Divider(segmenter, self.pipeline, Transcripts(self.state), ledger, chunk).divide()
+            # At the end and no sooner: publishing takes a part for all that there is of a chunk.
+            folder = folder_of(chunk.day, chunk.holder)
+            done = PartWriter(self.state, self.pipeline, chunk.run_id, folder, chunk.listed_at)
+            for recording in chunk.recordings:
+                done.add(recording, ledger)
+            done.write(chunk.name)
 
     def end(self, day: DayList) -> Published:
         """Publish the day, delete at the provider what the pipeline file says, and let the next run begin.
@@ -261,12 +269,19 @@ class Night:
             AccountError, ConfigurationError, ServiceUnavailable: the tables are as they were, or as they should be.
         """
         lease = Lease(self.state, day.day, day.holder)
-        ledger = Ledger.open(self.state, lease, day.run_id, "publish")
-        published = replace(publish(self.tables, self.pipeline, ledger, day), stopped=lease.stopped)
+        # Another run may have done more since, of which the parts of this one's tasks know nothing.
+        known = read_day(self.state, day.day) if lease.take() != day.term else None
+
+        def left(chunk: str) -> Iterator[tuple[Recording, Known]]:
+            listed = self.load(self.state.uri_of(f"runs/dt={day.day}/{day.holder}/{chunk}.jsonl"))
+            now = known or Known([*listed.known, *read_task(self.state, day.day, day.holder, chunk)])
+            return ((recording, now) for recording in listed.recordings)
+
+        published = publish(self.tables, self.state, self.pipeline, day, left, known)
         if self.pipeline.privacy.delete_after:
-            self._delete_at_provider(ledger)
+            self._delete_at_provider(Ledger.open(self.state, lease, day.run_id, "publish"))
         lease.release()
-        return published
+        return replace(published, stopped=lease.stopped)
 
     @contextlib.contextmanager
     def _working_on(self, chunk: Manifest) -> Iterator[Ledger]:
@@ -359,7 +374,7 @@ class _Rest:
         self.parts = 0
         """How many are written."""
         self._ledger = ledger
-        folder = f"runs/dt={ledger.day}/{ledger.lease.holder}/rows/"
+        folder = folder_of(ledger.day, ledger.lease.holder)
         self._rows = PartWriter(ledger.state, pipeline, ledger.run_id, folder, since)
 
     def add(self, recording: Recording) -> None:

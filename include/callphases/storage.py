@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 TRIES = 4
 """On top of botocore's own, for what it does not repeat: a body that breaks off, a PUT that is refused for once."""
+PIECE_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -101,6 +103,17 @@ class Folder:
         )
         return self.uri_of(name)
 
+    def put_file(self, name: str, path: Path, content_type: str = "application/octet-stream") -> str:
+        """Write one object from a file (up to 5 GB, as S3 has it) with one PUT and return its URI."""
+        bucket, prefix = self._place
+
+        def send() -> None:
+            with path.open("rb") as body:
+                self.client.put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type)
+
+        self._tried(send, writing=True)
+        return self.uri_of(name)
+
     def swap(self, name: str, body: bytes, etag: str | None, content_type: str = "application/json") -> str | None:
         """Write one object if it is still the one with ``etag`` (None: if there is none); returns its new ETag.
 
@@ -135,12 +148,27 @@ class Folder:
             answer = self.client.get_object(Bucket=bucket, Key=prefix + name)
             return Seen(answer["Body"].read(), answer["ETag"], _age_s(answer), _date(answer))
 
+        return self._found(read)
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Copy the object to a file, piece by piece; returns whether there is one."""
+        bucket, prefix = self._place
+
+        def copy() -> bool:
+            body = self.client.get_object(Bucket=bucket, Key=prefix + name)["Body"]
+            with path.open("wb") as file:
+                file.writelines(body.iter_chunks(PIECE_BYTES))
+            return True
+
+        return self._found(copy) is not None
+
+    def _found(self, read: Callable[[], _T]) -> _T | None:
         try:
             return self._tried(read, expected=(404,))
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
                 return None
-            raise explain(error, bucket, self.setting) from None
+            raise explain(error, self._place[0], self.setting) from None
 
     def delete(self, name: str) -> None:
         """Remove the object if it is there."""

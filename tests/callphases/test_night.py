@@ -31,9 +31,11 @@ from callphases.errors import (
 from callphases.gateway import Gateway
 from callphases.lease import LIFE_S
 from callphases.ledger import Event, failed, transcript_key
-from callphases.night import LONGEST_PAUSE_S, Listed, Night
-from callphases.recordings import Manifest, Recording
-from callphases.tables import Published, read_rows
+from callphases.night import Listed, Night
+from callphases.publishing import Published
+from callphases.recordings import DayList, Manifest, Recording
+from callphases.tables import read_rows
+from callphases.transcripts import LONGEST_PAUSE_S
 from doubles import (
     DAY,
     KEY,
@@ -77,7 +79,7 @@ class Desk:
         night = self.night(**settings)
         listed = night.begin(DAY, run_id, replay)
         for uri in listed.chunks:
-            assert night.transcribe(night.load(uri), math.inf) == []
+            assert night.transcribe(night.load(uri), math.inf) is None
             night.segment(night.load(uri))
         return night.end(night.load_day(listed.day))
 
@@ -185,11 +187,13 @@ def test_what_is_still_under_way_when_patience_ends_is_told(desk: Desk, clock: C
     night = desk.night()
     chunks = [night.load(uri) for uri in night.begin(DAY, "run-1").chunks]
     begun = clock.now
-    assert night.transcribe(chunks[0], 30) == ["t-1"]
+    waiting = night.transcribe(chunks[0], 30)
+    assert waiting is not None
+    assert (waiting.jobs, waiting.unsent) == (["t-1"], 0)
     assert 20 <= clock.now - begun <= 30
-    assert max(clock.slept) <= LONGEST_PAUSE_S
+    assert max(clock.slept) <= 1.2 * LONGEST_PAUSE_S
     desk.speech.status = "completed"
-    assert night.transcribe(chunks[0], 30) == []
+    assert night.transcribe(chunks[0], 30) is None
     assert len(desk.speech.submitted) == 1
 
 
@@ -847,3 +851,42 @@ def test_what_could_not_be_deleted_is_told_and_deleted_next_time(desk: Desk, ref
     desk.speech.refuse = lambda request: None
     night.end(night.load_day(listed.day))
     assert deletions(desk) == ["t-1"]
+
+
+# The end, where tasks have left no rows
+
+
+def day_of(recordings: list[Recording], desk: Desk, term: int) -> DayList:
+    """A day with one chunk, whose task has left nothing but its log."""
+    begun_at = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+    Manifest("chunk-0000", DAY, "run-1", "run-1", term, begun_at, recordings).save(desk.s3.state)
+    return DayList(DAY, "run-1", "run-1", term, begun_at, listed=len(recordings), chunks=1, rest=0)
+
+
+def silent(desk: Desk, recording: Recording) -> Event:
+    key = transcript_key(recording, desk.s3.pipeline().transcription)
+    more = {"status": "no_speech", "transcript_id": "t", "audio_s": 1.0, "speech_usd": 0.25}
+    return {"event": "transcribed", "key": key, "recording": recording.key, **more}
+
+
+def test_the_end_makes_the_rows_of_a_task_that_was_killed_from_its_log(desk: Desk) -> None:
+    a, b = desk.put("a", "b")
+    ledger = desk.s3.ledger("run-1", "chunk-0000")
+    ledger.write([silent(desk, a)])
+    desk.knows(b, silent(desk, b))  # by another run, whose events are none of this term
+    published = desk.night().end(day_of([a, b], desk, ledger.lease.term))
+    assert desk.statuses() == {"a": "no_speech", "b": "unfinished"}
+    assert (published.run_speech_usd, published.unfinished) == (0.25, 1)
+    assert desk.lease()["released"]
+
+
+def test_the_end_knows_what_another_run_has_done_since_the_list(desk: Desk) -> None:
+    a, b = desk.put("a", "b")
+    ledger = desk.s3.ledger("run-1", "chunk-0000")
+    ledger.write([silent(desk, a)])
+    ledger.lease.release()
+    desk.s3.lease("run-2").take()
+    desk.knows(b, silent(desk, b), term=2, run_id="run-2")
+    desk.s3.clock.now += LIFE_S + 1
+    desk.night().end(day_of([a, b], desk, ledger.lease.term))
+    assert desk.statuses() == {"a": "no_speech", "b": "no_speech"}

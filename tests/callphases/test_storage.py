@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -41,6 +43,21 @@ def test_what_is_not_there_is_none(s3: Store) -> None:
 
 
 @pytest.mark.integration
+def test_a_file_that_is_put_can_be_fetched(s3: Store, tmp_path: Path) -> None:
+    sent, got = tmp_path / "sent", tmp_path / "got"
+    sent.write_bytes(bytes(range(256)) * 5000)
+    assert s3.state.put_file("a", sent, "text/plain") == f"s3://{s3.warehouse}/state/a"
+    assert s3.state.fetch("a", got)
+    assert got.read_bytes() == sent.read_bytes()
+
+
+@pytest.mark.integration
+def test_what_is_not_there_is_not_fetched(s3: Store, tmp_path: Path) -> None:
+    assert not s3.state.fetch("nothing", tmp_path / "got")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.integration
 def test_deleting_twice_is_no_error(s3: Store) -> None:
     s3.state.put("a", b"1")
     s3.state.delete("a")
@@ -65,6 +82,8 @@ def test_a_whole_bucket_can_be_a_folder(s3: Store) -> None:
 
 ACTIONS = {
     "put": lambda folder: folder.put("a", b""),
+    "put_file": lambda folder: folder.put_file("a", Path(__file__)),
+    "fetch": lambda folder: folder.fetch("a", Path(os.devnull)),
     "swap": lambda folder: folder.swap("a", b"", None),
     "get": lambda folder: folder.get("a"),
     "delete": lambda folder: folder.delete("a"),
@@ -134,6 +153,16 @@ def test_a_write_that_is_refused_once_is_sent_again(web: Web, waits: list[float]
     assert len(waits) == 1
 
 
+def test_a_file_whose_write_is_refused_once_is_sent_again_from_its_beginning(web: Web, tmp_path: Path) -> None:
+    web.answers = [s3_error(403, "AccessDenied"), (200, {"etag": '"e1"'}, b"")]
+    path = tmp_path / "file"
+    path.write_bytes(b"body")
+    folder_at(web.url).put_file("a", path)
+    first, second = web.requests
+    assert first.body == second.body
+    assert b"body" in second.body
+
+
 def test_a_write_that_stays_refused_is_a_matter_of_rights(web: Web) -> None:
     web.respond = lambda request: s3_error(403, "AccessDenied")
     with pytest.raises(ConfigurationError, match="refuses access"):
@@ -156,6 +185,12 @@ def object_answer(body: bytes = b"body", etag: str = '"e1"', **headers: str) -> 
 def test_a_body_that_breaks_off_is_read_again(web: Web) -> None:
     web.answers = [object_answer(b"bo", content_length="4"), object_answer()]
     assert folder_at(web.url).get("a") == b"body"
+
+
+def test_a_copy_that_breaks_off_is_made_again(web: Web, tmp_path: Path) -> None:
+    web.answers = [object_answer(b"bo", content_length="4"), object_answer()]
+    assert folder_at(web.url).fetch("a", tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == b"body"
 
 
 def test_a_body_that_always_breaks_off_is_a_store_that_does_not_answer(web: Web) -> None:

@@ -1,0 +1,373 @@
+"""A day's parts, and what was published of it before → the day's object of each table, in bounded memory.
+
+Rows go through in ranges of ``call_id``. Each object is replaced by one PUT; a day without rows has none. The same rows
+give the same bytes, however they were cut into parts.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import tempfile
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from callphases.errors import ConfigurationError, OverBudget
+from callphases.ledger import Known
+from callphases.parts import PART, PartWriter, folder_of, read_part, recordings_of
+from callphases.pipeline import Pipeline
+from callphases.ranges import Ranges, borders
+from callphases.recordings import DayList, Recording
+from callphases.storage import Folder
+from callphases.tables import CALLS, PHASES, SCHEMAS, SHARED, object_name
+
+CALLS_IN_A_RANGE = 16_384
+"""What is in memory at once: with four phases a call, some 65,000 rows of ``phases``."""
+ROW_GROUP_ROWS = 131_072
+"""What a reader may skip, or give to a thread of its own: DuckDB's manual recommends 100,000 to 1,000,000."""
+PARTS_AHEAD = 8
+OLD_ROWS_AT_ONCE = 65_536
+
+_FEW_VALUES = [
+    *("status", "failure_class", "failure_message", "language", "phase_count", "phase_index", "phase_name"),
+    *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
+]
+"""Columns that are worth a dictionary. Elsewhere it only takes time: it is full before the row group is."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a day holds once it is published: counts of recordings by status and failure class, and what it cost.
+
+    ``kept`` counts recordings that are in the tables and not in the bucket any more, ``unfinished`` those that this run
+    did not get to the end of, whatever is published of them. ``speech_models`` and ``llm_models`` count the models that
+    really answered. Costs are in US dollars: of the day's rows, and of this run alone.
+    """
+
+    listed: int
+    kept: int
+    statuses: dict[str, int]
+    failures: dict[str, int]
+    unfinished: int
+    phases: int
+    speech_models: dict[str, int]
+    llm_models: dict[str, int]
+    speech_usd: float
+    llm_usd: float
+    run_speech_usd: float
+    run_llm_usd: float
+    stopped: str | None = None
+    """Why the run was stopped before it was done."""
+
+
+def publish(
+    tables: Folder,
+    state: Folder,
+    pipeline: Pipeline,
+    day: DayList,
+    missing: Callable[[str], Iterable[tuple[Recording, Known]]],
+    known: Known | None = None,
+) -> Published:
+    """Publish the rows of all recordings that were listed for a day.
+
+    Rows of a recording that is not listed any more stay, unless ``recordings.when_deleted`` is ``drop``. Rows of a
+    recording that this run could not finish, or not pay for, stay as they are, where there are rows of the same bytes.
+
+    Args:
+        tables: ``output.tables``.
+        state: ``output.state``, with the run's parts.
+        pipeline: the pipeline.
+        day: as it was listed.
+        missing: gives the recordings of a chunk whose task has left no part, with what is known of each.
+        known: of the whole day, where parts may be out of date; their rows are then made anew.
+
+    Raises:
+        ConfigurationError, ServiceUnavailable: the tables are as they were, or ``calls`` alone is new.
+    """
+    with tempfile.TemporaryDirectory(prefix="callphases-") as name, ThreadPoolExecutor(len(SCHEMAS)) as encoder:
+        folder = Path(name)
+        old_calls = _Old(tables, "calls", day.day, folder)
+        old_phases = _Old(tables, "phases", day.day, folder)
+        ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
+        new = Ranges(folder, PART, ends)
+        for part in _parts(state, pipeline, day, missing, known):
+            new.add(part)
+        counts = _Counts()
+        calls_file, phases_file = _New("calls", folder, encoder), _New("phases", folder, encoder)
+        for number, end in enumerate([*ends, None]):
+            merged = _merge(new.read(number), old_calls.until(end), pipeline.recordings.when_deleted == "keep")
+            counts.count(merged)
+            calls, phases = merged.tables(old_phases, end)
+            calls_file.write(calls)
+            phases_file.write(phases)
+        # Calls before phases: a reader between the two PUTs then sees no phase of a call that ``calls`` does not know.
+        calls_file.replace(tables, day.day)
+        phases_file.replace(tables, day.day)
+    return counts.published(day.listed)
+
+
+def _parts(
+    state: Folder,
+    pipeline: Pipeline,
+    day: DayList,
+    missing: Callable[[str], Iterable[tuple[Recording, Known]]],
+    known: Known | None,
+) -> Iterator[pa.Table]:
+    """The rows of every recording that was listed, part by part."""
+    folder = folder_of(day.day, day.holder)
+    writer = PartWriter(state, pipeline, day.run_id, folder, day.listed_at)
+    names = [f"chunk-{number:04d}" for number in range(day.chunks)]
+    names += [f"rest-{number:04d}" for number in range(day.rest)]
+    for name, part in zip(names, _ahead(lambda name: read_part(state, folder, name), names), strict=True):
+        if part is not None and known is None:
+            yield part
+            continue
+        if part is None and not name.startswith("chunk-"):
+            raise ConfigurationError(
+                f"{state.uri_of(folder)}{name}: these rows are gone from output.state; clear the run's first task."
+            )
+        left = missing(name) if part is None or known is None else ((one, known) for one in recordings_of(part))
+        for recording, known_of_it in left:
+            writer.add(recording, known_of_it)
+        yield writer.take()
+
+
+def _ahead(read: Callable[[str], pa.Table | None], names: list[str]) -> Iterator[pa.Table | None]:
+    """``map`` with a few threads, which are never more than a few results ahead."""
+    with ThreadPoolExecutor(PARTS_AHEAD) as pool:
+        coming: deque[Future[pa.Table | None]] = deque()
+        for name in names:
+            coming.append(pool.submit(read, name))
+            if len(coming) > PARTS_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+@dataclass
+class _Merged:
+    """The calls of a range: new rows, and of the old ones those that stay in their place or are kept."""
+
+    new: pa.Table
+    stay: pa.Table
+    kept: pa.Table
+    unfinished: int
+    run_speech_usd: float
+    run_llm_usd: float
+
+    def tables(self, old_phases: _Old, end: str | None) -> tuple[pa.Table, pa.Table]:
+        """The rows of the range, in both tables."""
+        calls, phases = self.new.select(CALLS.names), _phases(self.new)
+        old = pa.concat_tables([self.stay, self.kept])
+        if old.num_rows == 0:
+            return calls, phases
+        calls = pa.concat_tables([calls, old])
+        phases = pa.concat_tables([phases, old_phases.until(end, old["call_id"].combine_chunks())])
+        return calls.sort_by("call_id"), phases.sort_by([("call_id", "ascending"), ("phase_index", "ascending")])
+
+
+def _merge(part: pa.Table, old: pa.Table, keep: bool) -> _Merged:
+    new = _in_order(part)
+    over_budget = pc.is_in(new["failure_class"], pa.array([OverBudget.failure_class]))
+    stay = _staying(new.filter(pc.or_(pc.invert(new["finished"]), over_budget)), old)
+    return _Merged(
+        new=new.filter(pc.invert(pc.is_in(new["call_id"], stay))) if len(stay) else new,
+        stay=old.filter(pc.is_in(old["call_id"], stay)),
+        kept=old.filter(pc.invert(pc.is_in(old["call_id"], new["call_id"].combine_chunks())))
+        if keep
+        else old.slice(0, 0),
+        unfinished=new.num_rows - (pc.sum(new["finished"]).as_py() or 0),
+        run_speech_usd=pc.sum(new["run_speech_usd"]).as_py() or 0.0,
+        run_llm_usd=pc.sum(new["run_llm_usd"]).as_py() or 0.0,
+    )
+
+
+def _in_order(part: pa.Table) -> pa.Table:
+    """In the order of ``call_id``; of two rows of a call, which should not be, the one of the later part."""
+    whole = part.combine_chunks()
+    whole = whole.take(pc.sort_indices(whole["call_id"].combine_chunks()))  # a stable sort
+    ids = whole["call_id"].combine_chunks()
+    if len(ids) < 2:
+        return whole
+    is_last = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+    if pc.all(is_last).as_py():
+        return whole
+    return whole.filter(pa.concat_arrays([is_last, pa.array([True])]))
+
+
+def _staying(unsure: pa.Table, old: pa.Table) -> pa.Array[Any]:
+    """Ids of calls whose old rows are better than the new ones: of the same bytes, and no failures."""
+    if unsure.num_rows == 0 or old.num_rows == 0:
+        return pa.array([], pa.string())
+    etags = dict(zip(unsure["call_id"].to_pylist(), unsure["recording_etag"].to_pylist(), strict=True))
+    before = old.select(["call_id", "recording_etag", "status"]).filter(
+        pc.is_in(old["call_id"], unsure["call_id"].combine_chunks())
+    )
+    good = [
+        row["call_id"]
+        for row in before.to_pylist()
+        if row["recording_etag"] == etags[row["call_id"]] and row["status"] != "failed"
+    ]
+    return pa.array(good, pa.string())
+
+
+def _phases(calls: pa.Table) -> pa.Table:
+    """The rows of ``phases`` that the rows of a part hold."""
+    lists: Any = calls["phases"].combine_chunks()
+    own = lists.flatten()
+    shared = calls.select(list(SHARED)).take(pc.list_parent_indices(lists))
+    columns = {
+        **dict(zip(shared.column_names, shared.columns, strict=True)),
+        **dict(zip((column.name for column in own.type), own.flatten(), strict=True)),
+    }
+    return pa.table([columns[name] for name in PHASES.names], schema=PHASES)
+
+
+class _Old:
+    """A day of a table as it was published before, read once from its beginning to its end."""
+
+    def __init__(self, tables: Folder, table: str, day: dt.date, folder: Path) -> None:
+        self._tables, self._table, self._name = tables, table, object_name(table, day)
+        self._path = folder / f"old-{table}.parquet"
+        self._schema = SCHEMAS[table]
+        self._file: pq.ParquetFile | None = None
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._rest = self._schema.empty_table()
+
+    def count(self) -> int:
+        """How many rows there are."""
+        self._open()
+        return self._file.metadata.num_rows if self._file is not None else 0
+
+    def until(self, end: str | None, only: pa.Array[Any] | None = None) -> pa.Table:
+        """The rows that come next, up to those with a ``call_id`` before ``end``; of the calls ``only``, if given."""
+        found = [self._schema.empty_table()]
+        while self._rest.num_rows or self._advance():
+            ids: Any = self._rest["call_id"]
+            count = self._rest.num_rows if end is None else bisect_left(ids, end, key=lambda one: one.as_py())
+            rows, self._rest = self._rest.slice(0, count), self._rest.slice(count)
+            found.append(rows if only is None else rows.filter(pc.is_in(rows["call_id"], only)))
+            if self._rest.num_rows:
+                break
+        return pa.concat_tables(found)
+
+    def _advance(self) -> bool:
+        batch = next(self._open(), None)
+        if batch is not None:
+            self._rest = _as(self._schema, pa.Table.from_batches([batch]))
+        return batch is not None
+
+    def _open(self) -> Iterator[pa.RecordBatch]:
+        if self._batches is None:
+            if self._tables.fetch(self._name, self._path):
+                self._file = pq.ParquetFile(self._path)
+                self._batches = self._file.iter_batches(OLD_ROWS_AT_ONCE, use_threads=False)
+            else:
+                self._batches = iter(())
+        return self._batches
+
+
+def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """With the columns of ``schema``: an older version may have had fewer."""
+    columns = [
+        table[column.name].cast(column.type)
+        if column.name in table.column_names
+        else pa.nulls(table.num_rows, column.type)
+        for column in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+class _New:
+    """A day of a table on its way to its object: sorted rows, as they come."""
+
+    def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor) -> None:
+        self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
+        few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
+        self._file = pq.ParquetWriter(self._path, SCHEMAS[table], compression="zstd", use_dictionary=few)
+        self._waiting = SCHEMAS[table].empty_table()
+        self._encoding: Future[None] | None = None
+        self._rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        """Take the next rows."""
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while self._waiting.num_rows >= ROW_GROUP_ROWS:
+            self._encode(self._waiting.slice(0, ROW_GROUP_ROWS))
+            self._waiting = self._waiting.slice(ROW_GROUP_ROWS)
+
+    def replace(self, tables: Folder, day: dt.date) -> None:
+        """Put the object in the place of the day's former one, or remove that where there are no rows."""
+        if self._waiting.num_rows:
+            self._encode(self._waiting)
+        if self._encoding is not None:
+            self._encoding.result()
+        self._file.close()
+        name = object_name(self._table, day)
+        if self._rows:
+            tables.put_file(name, self._path, "application/vnd.apache.parquet")
+        else:
+            tables.delete(name)
+
+    def _encode(self, rows: pa.Table) -> None:
+        """Write a row group while the next one is made. Its chunks are made one: they show in the bytes."""
+        if self._encoding is not None:
+            self._encoding.result()
+        self._rows += rows.num_rows
+        self._encoding = self._encoder.submit(lambda: self._file.write_table(rows.combine_chunks(), ROW_GROUP_ROWS))
+
+
+@dataclass
+class _Counts:
+    """Adds up what ``Published`` tells, range by range."""
+
+    kept: int = 0
+    unfinished: int = 0
+    phases: int = 0
+    speech_usd: float = 0.0
+    llm_usd: float = 0.0
+    run_speech_usd: float = 0.0
+    run_llm_usd: float = 0.0
+    values: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("status", "failure_class", "speech_model", "llm_model")}
+    )
+
+    def count(self, merged: _Merged) -> None:
+        """Count the calls of a range; those that are only kept count as that alone."""
+        self.kept += merged.kept.num_rows
+        self.unfinished += merged.unfinished
+        self.run_speech_usd += merged.run_speech_usd
+        self.run_llm_usd += merged.run_llm_usd
+        for calls in (merged.new, merged.stay):
+            self.phases += pc.sum(calls["phase_count"]).as_py() or 0
+            self.speech_usd += pc.sum(calls["speech_usd"]).as_py() or 0.0
+            self.llm_usd += pc.sum(calls["llm_usd"]).as_py() or 0.0
+            for name, counter in self.values.items():
+                found: Any = pc.value_counts(calls[name].drop_null())
+                counter.update({one["values"]: one["counts"] for one in found.to_pylist()})
+
+    def published(self, listed: int) -> Published:
+        """The sums."""
+        return Published(
+            listed=listed,
+            kept=self.kept,
+            statuses=dict(self.values["status"]),
+            failures=dict(self.values["failure_class"]),
+            unfinished=self.unfinished,
+            phases=self.phases,
+            speech_models=dict(self.values["speech_model"]),
+            llm_models=dict(self.values["llm_model"]),
+            speech_usd=self.speech_usd,
+            llm_usd=self.llm_usd,
+            run_speech_usd=self.run_speech_usd,
+            run_llm_usd=self.run_llm_usd,
+        )
