@@ -15,7 +15,7 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help setup demo up down check test test-fast samples lock clean
+.PHONY: help setup demo up down bench check test test-fast samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ up: setup  ## The same stack, left running, with Airflow's UI
 
 down:  ## End what `make up` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "Nothing is running."; fi
+
+bench: setup  ## Measure the real stack, beside other ways (40 minutes; ONLY="night-5000 rivals" for a part)
+	@PYTHONPATH=include:. $(BIN)/python -m benchmarks $(ONLY)
 
 check: setup  ## Lint, format and types
 	@echo "==> ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .

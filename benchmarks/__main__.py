@@ -7,7 +7,8 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -31,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(
         f"==> {len(chosen)} scenarios, some {sum(scenario.minutes for scenario in chosen) + 1:.0f} minutes on two cores"
     )
-    began = time.monotonic()
-    results, broken = _measure(chosen, asked.scale)
-    about = {**machine(), "scale": asked.scale, "took_s": round(time.monotonic() - began), "broken": broken}
-    paths = write(results, about, FOLDER)
+    results: dict[str, list[Figure]] = {}
+    broken: dict[str, str] = {}
+    paths: list[Path] = []
+    about = {**machine(), "scale": asked.scale, "broken": broken}
+    for _ in _measure(chosen, asked.scale, results, broken):
+        paths = write(results, about, FOLDER)  # each time: a bench that is interrupted leaves what it has
     Console(width=None if sys.stdout.isatty() else 150).print(table(results))
     for name, mistake in broken.items():
         say(f"BROKEN {name}: {mistake}")
@@ -42,26 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-def _measure(chosen: Sequence[Scenario], scale: float) -> tuple[dict[str, list[Figure]], dict[str, str]]:
-    """The figures of each scenario, and why those without any broke."""
-    results: dict[str, list[Figure]] = {}
-    broken: dict[str, str] = {}
+def _measure(
+    chosen: Sequence[Scenario], scale: float, results: dict[str, list[Figure]], broken: dict[str, str]
+) -> Iterator[None]:
+    """Fill in the figures of each scenario, or why it has none, one by one."""
     pipelines = {scenario.name: scenario.night.pipeline for scenario in chosen if scenario.night}
     dag_ids = {scenario.dag_id for scenario in chosen if scenario.dag_id}
     with bench(pipelines, dag_ids, scale) as ready:
         for scenario in chosen:
             say(f"==> {scenario.name}: {scenario.about}")
+            began = time.monotonic()
             try:
                 figures = scenario.measure(ready, results)
             except Broken as mistake:
                 broken[scenario.name] = str(mistake)
                 say(f"    BROKEN: {mistake}")
-                continue
-            # Targets are for the sizes that they were set for.
-            results[scenario.name] = (
-                figures if scale == 1 else [dataclasses.replace(figure, target=None) for figure in figures]
-            )
-    return results, broken
+            else:
+                # Targets are for the sizes that they were set for.
+                results[scenario.name] = (
+                    figures if scale == 1 else [dataclasses.replace(figure, target=None) for figure in figures]
+                )
+            say(f"    measured in {time.monotonic() - began:.0f} s")
+            yield
 
 
 def _parser() -> argparse.ArgumentParser:

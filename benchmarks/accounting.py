@@ -20,8 +20,9 @@ from types import TracebackType
 
 import psutil
 
+from benchmarks.processes import MB
+
 INTERVAL_S = 0.5
-MB = 1024**2
 
 
 @dataclass

@@ -124,7 +124,7 @@ class Airflow:
                 return Run("given up", run_id, began_at, at_s, samples)
 
     def tasks(self, run: Run) -> dict[str, str]:
-        """When the tasks of a run began and ended, in seconds after its trigger, by their ids in the order they began."""
+        """When the tasks of a run began and ended, in seconds after its trigger, by their ids, in their order."""
         found = self.database.rows(
             "select task_id, count(*), min(start_date), max(end_date) from task_instance where run_id = ? "
             "and start_date is not null group by task_id order by min(start_date)",

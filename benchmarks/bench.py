@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from benchmarks.bound import Service
 from benchmarks.processes import ROOT, say
 from benchmarks.services import Ports, Services, services
 
-FOLDER = ROOT / ".callphases" / "bench"
+FOLDER = Path(os.environ.get("CALLPHASES_HOME") or ROOT / ".callphases") / "bench"
 
 
 @dataclass
@@ -52,8 +54,18 @@ def bench(pipelines: dict[str, dict[str, Any]], dag_ids: set[str], scale: float)
         dag_ids: that Airflow must know.
         scale: of the nights.
     """
-    shutil.rmtree(FOLDER / "run", ignore_errors=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"A bench is running already, in {FOLDER}; two would measure each other.") from None
+        yield from _bench(pipelines, dag_ids, scale)
+
+
+def _bench(pipelines: dict[str, dict[str, Any]], dag_ids: set[str], scale: float) -> Iterator[Bench]:
     folder = FOLDER / "run"
+    shutil.rmtree(folder, ignore_errors=True)
     (folder / "logs").mkdir(parents=True)
     (folder / "pipelines").mkdir()
     for name, document in pipelines.items():

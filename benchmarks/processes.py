@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+MB = 1024**2
 
 
 class Broken(Exception):
@@ -80,6 +85,47 @@ def running(
             yield process, word
         finally:
             end(process)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a program said in its last line (JSON, its ``peak_mb`` among it), and what it took."""
+
+    said: dict[str, Any]
+    core_s: float
+
+    @property
+    def peak_mb(self) -> float:
+        """Its peak of memory, by its own account."""
+        return float(self.said["peak_mb"])
+
+
+def measured(module: str, given: Any, log: Path) -> Used:
+    """Run a module of the bench as a program of its own until it ends, with ``given`` as JSON on its input.
+
+    Raises:
+        Broken: it failed.
+    """
+    with log.open("w") as errors, tempfile.TemporaryFile("w+") as task:
+        json.dump(given, task)
+        task.seek(0)
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", module],
+            stdin=task,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=clean_environment(),
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        # The account of this child alone.
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or not lines:
+        raise Broken(f"{module} ended with {process.returncode}; see {log}")
+    return Used(json.loads(lines[-1]), usage.ru_utime + usage.ru_stime)
 
 
 def end(process: subprocess.Popen[str]) -> None:

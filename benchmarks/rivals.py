@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.accounting import MB, Accounting
+from benchmarks.accounting import Accounting
 from benchmarks.airflow import COMPONENTS
 from benchmarks.bench import Bench
 from benchmarks.bound import Service, bound_s
 from benchmarks.figures import Figure, Target
-from benchmarks.processes import Broken, clean_environment, say
+from benchmarks.processes import Broken, measured, say
 from benchmarks.report import OVER_BOUND
 from benchmarks.services import KEY, RECORDINGS
 
@@ -37,7 +32,7 @@ def measure(bench: Bench, ours: Sequence[Figure] | None, full_size: int, slower:
     programs = (("guide's loop", "benchmarks.ways.loop", 12), ("official SDK", "benchmarks.ways.sdk", 200))
     for name, module, calls in programs:
         say(f"    {name}, {calls} calls")
-        took_s, more = _program(bench, module, calls)
+        took_s, more = _program(bench, name, module, calls)
         figures += _scaled(name, calls, took_s, 0.0, full_size, makespan_s, None)
         figures += more
     calls = 80
@@ -61,36 +56,19 @@ def _scaled(
         yield Figure(f"{name}: times slower than callphases", scaled_s / ours_s, target=target, note=scaled)
 
 
-def _program(bench: Bench, module: str, calls: int) -> tuple[float, list[Figure]]:
+def _program(bench: Bench, name: str, module: str, calls: int) -> tuple[float, list[Figure]]:
     """Run a way that is a program of its own; its time, and what it used."""
-    name = module.rsplit(".", 1)[-1]
     with bench.services(SERVICE) as services:
         services.fill("ways/", calls, "%Y-%m-%d/")
         s3 = services.s3()
         keys = [item["Key"] for item in s3.list_objects_v2(Bucket=RECORDINGS, Prefix="ways/")["Contents"]]
         urls = [s3.generate_presigned_url("get_object", {"Bucket": RECORDINGS, "Key": key}) for key in keys]
         task = {"speech_url": bench.ports.speech_url, "key": KEY, "urls": urls}
-        command = [sys.executable, "-m", module]
-        given = bench.folder / "task.json"
-        given.write_text(json.dumps(task))
-        log = bench.folder / "logs" / f"{name}.log"
-        with given.open() as what, log.open("w") as errors:
-            process = subprocess.Popen(  # noqa: S603
-                command, stdin=what, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean_environment()
-            )
-            assert process.stdout is not None
-            said = process.stdout.read()
-            # Of this child alone, however many processes it has been through.
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise Broken(f"{module} ended with {process.returncode}; see {log}")
+        used = measured(module, task, bench.folder / "logs" / f"{module}.log")
         figures = list(_requests(name, services.health(), calls))
-    core_s = usage.ru_utime + usage.ru_stime
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    figures.append(Figure(f"{name}: core-ms a call", core_s / calls * 1000, note="its imports included"))
-    figures.append(Figure(f"{name}: largest process", peak / MB, "MB"))
-    return float(json.loads(said)["makespan_s"]), figures
+    figures.append(Figure(f"{name}: core-ms a call", used.core_s / calls * 1000, note="its imports included"))
+    figures.append(Figure(f"{name}: largest process", used.peak_mb, "MB"))
+    return float(used.said["makespan_s"]), figures
 
 
 def _mapped(bench: Bench, calls: int) -> tuple[float, float, list[Figure]]:
@@ -112,8 +90,3 @@ def _requests(name: str, health: dict[str, Any], calls: int) -> Iterator[Figure]
     asked = health.get("requests")
     if asked:
         yield Figure(f"{name}: provider requests a call", sum(asked.values()) / calls)
-
-
-def held_to(figures: Sequence[Figure]) -> list[Figure]:
-    """The figures without their targets, as they are of another size."""
-    return [dataclasses.replace(figure, target=None) for figure in figures]

@@ -37,6 +37,8 @@ import httptools
 import uvloop
 
 MAX_KEYS = 1000
+KINDS = ("ledger", "runs", "transcripts", "limits", "index", "tables")
+"""Folders of the product, as kinds of objects."""
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _REASONS = {
     200: "OK", 204: "No Content", 206: "Partial Content", 304: "Not Modified", 400: "Bad Request", 404: "Not Found",
@@ -233,7 +235,7 @@ def kind_of(bucket: str, key: str) -> str:
     if key.endswith("lease.json"):
         return "lease"
     folders = key.split("/")
-    return next((name for name in ("ledger", "runs", "transcripts", "tables") if name in folders), "other")
+    return next((name for name in KINDS if name in folders), "other")
 
 
 def _put(bucket: Bucket, request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import rivals
+from benchmarks import bulk, rivals
 from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_least, at_most
@@ -114,5 +114,8 @@ _SCENARIOS = (
         9,
         Night("night-20000", 20_000, Service(speech_s=1.0), targets={"largest process": at_most(500)}),
     ),
+    Scenario("listing", "a day of 1,000,000 recordings, dated and flat", 4, lambda bench, _: bulk.listing(bench)),
+    Scenario("archive", "365 days of a flat archive of 100,000 recordings", 2, lambda bench, _: bulk.archive(bench)),
+    Scenario("publish", "1,000,000 rows of phases, beside pyarrow alone", 2, lambda bench, _: bulk.publish(bench)),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _SCENARIOS}

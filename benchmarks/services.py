@@ -70,14 +70,16 @@ class Services:
     pids: dict[str, int]
     session: requests.Session = field(default_factory=requests.Session)
 
-    def fill(self, prefix: str, count: int, pattern: str = "", spacing_s: float = 0.01) -> None:
-        """Put recordings into the bucket, from the midnight that begins ``DAY`` on."""
+    def fill(
+        self, prefix: str, count: int, pattern: str = "", spacing_s: float = 0.01, first_day: dt.date = DAY
+    ) -> None:
+        """Put recordings into the bucket, from the midnight that begins ``first_day`` on."""
         document = {
             "bucket": RECORDINGS,
             "prefix": prefix,
             "pattern": pattern,
             "count": count,
-            "start": dt.datetime.combine(DAY, dt.time(), dt.UTC).isoformat(),
+            "start": dt.datetime.combine(first_day, dt.time(), dt.UTC).isoformat(),
             "spacing_s": spacing_s,
             "size": RECORDING_BYTES,
         }
@@ -114,24 +116,29 @@ class Services:
 
     def s3(self) -> Any:
         """A client of the S3 server."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.ports.s3_url,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=KEY,
-            region_name="us-east-1",
-            config=Config(
-                signature_version="s3v4",
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        return s3_client(self.ports.s3_url)
 
     def _asked(self, method: str, url: str, document: dict[str, Any] | None = None) -> Any:
         response = self.session.request(method, url, json=document, headers={"Authorization": KEY}, timeout=60)
         if not response.ok:
             raise Broken(f"{method} {url}: {response.status_code} {response.text[:500]}")
         return response.json() if response.content else None
+
+
+def s3_client(url: str) -> Any:
+    """A client of the S3 server, set as the product's hook sets its own."""
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=KEY,
+        region_name="us-east-1",
+        config=Config(
+            signature_version="s3v4",
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
 
 
 @contextlib.contextmanager

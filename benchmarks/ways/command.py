@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.memory import peak_mb
+
 
 @dataclass(frozen=True)
 class Task:
@@ -25,4 +27,4 @@ def run(process: Callable[[Task], list[str]]) -> None:
     answers = process(task)
     if len(answers) != len(task.urls) or not all('"phases"' in answer for answer in answers):
         raise SystemExit("not every call was answered")
-    sys.stdout.write(json.dumps({"makespan_s": time.monotonic() - began}) + "\n")
+    sys.stdout.write(json.dumps({"makespan_s": time.monotonic() - began, "peak_mb": peak_mb()}) + "\n")

@@ -19,7 +19,6 @@ def process(task: Task) -> list[str]:
     assemblyai.settings.api_key, assemblyai.settings.base_url = task.key, task.speech_url
     config = assemblyai.TranscriptionConfig(speaker_labels=True)
     group = assemblyai.Transcriber().transcribe_group(task.urls, config)
-    session = requests.Session()
 
     def ask(transcript: assemblyai.Transcript) -> str:
         if transcript.error:
@@ -27,7 +26,7 @@ def process(task: Task) -> list[str]:
         body = question(transcript.export_subtitles_vtt())
         headers = {"Authorization": task.key}
         url = f"{task.speech_url}/v1/chat/completions"
-        return answer(session.post(url, json=body, headers=headers, timeout=120).json())
+        return answer(requests.post(url, json=body, headers=headers, timeout=120).json())
 
     with ThreadPoolExecutor(THREADS) as threads:
         return list(threads.map(ask, group))

@@ -1,0 +1,254 @@
+"""Lists and tables of a size that no night of the bench has: each step in a process of its own, for its memory.
+
+``python -m benchmarks.bulk`` is that process; it reads what to do from its input. The steps are the product's own: what
+the task ``list`` calls, and what the task ``publish`` calls.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.bound import Service
+from benchmarks.figures import Figure, at_most
+from benchmarks.memory import peak_mb
+from benchmarks.processes import Broken, Used, measured
+from benchmarks.services import DAY, KEY, RECORDINGS, WAREHOUSE, s3_client
+
+MODULE = "benchmarks.bulk"
+PHASES_A_CALL = 4
+CALLS_A_PART = 2500
+YEAR = 365
+FIRST_OF_YEAR = DAY - dt.timedelta(days=YEAR)  # what is yet to come would be listed again
+
+
+def listing(bench: Bench) -> list[Figure]:
+    """A day of a million recordings, in a folder of its own and in a flat archive."""
+    keys = bench.scaled(1_000_000)
+    figures: list[Figure] = []
+    for name, pattern, prefix in (("dated", "%Y-%m-%d/", "{date:%Y-%m-%d}/"), ("flat", "%Y%m%dT%H%M%S-", "")):
+        with bench.services(Service()) as services:
+            services.fill("many/", keys, pattern, spacing_s=86_000 / keys)
+            services.reset()
+            used = _step(bench, "begin", prefix=f"many/{prefix}", days=1, first=DAY.isoformat())
+            lists = services.s3_requests()["LIST"].get("audio", 0)
+        figures += [
+            Figure(f"{name}: keys listed", used.said["listed"]),
+            Figure(f"{name}: LIST requests", lists, target=at_most(math.ceil(keys / 1000))),
+            Figure(f"{name}: peak memory", used.peak_mb, "MB", at_most(300)),
+            Figure(f"{name}: time", used.said["took_s"], "s", note="the whole task `list`, manifests included"),
+        ]
+    return figures
+
+
+def archive(bench: Bench) -> list[Figure]:
+    """A year of a flat archive, day by day, as a backfill has it."""
+    keys = bench.scaled(100_000)
+    with bench.services(Service()) as services:
+        services.fill("archive/", keys, "%Y%m%dT%H%M%S-", YEAR * 86_400 / keys, FIRST_OF_YEAR)
+        services.reset()
+        used = _step(bench, "begin", prefix="archive/", days=YEAR, first=FIRST_OF_YEAR.isoformat())
+        lists = services.s3_requests()["LIST"].get("audio", 0)
+    return [
+        Figure("keys listed", used.said["listed"], note=f"in {YEAR} days"),
+        Figure("LIST requests of recordings", lists, target=at_most(math.ceil(keys / 1000))),
+        Figure("peak memory", used.peak_mb, "MB"),
+        Figure("time a day", used.said["took_s"] / YEAR, "s"),
+    ]
+
+
+def publish(bench: Bench) -> list[Figure]:
+    """A million rows of phases, beside the same table written by pyarrow and put by boto3 and nothing else."""
+    calls = bench.scaled(1_000_000 // PHASES_A_CALL)
+    with bench.services(Service()) as services:
+        _step(bench, "parts", calls=calls)
+        ours = _step(bench, "publish", calls=calls)
+        bare = _step(bench, "bare", calls=calls)
+        parts = sum(services.s3_requests().get("PUT", {}).get(kind, 0) for kind in ("runs",))
+    return [
+        Figure("rows of phases", ours.said["phases"], note=f"from {parts} parts"),
+        Figure("time to publish", ours.said["took_s"], "s"),
+        Figure("time of pyarrow alone", bare.said["took_s"], "s", note="both tables in memory, written and put"),
+        Figure("over pyarrow alone", ours.said["took_s"] / bare.said["took_s"], target=at_most(1.5)),
+        Figure("peak memory", ours.peak_mb, "MB", note=f"pyarrow alone: {bare.peak_mb:.0f} MB"),
+    ]
+
+
+def _step(bench: Bench, step: str, **more: Any) -> Used:
+    task = {"step": step, "s3_url": bench.ports.s3_url, "speech_url": bench.ports.speech_url, **more}
+    return measured(MODULE, task, bench.folder / "logs" / f"bulk-{step}.log")
+
+
+def _pipeline(prefix: str) -> Any:
+    from callphases.pipeline import Pipeline
+
+    time_in_key = {"key_pattern": r"(?P<time>\d{8}T\d{6})-", "format": "%Y%m%dT%H%M%S"}
+    recordings = {"bucket": RECORDINGS, "prefix": prefix}
+    if prefix and "{" not in prefix:
+        recordings |= {"call_time": time_in_key}  # type: ignore[dict-item]
+    output = {"tables": f"s3://{WAREHOUSE}/tables/bulk/", "state": f"s3://{WAREHOUSE}/state/bulk/"}
+    # Each list asks the gateway whether it serves the models: a year of them would wait for their turns for minutes.
+    limits = {"llm_requests_per_minute": 60_000}
+    document = {"pipeline": "bulk", "recordings": recordings, "output": output, "limits": limits}
+    return Pipeline.model_validate(document)
+
+
+def _begin(task: dict[str, Any]) -> dict[str, Any]:
+    """What the task ``list`` does, for some days."""
+    from callphases.assemblyai import AssemblyAI
+    from callphases.gateway import Gateway
+    from callphases.night import Night
+
+    speech, gateway = AssemblyAI(KEY, task["speech_url"]), Gateway(KEY, task["speech_url"])
+    night = Night(_pipeline(task["prefix"]), s3_client(task["s3_url"]), speech, gateway)
+    first = dt.date.fromisoformat(task["first"])
+    began = time.monotonic()
+    chunks = [
+        chunk
+        for number in range(task["days"])
+        for chunk in night.begin(first + dt.timedelta(days=number), f"bench-{number}").chunks
+    ]
+    took_s = time.monotonic() - began
+    return {"took_s": took_s, "listed": sum(len(night.load(chunk).recordings) for chunk in chunks)}
+
+
+def _calls(count: int) -> Iterator[tuple[Any, Any]]:
+    """Recordings, and what the ledger knows of each when its run is done."""
+    from callphases.ledger import Known, answer_key, transcript_key
+    from callphases.recordings import Recording
+    from callphases.segmentation import question
+
+    pipeline = _pipeline("bulk/{date:%Y-%m-%d}/")
+    asked = question(pipeline)
+    for number in range(count):
+        at = dt.datetime.combine(DAY, dt.time(), dt.UTC) + dt.timedelta(seconds=number * 86_000 / count)
+        key = f"bulk/{DAY}/{number:07}.wav"
+        recording = Recording(RECORDINGS, key, f"{number:032x}", 1_000_000 + number, at)
+        speech = transcript_key(recording, pipeline.transcription)
+        shared = {"recording": key, "at": at.isoformat(), "term": 1, "run_id": "bench"}
+        heard = {
+            "event": "transcribed",
+            "key": speech,
+            "status": "completed",
+            "transcript_id": f"{number:08x}-0000-0000-0000-000000000000",
+            "transcript_uri": f"s3://{WAREHOUSE}/state/bulk/transcripts/dt={DAY}/{speech}.json",
+            "audio_s": 300.0 + number % 60,
+            "language": "en",
+            "speech_model": "universal-3-5-pro",
+            "speech_usd": 0.0125,
+        }
+        phases = [
+            {
+                "name": name,
+                "start_s": 75.0 * index,
+                "end_s": 75.0 * (index + 1) + (number % 60 if index == PHASES_A_CALL - 1 else 0.0),
+                "start_cue": 6 * index + 1,
+                "end_cue": 6 * index + 6,
+                "word_count": 180 + (number + index) % 40,
+                "summary": f"The caller of number {number} and the agent speak about matter {(number * 7) % 9973}.",
+            }
+            for index, name in enumerate(("Introduction", "Complaint", "Resolution", "Goodbye"))
+        ]
+        said = {
+            "event": "answered",
+            "key": answer_key(speech, asked),
+            "duration_s": phases[-1]["end_s"],
+            "phases": phases,
+            "prompt_version": "bench",
+            "llm_model": "claude-sonnet-4-6",
+            "llm_input_tokens": 900,
+            "llm_output_tokens": 200,
+            "llm_usd": 0.0057,
+        }
+        yield recording, Known([heard | shared, said | shared])
+
+
+def _day(calls: int) -> Any:
+    from callphases.recordings import DayList
+
+    return DayList(
+        day=DAY,
+        run_id="bench",
+        holder="bench",
+        term=1,
+        listed_at=dt.datetime.combine(DAY, dt.time(), dt.UTC),
+        listed=calls,
+        chunks=math.ceil(calls / CALLS_A_PART),
+        rest=0,
+        replay=False,
+    )
+
+
+def _folders(task: dict[str, Any]) -> tuple[Any, Any, Any]:
+    from callphases.storage import Folder
+
+    s3, pipeline = s3_client(task["s3_url"]), _pipeline("bulk/{date:%Y-%m-%d}/")
+    tables = Folder(s3, pipeline.output.tables, "output.tables")
+    return pipeline, tables, Folder(s3, pipeline.output.state, "output.state")
+
+
+def _parts(task: dict[str, Any]) -> dict[str, Any]:
+    """Leave behind what a run's chunks leave for ``publish``."""
+    from callphases.parts import PartWriter, folder_of
+
+    pipeline, _, state = _folders(task)
+    day = _day(task["calls"])
+    writer = PartWriter(state, pipeline, day.run_id, folder_of(day.day, day.holder), day.listed_at)
+    part = 0
+    for recording, known in _calls(task["calls"]):
+        writer.add(recording, known)
+        if len(writer) == CALLS_A_PART:
+            writer.write(f"chunk-{part:04d}")
+            part += 1
+    if len(writer):
+        writer.write(f"chunk-{part:04d}")
+    return {}
+
+
+def _publish(task: dict[str, Any]) -> dict[str, Any]:
+    """What the task ``publish`` does."""
+    from callphases.publishing import publish as publish_day
+
+    pipeline, tables, state = _folders(task)
+    began = time.monotonic()
+    published = publish_day(tables, state, pipeline, _day(task["calls"]), _none_missing)
+    return {"took_s": time.monotonic() - began, "phases": published.phases}
+
+
+def _none_missing(part: str) -> Iterator[Any]:
+    raise Broken(f"The part {part} is not there.")
+
+
+def _bare(task: dict[str, Any]) -> dict[str, Any]:
+    """The tables that were published, written once more from memory."""
+    import pyarrow.parquet as pq
+
+    s3 = s3_client(task["s3_url"])
+    found = s3.list_objects_v2(Bucket=WAREHOUSE, Prefix="tables/bulk/").get("Contents", [])
+    tables = {
+        item["Key"]: pq.read_table(
+            io.BytesIO(s3.get_object(Bucket=WAREHOUSE, Key=item["Key"])["Body"].read()), partitioning=None
+        )
+        for item in found
+    }
+    began = time.monotonic()
+    for key, table in tables.items():
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        s3.put_object(Bucket=WAREHOUSE, Key=f"bare/{key}", Body=buffer.getvalue())
+    return {"took_s": time.monotonic() - began}
+
+
+STEPS = {"begin": _begin, "parts": _parts, "publish": _publish, "bare": _bare}
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    said = STEPS[given["step"]](given)
+    sys.stdout.write(json.dumps(said | {"peak_mb": peak_mb()}) + "\n")
