@@ -34,7 +34,7 @@ WINDOW_S = 63.0
 TURN_LIFE_S = 1.0
 """How late a turn may be used; later requests would stand in another minute than the one they were counted in."""
 TURNS_FOR_S = 0.5
-"""A task takes the turns of about so long at once, so that a high limit does not cost a write for each request."""
+"""A task takes the turns of about so long at once, or one for each thread that waits: not each is worth a write."""
 AHEAD_S = 20.0
 """How far ahead turns are taken: those of a task that dies are lost to the others."""
 _T = TypeVar("_T")
@@ -245,8 +245,9 @@ class _Turns:
 
     def next_in_s(self) -> float:
         """In how many seconds a turn may come for who asks for one now, by what is known here."""
-        taken = self._shared.document.get("taken", [])
-        return self._free_at(taken, self._shared.now(), 1) - self._shared.now() + self._waiting * 60 / self._per_minute
+        now = self._shared.now()
+        moment, _ = self._free(self._shared.document.get("taken", []), now, 1)
+        return moment - now + self._waiting * 60 / self._per_minute
 
     def _take(self) -> float:
         while self._unused and self._unused[0] + TURN_LIFE_S < self._shared.now():
@@ -256,33 +257,33 @@ class _Turns:
         return self._unused.popleft()
 
     def _reserve(self) -> list[float]:
-        free_at = 0.0
+        moment, number = 0.0, 0
 
-        def change(document: dict[str, Any]) -> float | None:
-            nonlocal free_at
+        def change(document: dict[str, Any]) -> bool | None:
+            nonlocal moment, number
             now = self._shared.now() + self._write_s
             taken = [entry for entry in document.get("taken", []) if entry[0] > now - WINDOW_S]
-            free_at = self._free_at(taken, now, self._at_once)
-            if free_at > now + AHEAD_S:
+            moment, number = self._free(taken, now, max(self._at_once, self._waiting))
+            if moment > now + AHEAD_S:
                 return None
-            document["taken"] = sorted([*taken, [round(free_at, 3), self._at_once]])
-            return free_at
+            document["taken"] = sorted([*taken, [round(moment, 3), number]])
+            return True
 
         while True:
             before = time.monotonic()
-            if (moment := self._shared.change(change)) is not None:
+            if self._shared.change(change):
                 self._write_s = time.monotonic() - before
-                return [moment] * self._at_once
+                return [moment] * number
             # By then others may have taken what is free now, so it is read again.
-            time.sleep(max(free_at - self._shared.now() - AHEAD_S, 0.0) + random.random())  # noqa: S311 - guards nothing
+            time.sleep(max(moment - self._shared.now() - AHEAD_S, 0.0) + random.random())  # noqa: S311 - guards nothing
             self._shared.look()
 
-    def _free_at(self, taken: Sequence[Sequence[float]], now: float, wanted: int) -> float:
-        """The first moment from ``now`` on at which ``wanted`` turns more make no minute too full."""
+    def _free(self, taken: Sequence[Sequence[float]], now: float, wanted: int) -> tuple[float, int]:
+        """The first moment from ``now`` on at which a minute has room, and for how many turns of those ``wanted``."""
         count = sum(int(number) for _, number in taken)
         for moment, number in taken:
-            if count + wanted <= self._per_minute:
+            if count < self._per_minute:
                 break
             count -= int(number)
             now = max(now, moment + WINDOW_S)
-        return now
+        return now, max(min(wanted, self._per_minute - count), 1)
