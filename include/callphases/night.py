@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import itertools
 import logging
+import math
 import time
 from array import array
 from collections.abc import Iterable, Iterator
@@ -233,12 +234,12 @@ class Night:
             transcriber = Transcriber(
                 self.service, self.s3, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
             )
-            give_up_at, left_before = time.monotonic() + patience_s, len(chunk.recordings) + 1
+            give_up_at, left_before = time.monotonic() + patience_s, math.inf
             transcriber.look()  # at what an earlier process of this task has left there
             while True:
                 transcriber.submit()
                 left = transcriber.collect()
-                if left < left_before and transcriber.job_s <= QUICK_JOBS * patience_s:
+                if transcriber.job_s <= QUICK_JOBS * patience_s and (left < left_before or transcriber.is_next):
                     give_up_at = time.monotonic() + patience_s  # it is at work rather than waiting
                 pause_s, left_before = transcriber.pause_s(), left
                 if not left or time.monotonic() + max(pause_s, transcriber.next_in_s()) > give_up_at:

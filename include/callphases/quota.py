@@ -27,8 +27,8 @@ ENTRY_LIFE_S = 1800.0
 """A task that was not heard of for so long has no jobs at the service any more, for all that anyone knows."""
 TYPICAL_JOB_S = 30.0
 """Most recordings are transcribed in less than 45 s; taken where the run has not seen a job end yet."""
-GIVE_BACK_SHARE = 0.05
-"""Room that is not needed is given back once it is this part of the limit: each time costs a write."""
+LEAST_SHARE = 0.05
+"""Room is taken and given back by this part of the limit at least: each time costs a write."""
 WINDOW_S = 63.0
 """What counts as a minute: longer by what a request may be late, and by what two machines' idea of the time differs."""
 TURN_LIFE_S = 1.0
@@ -144,9 +144,13 @@ class Slots:
             entry = self._shared.look().get("tasks", {}).get(self.task)
             self._held = entry["jobs"] if entry else 0
         spare = self._held - needed
-        if spare < 0 or (spare > 0 and (needed == 0 or spare >= max(GIVE_BACK_SHARE * self.limit, 1))):
+        if spare < 0 or (spare > 0 and (needed == 0 or spare >= self._least)):
             self._held = self._ask(needed, under_way, sent, job_s)
         return max(min(self._held - under_way, wanted), 0)
+
+    @property
+    def _least(self) -> float:
+        return max(LEAST_SHARE * self.limit, 1)
 
     def turn_in_s(self) -> float:
         """In how many seconds there may be room for this task's first recordings, by what the run's tasks said last."""
@@ -174,8 +178,8 @@ class Slots:
                 entry["jobs"] for task, entry in tasks.items() if task != self.task and now - entry["at"] < ENTRY_LIFE_S
             )
             jobs: int = max(min(needed, self.limit - others), under_way, 0)
-            if jobs == mine["jobs"] and jobs < needed:
-                return None  # no room: nothing to tell
+            if jobs < needed and 0 <= jobs - mine["jobs"] < self._least:
+                return None  # no room that is worth a write
             tasks[self.task] = {"jobs": jobs, "at": round(now, 1), "sent": sent}
             if job_s is not None:
                 document["job_s"] = round(job_s, 1)

@@ -75,6 +75,8 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 LOOKS_A_JOB = 4
 """How often a job is looked for while it may be under way, where it is known how long jobs take."""
 LAST_JOBS = 50
+SOON_S = 20.0
+"""A wait that is not worth giving the worker back for: that takes about as long."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class Transcriber:
                     lost = self._intended(todo)
                     if not lost:
                         self._unsent = len(todo)
+                        if not todo:
+                            self._room(0, 0)  # what has ended makes room for the others
                         return self._unsent
                     if look >= len(LOST_PAUSES_S) and late.isdisjoint(lost):
                         break
@@ -230,18 +234,22 @@ class Transcriber:
 
     def pause_s(self) -> float:
         """How long to wait before the next look, in seconds: a part of what jobs take, and never the same."""
-        if self._took_s:
-            self._pause_s = median(self._took_s) / LOOKS_A_JOB
-        else:
-            self._pause_s *= 1.5
+        self._pause_s = self.job_s / LOOKS_A_JOB if self.job_s < math.inf else self._pause_s * 1.5
         self._pause_s = min(max(self._pause_s, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
         return self._pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads requests, guards nothing
 
     def next_in_s(self) -> float:
-        """In how many seconds a job will probably have ended, or there will be room for one."""
+        """In how many seconds a job will probably have ended, or there will be room for one; 0 where nobody knows."""
+        if self.job_s == math.inf:
+            return 0.0
         if self.under_way():
-            return self.job_s if self.job_s < math.inf else 0.0
+            return self.job_s
         return self.slots.turn_in_s() if self.slots is not None and self._unsent else 0.0
+
+    @property
+    def is_next(self) -> bool:
+        """Whether it waits for room that others will soon have made."""
+        return bool(self._unsent) and self.next_in_s() <= SOON_S
 
     def waiting(self) -> Waiting:
         """What is to come, in the order of submission."""
