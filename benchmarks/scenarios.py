@@ -87,7 +87,7 @@ _SCENARIOS = (
         6,
         Night(
             "pace-30",
-            1500,
+            2600,
             Service(questions_per_minute=30),
             targets={"most questions in a minute": at_most(30), "calls an hour": at_least(12_000)},
         ),

@@ -61,7 +61,7 @@ class Night:
             "pipeline": "night",
             "recordings": {"bucket": "recordings", "prefix": "calls/{date:%Y-%m-%d}/"},
             "output": {"tables": "s3://warehouse/tables/", "state": "s3://warehouse/state/"},
-            "limits": {"max_failed_ratio": 1.0},
+            "limits": {"max_failed_ratio": 1.0, "llm_requests_per_minute": 6000},
         }
         for section, values in changes.items():
             document[section] = {**document.get(section, {}), **values} if isinstance(values, dict) else values

@@ -295,12 +295,6 @@ class Pipeline(_Section):
         return [str(model) for model in named if model] or DEFAULT_SPEECH_MODELS
 
     @property
-    def not_in_force(self) -> list[str]:
-        """Settings that the file gives and that this version reads without acting on them."""
-        waiting = ("transcriptions_at_once", "llm_requests_per_minute")
-        return [f"limits.{name}" for name in waiting if name in self.limits.model_fields_set]
-
-    @property
     def phase_names(self) -> list[str]:
         """The names that a phase may have, ``Other`` included."""
         return [*(phase.name for phase in self.phases), OTHER]

@@ -235,12 +235,6 @@ def test_suffixes_are_compared_without_case() -> None:
     assert pipeline(recordings={"suffixes": [".MP3", ".Wav"]}).recordings.suffixes == [".mp3", ".wav"]
 
 
-def test_settings_that_are_given_in_vain_are_known() -> None:
-    assert pipeline().not_in_force == []
-    given = pipeline(limits={"ramp": True, "transcriptions_at_once": 50}, budget={"usd_per_run": 5})
-    assert given.not_in_force == ["limits.transcriptions_at_once"]
-
-
 @pytest.mark.parametrize(
     ("transcription", "models"),
     [

@@ -118,8 +118,6 @@ class ListRecordings(_PipelineOperator):
 
     def work(self, context: Context) -> list[str]:
         """See the class."""
-        for setting in self.pipeline.not_in_force:
-            self.log.warning("%s is given in the pipeline file and not in force in this version.", setting)
         listed = self.night.begin(self.day(context), context["run_id"], context["params"].get("replay"))
         context["ti"].xcom_push(DAY, listed.day)
         return listed.chunks
