@@ -66,6 +66,7 @@ class Nights:
             "pipeline": {
                 "pipeline": "night",
                 "recordings": {"bucket": "recordings", "prefix": "calls/{date:%Y-%m-%d}/"},
+                "limits": {"llm_requests_per_minute": 6000},  # a test waits for no minute to pass
                 "output": {"tables": "s3://warehouse/tables/", "state": "s3://warehouse/state/"},
             },
         }
