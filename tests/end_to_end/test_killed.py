@@ -39,7 +39,7 @@ STEPS = {
     "2026-11-06": ("between an id and its being saved", CHUNK, "before", 2),
     "2026-11-07": ("while waiting", "GET /v2/transcript", "after", 3),
     "2026-11-08": ("while collecting", "PutObject state/transcripts/.*json", "after", 7),
-    "2026-11-09": ("while segmenting", "POST /v1/chat/completions", "after", 9),
+    "2026-11-09": ("while segmenting", "POST /v1/chat/completions", "after", 2),
     "2026-11-10": ("while publishing", "PutObject tables/calls/.*", "before", 1),
     "2026-11-11": ("between the two tables", "PutObject tables/calls/.*", "after", 1),
 }
