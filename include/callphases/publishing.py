@@ -6,6 +6,7 @@ give the same bytes, however they were cut into parts.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
 import tempfile
@@ -93,7 +94,11 @@ def publish(
     Raises:
         ConfigurationError, ServiceUnavailable: the tables are as they were, or ``calls`` alone is new.
     """
-    with tempfile.TemporaryDirectory(prefix="callphases-") as name, ThreadPoolExecutor(len(SCHEMAS)) as encoder:
+    with (
+        _lean_memory(),
+        tempfile.TemporaryDirectory(prefix="callphases-") as name,
+        ThreadPoolExecutor(len(SCHEMAS)) as encoder,
+    ):
         folder = Path(name)
         old_calls = _Old(tables, "calls", day.day, folder)
         old_phases = _Old(tables, "phases", day.day, folder)
@@ -113,6 +118,22 @@ def publish(
         calls_file.replace(tables, day.day)
         phases_file.replace(tables, day.day)
     return counts.published(day.listed)
+
+
+@contextlib.contextmanager
+def _lean_memory() -> Iterator[None]:
+    """Arrow's memory from a pool that takes little at a time: in a process that publishes a day and ends, most pages of
+    the default one are touched for the first time, which took as long as all the rest."""
+    before = pa.default_memory_pool()
+    try:
+        pool = pa.jemalloc_memory_pool()
+    except NotImplementedError:  # not in every build
+        pool = pa.system_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 def _parts(
