@@ -410,12 +410,15 @@ def test_a_rejected_question_is_halved_until_the_call_that_it_is_about_is_alone(
 
 def test_a_failed_question_about_several_calls_is_held_against_none(desk: Desk) -> None:
     recordings = [desk.transcribed(name) for name in ("alice", "bob")]
-    wrong = [chat_answer("no")] * (1 + 2 * 2 * (ALIKE - 1))
+    alone = 2 * (ALIKE - 1)  # a question and one with what is wrong, each turn
+    wrong = {("alice", "bob"): 1, ("alice",): alone, ("bob",): alone}
     lock = threading.Lock()
 
     def respond(request: Request) -> Answer:
+        asked = tuple(calls_of(request))
         with lock:
-            return wrong.pop() if wrong else divided(request)
+            wrong[asked] -= 1
+            return chat_answer("no") if wrong[asked] >= 0 else divided(request)
 
     desk.models.respond = respond
     desk.divide(recordings)
