@@ -16,7 +16,6 @@ from benchmarks.figures import Figure, Target
 from benchmarks.processes import Broken, say
 from benchmarks.report import CORE_MS, OVER_BOUND
 from benchmarks.services import DAY, RECORDINGS, WAREHOUSE, Services
-from callphases.pipeline import Segmentation
 
 SERVERS = ("S3 server", "speechbox")
 AFTER_SUBMITTING_S = 30.0
@@ -73,7 +72,7 @@ class Night:
                 "max_failed_ratio": 0.05,
             },
         }
-        if not self.packing and "calls_per_question" in Segmentation.model_fields:
+        if not self.packing:
             document["segmentation"] = {"calls_per_question": 1}
         return document
 

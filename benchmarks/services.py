@@ -21,7 +21,6 @@ from benchmarks.bound import Service
 from benchmarks.call import PHASES, sentences
 from benchmarks.database import free_port
 from benchmarks.processes import Broken, clean_environment, running
-from speechbox.engines.scripted import Script, ScriptedChat
 
 KEY = "bench-key"  # opens nothing: both servers answer on 127.0.0.1 alone
 RECORDINGS, WAREHOUSE = "recordings", "warehouse"
@@ -183,10 +182,9 @@ def script_of(service: Service) -> dict[str, Any]:
         "at_once": service.questions_at_once,
         "requests_per_minute": service.questions_per_minute,
     }
-    document: dict[str, Any] = {
+    return {
         "fetch": True,
         "latency_s": service.speech_s,
         "default": {"sentences": said, "audio_duration_s": said[-1]["end_s"] + 1.0},
-        "chat": {name: value for name, value in chat.items() if name in ScriptedChat.model_fields and value},
+        "chat": {name: value for name, value in chat.items() if value},
     }
-    return {name: value for name, value in document.items() if name in Script.model_fields}

@@ -124,7 +124,6 @@ class Slots:
     first: int = 0
     _shared: _Shared = field(init=False)
     _held: int | None = None
-    _told: int = 0
 
     def __post_init__(self) -> None:
         self._shared = _Shared(self.state, self.name)
