@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 from benchmarks.bench import Bench
@@ -25,6 +26,7 @@ from benchmarks.services import DAY, KEY, RECORDINGS, WAREHOUSE, s3_client
 MODULE = "benchmarks.bulk"
 PHASES_A_CALL = 4
 CALLS_A_PART = 2500
+TURNS = 5
 YEAR = 365
 FIRST_OF_YEAR = DAY - dt.timedelta(days=YEAR)  # what is yet to come would be listed again
 
@@ -65,19 +67,21 @@ def archive(bench: Bench) -> list[Figure]:
 
 
 def publish(bench: Bench) -> list[Figure]:
-    """A million rows of phases, beside the same table written by pyarrow and put by boto3 and nothing else."""
+    """A million rows of phases, beside the same tables written by pyarrow and put by boto3 and nothing else."""
     calls = bench.scaled(1_000_000 // PHASES_A_CALL)
     with bench.services(Service()) as services:
         _step(bench, "parts", calls=calls)
-        ours = _step(bench, "publish", calls=calls)
-        bare = _step(bench, "bare", calls=calls)
-        parts = sum(services.s3_requests().get("PUT", {}).get(kind, 0) for kind in ("runs",))
+        parts = services.s3_requests().get("PUT", {}).get("runs", 0)
+        # By turns, so that what else the machine does meets both.
+        turns = [(_step(bench, "publish", calls=calls), _step(bench, "bare", calls=calls)) for _ in range(TURNS)]
+    ours_s, bare_s = (median(used.said["took_s"] for used in side) for side in zip(*turns, strict=True))
+    ours_mb, bare_mb = (max(used.peak_mb for used in side) for side in zip(*turns, strict=True))
     return [
-        Figure("rows of phases", ours.said["phases"], note=f"from {parts} parts"),
-        Figure("time to publish", ours.said["took_s"], "s"),
-        Figure("time of pyarrow alone", bare.said["took_s"], "s", note="both tables in memory, written and put"),
-        Figure("over pyarrow alone", ours.said["took_s"] / bare.said["took_s"], target=at_most(1.5)),
-        Figure("peak memory", ours.peak_mb, "MB", note=f"pyarrow alone: {bare.peak_mb:.0f} MB"),
+        Figure("rows of phases", turns[0][0].said["phases"], note=f"from {parts} parts"),
+        Figure("time to publish", ours_s, "s", note=f"median of {TURNS}"),
+        Figure("time of pyarrow alone", bare_s, "s", note="both tables in memory, written and put"),
+        Figure("over pyarrow alone", ours_s / bare_s, target=at_most(1.5)),
+        Figure("peak memory", ours_mb, "MB", note=f"pyarrow alone: {bare_mb:.0f} MB"),
     ]
 
 
@@ -215,8 +219,11 @@ def _parts(task: dict[str, Any]) -> dict[str, Any]:
 def _publish(task: dict[str, Any]) -> dict[str, Any]:
     """What the task ``publish`` does."""
     from callphases.publishing import publish as publish_day
+    from callphases.tables import SCHEMAS, object_name
 
     pipeline, tables, state = _folders(task)
+    for table in SCHEMAS:  # as on a day's first run; the first request to S3, which is slow, is over then
+        tables.delete(object_name(table, DAY))
     began = time.monotonic()
     published = publish_day(tables, state, pipeline, _day(task["calls"]), _none_missing)
     return {"took_s": time.monotonic() - began, "phases": published.phases}

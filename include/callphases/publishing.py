@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,13 +29,14 @@ from callphases.pipeline import Pipeline
 from callphases.ranges import Ranges, borders
 from callphases.recordings import DayList, Recording
 from callphases.storage import Folder
-from callphases.tables import CALLS, PHASES, SCHEMAS, SHARED, object_name
+from callphases.tables import CALLS, PHASES, SCHEMAS, SHARED, no_rows, object_name
 
 CALLS_IN_A_RANGE = 16_384
-"""What is in memory at once: with four phases a call, some 65,000 rows of ``phases``."""
-ROW_GROUP_ROWS = 131_072
-"""What a reader may skip, or give to a thread of its own: DuckDB's manual recommends 100,000 to 1,000,000."""
+"""What is in memory at once, a few times: with four phases a call, some 65,000 rows of ``phases``."""
+ROW_GROUP_ROWS = 32_768
+"""What a reader may skip: who asks for one call of a day reads no more than this."""
 PARTS_AHEAD = 8
+RANGES_AHEAD = 2
 OLD_ROWS_AT_ONCE = 65_536
 
 _FEW_VALUES = [
@@ -43,6 +44,10 @@ _FEW_VALUES = [
     *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
 ]
 """Columns that are worth a dictionary. Elsewhere it only takes time: it is full before the row group is."""
+
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -98,18 +103,20 @@ def publish(
         _lean_memory(),
         tempfile.TemporaryDirectory(prefix="callphases-") as name,
         ThreadPoolExecutor(len(SCHEMAS)) as encoder,
+        ThreadPoolExecutor(1) as disk,
     ):
         folder = Path(name)
         old_calls = _Old(tables, "calls", day.day, folder)
         old_phases = _Old(tables, "phases", day.day, folder)
         ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
-        new = Ranges(folder, PART, ends)
+        new = Ranges(folder, PART, ends, disk)
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
+        sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
         counts = _Counts()
         calls_file, phases_file = _New("calls", folder, encoder), _New("phases", folder, encoder)
-        for number, end in enumerate([*ends, None]):
-            merged = _merge(new.read(number), old_calls.until(end), pipeline.recordings.when_deleted == "keep")
+        for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
+            merged = _merge(rows, old_calls.until(end), pipeline.recordings.when_deleted == "keep")
             counts.count(merged)
             calls, phases = merged.tables(old_phases, end)
             calls_file.write(calls)
@@ -148,7 +155,7 @@ def _parts(
     writer = PartWriter(state, pipeline, day.run_id, folder, day.listed_at)
     names = [f"chunk-{number:04d}" for number in range(day.chunks)]
     names += [f"rest-{number:04d}" for number in range(day.rest)]
-    for name, part in zip(names, _ahead(lambda name: read_part(state, folder, name), names), strict=True):
+    for name, part in zip(names, _ahead(lambda name: read_part(state, folder, name), names, PARTS_AHEAD), strict=True):
         if part is not None and known is None:
             yield part
             continue
@@ -162,13 +169,13 @@ def _parts(
         yield writer.take()
 
 
-def _ahead(read: Callable[[str], pa.Table | None], names: list[str]) -> Iterator[pa.Table | None]:
-    """``map`` with a few threads, which are never more than a few results ahead."""
-    with ThreadPoolExecutor(PARTS_AHEAD) as pool:
-        coming: deque[Future[pa.Table | None]] = deque()
-        for name in names:
-            coming.append(pool.submit(read, name))
-            if len(coming) > PARTS_AHEAD:
+def _ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], ahead: int) -> Iterator[_Made]:
+    """``map`` with ``ahead`` threads, which are never more than as many results ahead."""
+    with ThreadPoolExecutor(ahead) as pool:
+        coming: deque[Future[_Made]] = deque()
+        for item in items:
+            coming.append(pool.submit(make, item))
+            if len(coming) > ahead:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
@@ -196,10 +203,8 @@ class _Merged:
         return calls.sort_by("call_id"), phases.sort_by([("call_id", "ascending"), ("phase_index", "ascending")])
 
 
-def _merge(part: pa.Table, old: pa.Table, keep: bool) -> _Merged:
-    new = _in_order(part)
-    over_budget = pc.is_in(new["failure_class"], pa.array([OverBudget.failure_class]))
-    stay = _staying(new.filter(pc.or_(pc.invert(new["finished"]), over_budget)), old)
+def _merge(new: pa.Table, old: pa.Table, keep: bool) -> _Merged:
+    stay = _staying(new, old)
     return _Merged(
         new=new.filter(pc.invert(pc.is_in(new["call_id"], stay))) if len(stay) else new,
         stay=old.filter(pc.is_in(old["call_id"], stay)),
@@ -225,10 +230,12 @@ def _in_order(part: pa.Table) -> pa.Table:
     return whole.filter(pa.concat_arrays([is_last, pa.array([True])]))
 
 
-def _staying(unsure: pa.Table, old: pa.Table) -> pa.Array[Any]:
-    """Ids of calls whose old rows are better than the new ones: of the same bytes, and no failures."""
-    if unsure.num_rows == 0 or old.num_rows == 0:
-        return pa.array([], pa.string())
+def _staying(new: pa.Table, old: pa.Table) -> pa.Array[Any]:
+    """Ids of calls whose old rows are better than the new ones, which are not done: of the same bytes, no failures."""
+    if old.num_rows == 0:
+        return pa.nulls(0, pa.string())
+    over_budget = pc.is_in(new["failure_class"], pa.array([OverBudget.failure_class]))
+    unsure = new.filter(pc.or_(pc.invert(new["finished"]), over_budget))
     etags = dict(zip(unsure["call_id"].to_pylist(), unsure["recording_etag"].to_pylist(), strict=True))
     before = old.select(["call_id", "recording_etag", "status"]).filter(
         pc.is_in(old["call_id"], unsure["call_id"].combine_chunks())
@@ -243,14 +250,18 @@ def _staying(unsure: pa.Table, old: pa.Table) -> pa.Array[Any]:
 
 def _phases(calls: pa.Table) -> pa.Table:
     """The rows of ``phases`` that the rows of a part hold."""
-    lists: Any = calls["phases"].combine_chunks()
+    batches = calls.combine_chunks().to_batches()
+    if not batches:
+        return no_rows(PHASES)
+    lists: Any = batches[0]["phases"]
     own = lists.flatten()
-    shared = calls.select(list(SHARED)).take(pc.list_parent_indices(lists))
+    shared = batches[0].select(list(SHARED)).take(pc.list_parent_indices(lists))
     columns = {
         **dict(zip(shared.column_names, shared.columns, strict=True)),
         **dict(zip((column.name for column in own.type), own.flatten(), strict=True)),
     }
-    return pa.table([columns[name] for name in PHASES.names], schema=PHASES)
+    rows = pa.RecordBatch.from_arrays([columns[name] for name in PHASES.names], schema=PHASES)
+    return pa.Table.from_batches([rows])
 
 
 class _Old:
@@ -262,7 +273,7 @@ class _Old:
         self._schema = SCHEMAS[table]
         self._file: pq.ParquetFile | None = None
         self._batches: Iterator[pa.RecordBatch] | None = None
-        self._rest = self._schema.empty_table()
+        self._rest = no_rows(self._schema)
 
     def count(self) -> int:
         """How many rows there are."""
@@ -271,7 +282,7 @@ class _Old:
 
     def until(self, end: str | None, only: pa.Array[Any] | None = None) -> pa.Table:
         """The rows that come next, up to those with a ``call_id`` before ``end``; of the calls ``only``, if given."""
-        found = [self._schema.empty_table()]
+        found = [no_rows(self._schema)]
         while self._rest.num_rows or self._advance():
             ids: Any = self._rest["call_id"]
             count = self._rest.num_rows if end is None else bisect_left(ids, end, key=lambda one: one.as_py())
@@ -315,7 +326,7 @@ class _New:
         self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
         few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
         self._file = pq.ParquetWriter(self._path, SCHEMAS[table], compression="zstd", use_dictionary=few)
-        self._waiting = SCHEMAS[table].empty_table()
+        self._waiting = no_rows(SCHEMAS[table])
         self._encoding: Future[None] | None = None
         self._rows = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,24 @@ def borders(count: int) -> list[str]:
 
 
 class Ranges:
-    """Takes tables as they come and gives back, range by range, what they hold; ``folder`` is for what is too much."""
+    """Takes tables as they come and gives back, range by range, what they hold.
 
-    def __init__(self, folder: Path, schema: pa.Schema, borders: list[str]) -> None:
-        self._folder, self._schema, self._borders = folder, schema, borders
+    What is too much for memory goes to ``folder``, on a thread of ``disk``.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, borders: list[str], disk: Executor) -> None:
+        self._folder, self._schema, self._borders, self._disk = folder, schema, borders, disk
         self._held: list[list[pa.RecordBatch]] = [[] for _ in range(len(borders) + 1)]
         self._held_bytes = 0
         self._files: list[Path] = []
+        self._writing: Future[None] | None = None
+        self._no_rows = pa.RecordBatch.from_arrays([pa.nulls(0, one.type) for one in schema], schema=schema)
 
     def add(self, table: pa.Table) -> None:
         """Take a table that is in the order of ``call_id``."""
         for batch in table.to_batches():
-            ids: list[Any] = batch["call_id"].to_pylist()
-            edges = [0, *(bisect_left(ids, border) for border in self._borders), len(ids)]
+            ids: Any = batch["call_id"]
+            edges = [0, *(bisect_left(ids, border, key=lambda one: one.as_py()) for border in self._borders), len(ids)]
             for held, start, end in zip(self._held, edges, edges[1:], strict=False):
                 if end > start:
                     held.append(batch.slice(start, end - start))
@@ -44,6 +50,7 @@ class Ranges:
 
     def read(self, number: int) -> pa.Table:
         """The rows of a range, in the order in which they were added."""
+        self._written()
         batches: list[pa.RecordBatch] = []
         for path in self._files:
             batches.append(ipc.open_file(pa.memory_map(str(path)), options=_READ).get_batch(number))
@@ -52,16 +59,21 @@ class Ranges:
         return pa.Table.from_batches(batches, self._schema)
 
     def _put_away(self) -> None:
-        """Move what is held to a file with one batch for each range."""
+        """Have what is held written to a file with one batch for each range, while more comes in."""
+        self._written()
         path = self._folder / f"{len(self._files)}.arrow"
-        with ipc.new_file(str(path), self._schema, options=_WRITE) as file:
-            for held in self._held:
-                whole = pa.Table.from_batches(held, self._schema).combine_chunks().to_batches()
-                file.write_batch(whole[0] if whole else _no_rows(self._schema))
-                held.clear()
+        self._writing = self._disk.submit(self._write, path, self._held)
         self._files.append(path)
+        self._held = [[] for _ in self._held]
         self._held_bytes = 0
 
+    def _write(self, path: Path, ranges: list[list[pa.RecordBatch]]) -> None:
+        with ipc.new_file(str(path), self._schema, options=_WRITE) as file:
+            for held in ranges:
+                whole = pa.Table.from_batches(held, self._schema).combine_chunks().to_batches()
+                file.write_batch(whole[0] if whole else self._no_rows)
+                held.clear()
 
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=schema)
+    def _written(self) -> None:
+        if self._writing is not None:
+            self._writing.result()

@@ -162,6 +162,11 @@ def _is_newer(stopped: Event, last: Event | None) -> bool:
     return last is None or (last.get("term", 0), last["at"]) <= (stopped["term"], stopped["at"])
 
 
+def no_rows(schema: pa.Schema) -> pa.Table:
+    """A table without rows. ``Schema.empty_table`` imports pandas, which takes as long as thousands of rows."""
+    return pa.Table.from_batches([], schema)
+
+
 def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:
     """A day of a table, or None where it has no rows."""
     body = tables.get(object_name(table, day))

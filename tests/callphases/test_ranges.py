@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.ranges import Ranges, borders
+from doubles import OneThread
 
 ROWS = pa.schema([pa.field("call_id", pa.string()), pa.field("number", pa.int64())])
 IDS = st.text("0123456789abcdef", min_size=16, max_size=16)
@@ -29,7 +30,7 @@ def test_ranges_have_about_as_many_calls_each(count: int) -> None:
 
 
 def test_a_border_belongs_to_the_range_that_it_begins(tmp_path: Path) -> None:
-    ranges = Ranges(tmp_path, ROWS, borders(2))
+    ranges = Ranges(tmp_path, ROWS, borders(2), OneThread())
     ranges.add(pa.table({"call_id": ["7fffffffffffffff", "8000000000000000"], "number": [1, 2]}, schema=ROWS))
     assert [ranges.read(number)["number"].to_pylist() for number in range(2)] == [[1], [2]]
 
@@ -39,7 +40,7 @@ def test_all_rows_are_given_back_in_the_order_they_came(
     tmp_path_factory: pytest.TempPathFactory, tables: list[list[str]], count: int, held_bytes: int
 ) -> None:
     folder, ends = tmp_path_factory.mktemp("ranges"), borders(count)
-    ranges = Ranges(folder, ROWS, ends)
+    ranges = Ranges(folder, ROWS, ends, OneThread())
     rows = [(one, number) for number, ids in enumerate(tables) for one in sorted(ids)]
     with patch("callphases.ranges.HELD_BYTES", held_bytes):
         for number, ids in enumerate(tables):
@@ -51,7 +52,7 @@ def test_all_rows_are_given_back_in_the_order_they_came(
 
 
 def test_what_is_little_stays_off_the_disk(tmp_path: Path) -> None:
-    ranges = Ranges(tmp_path, ROWS, borders(3))
+    ranges = Ranges(tmp_path, ROWS, borders(3), OneThread())
     ranges.add(pa.table({"call_id": ["00", "ff"], "number": [1, 2]}, schema=ROWS))
     assert ranges.read(0).num_rows == 1
     assert list(tmp_path.iterdir()) == []
