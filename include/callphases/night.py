@@ -28,6 +28,7 @@ from callphases.errors import (
 )
 from callphases.gateway import Gateway
 from callphases.index import Archive
+from callphases.late import late_days
 from callphases.lease import Lease
 from callphases.ledger import Event, Known, Ledger, read_day, read_task, stop_key, transcript_key
 from callphases.parts import PartWriter, folder_of
@@ -51,6 +52,8 @@ ALL_FAILED = "all"
 DELETIONS_AT_ONCE = 8
 QUICK_JOBS = 0.25
 """Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
+ESTIMATES_AT_MOST = 2.0
+"""So many times what its calls are estimated at a chunk may spend, where the budget holds that."""
 REST_PART = 10_000
 """Calls in a part of the rows of what is in no chunk."""
 
@@ -61,6 +64,8 @@ class Listed:
 
     day: str
     chunks: list[str]
+    budget_usd: float | None = None
+    """What is left of the run's budget for other days; None where there is no limit."""
 
 
 @dataclass
@@ -80,7 +85,7 @@ class Night:
         self.tables = Folder(self.s3, self.pipeline.output.tables, "output.tables")
         self.gateway.rates = Rates(self.state, self.pipeline.limits.llm_requests_per_minute)
 
-    def begin(self, day: dt.date, run_id: str, replay: str | None = None) -> Listed:
+    def begin(self, day: dt.date, run_id: str, replay: str | None = None, budget_usd: float | None = None) -> Listed:
         """Take the day, list it, and write the manifests of what is to do.
 
         Args:
@@ -88,6 +93,7 @@ class Night:
             run_id: goes into the rows.
             replay: failure classes with commas between, or ``all``: nothing but these is done, and again even where the
                 failure was for good. None does all that is not done.
+            budget_usd: what the run may spend on the day; None is ``budget.usd_per_run``.
 
         Raises:
             DayHeld: another run works on this day, or lists the archive that it is in.
@@ -96,12 +102,16 @@ class Night:
         lease = Lease(self.state, day, new_holder(run_id), "list")
         ledger = Ledger.open(self.state, lease, run_id, "list")
         try:
-            return self._begin(ledger, replay)
+            return self._begin(ledger, replay, self.pipeline.budget.usd_per_run if budget_usd is None else budget_usd)
         except Exception:
             lease.release()
             raise
 
-    def _begin(self, ledger: Ledger, replay: str | None) -> Listed:
+    def late_days(self, day: dt.date) -> Iterator[dt.date]:
+        """The days before ``day`` that a run of it runs again; see ``late``."""
+        return late_days(self.s3, self.pipeline, self.state, self.tables, day)
+
+    def _begin(self, ledger: Ledger, replay: str | None, cap: float | None) -> Listed:
         now = dt.datetime.now(dt.UTC)
         classes = None if replay is None else _classes(replay)
         source, lease = self.pipeline.recordings, ledger.lease
@@ -129,7 +139,7 @@ class Night:
                 len(todo),
                 listed - len(todo),
             )
-            chunks = self._chunks(todo, ledger, rest, now, replay is not None) if todo else []
+            chunks, left = self._chunks(todo, ledger, rest, now, replay is not None, cap) if todo else ([], cap)
         rest.write()
         if listing is not None:
             lease.take_from(listing)
@@ -144,7 +154,7 @@ class Night:
             rest=rest.parts,
             replay=replay is not None,
         )
-        return Listed(day.save(self.state), chunks)
+        return Listed(day.save(self.state), chunks, left)
 
     def _is_to_do(self, recording: Recording, known: Known, since: dt.datetime, classes: set[str] | None) -> bool:
         """Whether there is something to do for a recording, in a replay of ``classes`` where these are given."""
@@ -152,15 +162,19 @@ class Night:
             return False
         return classes is None or _failed(recording, self.pipeline, known, classes)
 
-    def _chunks(self, todo: Spool, ledger: Ledger, rest: _Rest, since: dt.datetime, replay: bool) -> list[str]:
-        """Write the manifests of what the budget holds of ``todo``, and return their URIs; the others fail."""
+    def _chunks(
+        self, todo: Spool, ledger: Ledger, rest: _Rest, since: dt.datetime, replay: bool, cap: float | None
+    ) -> tuple[list[str], float | None]:
+        """Write the manifests of what ``cap`` holds of ``todo``; the others fail.
+
+        Returns their URIs, and what is left of ``cap``.
+        """
         self.service.check()
         self.gateway.check(self.pipeline.segmentation.models)
-        cap = self.pipeline.budget.usd_per_run
-        estimates = self._within_budget(todo, ledger)
+        estimates = self._within_budget(todo, ledger, cap)
         counts = chunk_counts(todo.sizes if cap is None else todo.sizes[: len(estimates)])
-        # Estimates are not exact: what the budget holds more is shared out with them.
-        scale = (cap or 0.0) / (sum(estimates) or 1.0)
+        # Estimates are not exact: of what the budget holds more, as much again is shared out with them.
+        scale = min((cap or 0.0) / (sum(estimates) or 1.0), ESTIMATES_AT_MOST)
         waiting = iter(todo)
         first, uris = 0, []
         for number, count in enumerate(counts):
@@ -188,12 +202,11 @@ class Night:
             ledger.write(self._stopped(one, why) for one in over)
             for one in over:
                 rest.add(one)
-        return uris
+        return uris, cap - scale * sum(estimates) if cap is not None else None
 
-    def _within_budget(self, todo: Spool, ledger: Ledger) -> array[float]:
-        """What the recordings may cost that the budget holds, in US dollars; the first of ``todo``, in their order."""
+    def _within_budget(self, todo: Spool, ledger: Ledger, cap: float | None) -> array[float]:
+        """What the recordings may cost that ``cap`` holds, in US dollars; the first of ``todo``, in their order."""
         estimates = array("d")
-        cap = self.pipeline.budget.usd_per_run
         if cap is None:
             return estimates
         left = cap

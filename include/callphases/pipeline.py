@@ -85,6 +85,8 @@ class Recordings(_Section):
     suffixes: list[str] = [".mp3", ".wav", ".m4a", ".flac", ".ogg", ".opus", ".webm", ".mp4"]
     send: Literal["presigned", "upload"] = "presigned"
     when_deleted: Literal["keep", "drop"] = "keep"
+    look_back_days: int = Field(default=3, ge=0, le=366)
+    """How many days before its own a run looks for recordings that came late or were replaced."""
 
     @field_validator("bucket")
     @classmethod

@@ -167,10 +167,10 @@ def no_rows(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([], schema)
 
 
-def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:
-    """A day of a table, or None where it has no rows."""
+def read_day(tables: Folder, table: str, day: dt.date, columns: list[str] | None = None) -> pa.Table | None:
+    """A day of a table, or some of its columns; None where it has no rows."""
     body = tables.get(object_name(table, day))
-    return None if body is None else _read(io.BytesIO(body), table)
+    return None if body is None else _read(io.BytesIO(body), table, columns)
 
 
 def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
@@ -182,9 +182,9 @@ def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str,
     return _read(path, table).to_pylist() if path.is_file() else []
 
 
-def _read(source: io.BytesIO | Path, table: str) -> pa.Table:
+def _read(source: io.BytesIO | Path, table: str, columns: list[str] | None = None) -> pa.Table:
     # Without threads: a day is small, and a process that ends while Arrow still starts its threads is aborted.
-    return pq.read_table(source, schema=SCHEMAS[table], partitioning=None, use_threads=False)
+    return pq.read_table(source, columns=columns, schema=SCHEMAS[table], partitioning=None, use_threads=False)
 
 
 def object_name(table: str, day: dt.date) -> str:

@@ -30,6 +30,7 @@ recordings:
   suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
   send: presigned
   when_deleted: keep
+  look_back_days: 3
 transcription:
   speech_models: [universal-3-pro]
   speaker_labels: true

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -112,6 +113,54 @@ def test_a_recording_replaced_under_its_key_is_transcribed_again(night: Night) -
     assert first["call_id"] == second["call_id"]
     assert first["recording_etag"] != second["recording_etag"]
     assert night.submitted() == 2
+
+
+def test_the_next_night_puts_right_what_came_late_or_was_replaced(night: Night) -> None:
+    for name in ("same.wav", "replaced.wav"):
+        night.put(f"calls/{DAY}/{name}", name.encode())
+    assert night.run(DAY) == "success"
+    before = {row["recording_uri"].rsplit("/", 1)[-1]: row for row in night.table("calls", DAY)}
+    night.put(f"calls/{DAY}/replaced.wav", b"RIFF second")
+    night.put(f"calls/{DAY}/late.wav", b"RIFF late")
+    night.put("calls/2026-11-22/new.wav", b"RIFF new")
+    assert night.run("2026-11-22") == "success"
+    after = {row["recording_uri"].rsplit("/", 1)[-1]: row for row in night.table("calls", DAY)}
+    assert set(after) == {"same.wav", "replaced.wav", "late.wav"}
+    assert after["same.wav"] == before["same.wav"]
+    assert after["replaced.wav"]["recording_etag"] != before["replaced.wav"]["recording_etag"]
+    assert phases_of(night, f"calls/{DAY}/late.wav") == TRUTH
+    assert list(statuses(night, "2026-11-22")) == ["new.wav"]
+    assert night.submitted() == 5
+    untouched = night.body("calls", DAY)
+    assert night.run("2026-11-23") == "success"
+    assert night.submitted() == 5
+    assert night.body("calls", DAY) == untouched
+
+
+def test_a_late_recording_of_an_archive_without_dates_is_put_right(night: Night) -> None:
+    call_time = {"key_pattern": "-(?P<time>[0-9]{8}T[0-9]{4})", "format": "%Y%m%dT%H%M"}
+    night.pipeline(recordings={"prefix": "flat/", "call_time": call_time})
+    # Of a day that has not ended an archive is listed anew, as it is each night.
+    today = dt.datetime.now(dt.UTC).date()
+    yesterday = today - dt.timedelta(days=1)
+    night.put(f"flat/a-{yesterday:%Y%m%d}T1000.wav")
+    assert night.run(str(yesterday)) == "success"
+    night.put(f"flat/late-{yesterday:%Y%m%d}T1100.wav", b"RIFF late")
+    assert night.run(str(today)) == "success"
+    assert list(statuses(night, str(yesterday)).values()) == ["completed", "completed"]
+    assert night.submitted() == 2
+
+
+def test_a_day_that_retention_has_emptied_keeps_its_rows_over_any_run(night: Night) -> None:
+    for name in ("a.wav", "b.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    before = night.body("calls", DAY), night.body("phases", DAY)
+    for name in ("a.wav", "b.wav"):
+        night.s3.delete_object(Bucket="recordings", Key=f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    assert night.run("2026-11-21") == "success"
+    assert (night.body("calls", DAY), night.body("phases", DAY)) == before
 
 
 @pytest.mark.parametrize(("when_deleted", "left"), [("keep", 2), ("drop", 1)])
