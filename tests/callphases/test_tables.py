@@ -19,7 +19,7 @@ from callphases.parts import PartWriter, folder_of
 from callphases.publishing import Published, publish
 from callphases.recordings import DayList, Recording
 from callphases.segmentation import question
-from callphases.tables import read_rows
+from callphases.tables import object_name, read_rows
 from doubles import DAY, LONG_AGO, NOON, Store
 
 pytestmark = pytest.mark.integration
@@ -594,6 +594,23 @@ def test_a_warehouse_reads_a_day_and_its_date_from_the_path(desk: Desk, tmp_path
     noon = NOON.replace(tzinfo=None)
     assert found == [(DAY, "Complaint", 2, 15.0, noon), (DAY, "Introduction", 2, 5.0, noon)]
     assert "dt" not in table_at(desk.s3, PHASES_KEY).schema.names
+
+
+@pytest.mark.parametrize("older", [DAY, DAY + dt.timedelta(days=1)], ids=["the first day", "the last day"])
+def test_days_of_version_1_are_read_beside_others(desk: Desk, tmp_path: Path, older: dt.date) -> None:
+    desk.publish([desk.completed("a", talk=[SAID_OF_CALL, SAID_OF_FIRST, SAID_OF_FIRST])])
+    new = pq.read_table(io.BytesIO(desk.s3.bytes_of(CALLS_KEY)), partitioning=None)
+    for day in (DAY, DAY + dt.timedelta(days=1)):
+        path = tmp_path / object_name("calls", day)
+        path.parent.mkdir(parents=True)
+        pq.write_table(new.drop_columns(list(TALK)) if day == older else new, path)
+    found = duckdb.sql(
+        f"SELECT dt = DATE '{older}', sum(turn_count) "
+        f"FROM read_parquet('{tmp_path}/calls/*/*.parquet', hive_partitioning = true, union_by_name = true) GROUP BY 1"
+    ).fetchall()
+    assert sorted(found) == [(False, 5), (True, None)]
+    (row,) = read_rows(tmp_path, "calls", older)
+    assert (row["duration_s"], row["turn_count"], row["speaker_1"]) == (10.0, None, None)
 
 
 def test_rows_are_read_from_a_copy_as_from_the_bucket(desk: Desk, tmp_path: Path) -> None:

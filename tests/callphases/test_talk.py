@@ -60,7 +60,7 @@ def rows(call: Call) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return columns(said.call, end_s), [columns(of, length) for of, length in zip(said.phases, lengths, strict=True)]
 
 
-SUMS = (*("turn_count", "silence_s", "speaker_1_talk_s", "speaker_2_talk_s", "other_talk_s", "interruption_count"),)
+SUMS = ["turn_count", "silence_s", "speaker_1_talk_s", "speaker_2_talk_s", "other_talk_s", "interruption_count"]
 
 
 @given(calls())
