@@ -34,13 +34,17 @@ _ABBREVIATION = re.compile(r"[\"'“‘(\[]*(?:mr|mrs|ms|dr|prof|st|vs|no|[a-z])
 
 @dataclass(frozen=True)
 class Cue:
-    """One caption: ``number`` counts from 1 in the order of starts; ``speaker`` is the service's label, or None."""
+    """One caption: ``number`` counts from 1 in the order of starts; ``speaker`` is the service's label, or None.
+
+    ``confidence`` is the mean of its words', 0 to 1, or None where the service gives none.
+    """
 
     number: int
     start_s: float
     end_s: float
     speaker: str | None
     text: str
+    confidence: float | None = None
 
     @property
     def word_count(self) -> int:
@@ -71,6 +75,7 @@ def cues_of_words(transcript: dict[str, Any]) -> list[Cue] | None:
             end_s=max(times[place]) / 1000,
             speaker=_label(parts[place][0]),
             text=_text(parts[place]),
+            confidence=_confidence(parts[place]),
         )
         for number, place in enumerate(order, start=1)
     ]
@@ -87,16 +92,20 @@ def cues_of_captions(transcript: dict[str, Any], vtt: str) -> list[Cue]:
         raise ProviderError("The transcript has text, and its captions are empty.")
     words = sorted((word for word in _words(transcript) if type(word.get("start")) is int), key=itemgetter("start"))
     starts_ms = [word["start"] for word in words]
-    return [
-        Cue(
-            number=number,
-            start_s=start_ms / 1000,
-            end_s=max(start_ms, end_ms) / 1000,
-            speaker=_speaker(words[bisect_left(starts_ms, start_ms) : bisect_left(starts_ms, end_ms)]) or voice,
-            text=text,
+    cues: list[Cue] = []
+    for number, (start_ms, end_ms, voice, text) in enumerate(captions, start=1):
+        said = words[bisect_left(starts_ms, start_ms) : bisect_left(starts_ms, end_ms)]
+        cues.append(
+            Cue(
+                number=number,
+                start_s=start_ms / 1000,
+                end_s=max(start_ms, end_ms) / 1000,
+                speaker=_speaker(said) or voice,
+                text=text,
+                confidence=_confidence(said),
+            )
         )
-        for number, (start_ms, end_ms, voice, text) in enumerate(captions, start=1)
-    ]
+    return cues
 
 
 def to_vtt(cues: Iterable[Cue]) -> str:
@@ -191,6 +200,12 @@ def _speaker(words: list[dict[str, Any]]) -> str | None:
     """Who says most of the words. Where two people speak at once a caption of one holds words of the other."""
     said = [speaker for word in words if (speaker := _label(word)) is not None]
     return max(sorted(set(said)), key=said.count) if said else None
+
+
+def _confidence(words: Iterable[dict[str, Any]]) -> float | None:
+    given = [word.get("confidence") for word in words]
+    known = [float(one) for one in given if isinstance(one, int | float) and 0 <= one <= 1]
+    return round(sum(known) / len(known), 4) if known else None
 
 
 def _clock(seconds: float) -> str:

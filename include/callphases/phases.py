@@ -27,6 +27,7 @@ from callphases.ledger import Event, Known, Ledger, answer_key, failed, transcri
 from callphases.pipeline import Pipeline
 from callphases.recordings import Manifest, Recording
 from callphases.segmentation import Pay, Segmenter, packed, prompt_version, question, split
+from callphases.talk import talked
 from callphases.timeline import Label, call_end_s, timeline
 from callphases.transcripts import Transcripts
 from callphases.windows import divisible, label_call
@@ -224,12 +225,15 @@ class Divider:
 
     def _answered(self, call: _Call, labels: Sequence[Label]) -> Event:
         end_s = call_end_s(call.audio_s, call.cues)
+        phases = timeline(call.cues, labels, end_s)
+        talk = talked(call.cues, phases, end_s)
         return {
             "event": "answered",
             "key": call.key,
             "recording": call.recording.key,
             "duration_s": end_s,
-            "phases": [asdict(phase) for phase in timeline(call.cues, labels, end_s)],
+            "phases": [{**asdict(phase), "talk": of} for phase, of in zip(phases, talk.phases, strict=True)],
+            "talk": talk.call,
             "prompt_version": self._prompt_version,
             **call.cost,
         }

@@ -29,7 +29,7 @@ from callphases.pipeline import Pipeline
 from callphases.ranges import Ranges, borders
 from callphases.recordings import DayList, Recording
 from callphases.storage import Folder
-from callphases.tables import CALLS, PHASES, SCHEMAS, SHARED, no_rows, object_name
+from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, SHARED, no_rows, object_name
 
 CALLS_IN_A_RANGE = 16_384
 """What is in memory at once, a few times: with four phases a call, some 65,000 rows of ``phases``."""
@@ -42,6 +42,7 @@ OLD_ROWS_AT_ONCE = 65_536
 _FEW_VALUES = [
     *("status", "failure_class", "failure_message", "language", "phase_count", "phase_index", "phase_name"),
     *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
+    *("turn_count", "speaker_1", "speaker_2", "interruption_count"),
 ]
 """Columns that are worth a dictionary. Elsewhere it only takes time: it is full before the row group is."""
 
@@ -325,7 +326,8 @@ class _New:
     def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor) -> None:
         self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
         few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
-        self._file = pq.ParquetWriter(self._path, SCHEMAS[table], compression="zstd", use_dictionary=few)
+        schema = SCHEMAS[table].with_metadata({"schema_version": str(SCHEMA_VERSION)})
+        self._file = pq.ParquetWriter(self._path, schema, compression="zstd", use_dictionary=few)
         self._waiting = no_rows(SCHEMAS[table])
         self._encoding: Future[None] | None = None
         self._rows = 0

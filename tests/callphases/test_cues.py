@@ -65,6 +65,26 @@ def test_the_speaker_is_who_says_most_of_the_words() -> None:
     assert [cue.speaker for cue in cues] == ["B", "A"]
 
 
+def sure(start: int, confidence: object) -> dict[str, Any]:
+    return word(start) | {"confidence": confidence}
+
+
+@pytest.mark.parametrize(
+    ("words", "confidence"),
+    [
+        ([sure(1000, 0.9), sure(1200, 0.7), sure(1400, 1), sure(2500, 0.1)], 0.8667),
+        ([sure(1000, 0.9), word(1200), sure(1400, None), sure(1600, "high")], 0.9),
+        ([word(1000)], None),
+        ([sure(2500, 0.1)], None),
+        (None, None),
+    ],
+    ids=["mean", "of those that have one", "none has", "none is said", "no words"],
+)
+def test_a_cue_is_as_sure_as_its_words(words: list[dict[str, Any]] | None, confidence: float | None) -> None:
+    (cue,) = read("00:01.000 --> 00:02.000\nx y z", words=words)
+    assert cue.confidence == confidence
+
+
 @pytest.mark.parametrize("words", [None, [], [word(1100)], [word(5000, "A")]])
 def test_without_speakers_there_is_none(words: list[dict[str, Any]] | None) -> None:
     (cue,) = read("00:01.000 --> 00:02.000\nx", words=words)
@@ -152,6 +172,13 @@ def test_words_become_sentences_of_one_speaker() -> None:
         Cue(2, 1.5, 4.5, "A", "My bill is wrong, Mr. Miller."),
         Cue(3, 4.5, 6.0, "B", "Let me see"),
     ]
+
+
+def test_sentences_are_as_sure_as_their_words() -> None:
+    words = spoken("Hi,", "Jack.", "Bye.")
+    cues = heard(words[0] | {"confidence": 0.5}, words[1] | {"confidence": 0.9}, words[2])
+    assert cues is not None
+    assert [(cue.text, cue.confidence) for cue in cues] == [("Hi, Jack.", 0.7), ("Bye.", None)]
 
 
 def test_a_long_pause_and_a_long_sentence_are_cut() -> None:

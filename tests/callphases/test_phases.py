@@ -138,6 +138,19 @@ def test_an_answer_becomes_a_timeline_with_what_it_took(desk: Desk) -> None:
     assert event["prompt_version"] == prompt_version(desk.s3.pipeline(**SETTINGS))
 
 
+def test_an_answer_is_kept_with_who_talks_in_the_call_and_in_each_phase(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    desk.divide([recording])
+    event = desk.event(recording)
+    counted = {"turn_count": 1, "interruption_count": 0}
+    assert [phase["talk"] for phase in event["phases"]] == [
+        {"spoken_s": 1.5, "talk_s": [1.5, 0.0], "words_per_minute": 120.0, **counted},
+        {"spoken_s": 2.5, "talk_s": [0.0, 2.5], "words_per_minute": 96.0, **counted},
+    ]
+    assert event["talk"]["speakers"] == ["A", "B"]
+    assert (event["talk"]["turn_count"], event["talk"]["spoken_s"]) == (2, 4.0)
+
+
 def test_a_call_ends_with_its_last_cue_where_the_service_rounds_down(desk: Desk) -> None:
     recording = desk.transcribed("alice", audio_s=4.0)
     desk.divide([recording])

@@ -76,6 +76,20 @@ class Shelf:
         return [self.objects.get(object_name(table, DAY)) for table in SCHEMAS]
 
 
+TALK: Row = {
+    "turn_count": 1,
+    "silence_s": 0.25,
+    "speaker_1_talk_s": 0.75,
+    "speaker_1_talk_share": 1.0,
+    "speaker_2_talk_s": None,
+    "speaker_2_talk_share": None,
+    "other_talk_s": 0.0,
+    "interruption_count": 0,
+    "words_per_minute": 150.0,
+    "confidence": 0.875,
+}
+
+
 def recording(name: str) -> Recording:
     return Recording("recordings", f"calls/{name}.mp3", "e1", 8, NOON)
 
@@ -104,13 +118,16 @@ def call(name: str, **changes: Any) -> Row:
         "speech_usd": 0.25,
         "llm_usd": 0.5,
         "prompt_version": "1-abc",
-        "schema_version": 1,
+        "schema_version": 2,
         "run_id": "run-1",
         "processed_at": NOON,
         "finished": True,
         "run_speech_usd": 0.25,
         "run_llm_usd": 0.5,
         "phases": None,
+        "speaker_1": "A",
+        "speaker_2": None,
+        **TALK,
     } | changes
     phases = [
         {
@@ -124,6 +141,7 @@ def call(name: str, **changes: Any) -> Row:
             "end_cue": 1,
             "word_count": 3,
             "summary": f"{row['run_id']} of {name}.",
+            **TALK,
         }
         for number in range(row["phase_count"] or 0)
     ]
@@ -332,6 +350,33 @@ def test_a_table_of_an_earlier_version_lacks_columns() -> None:
     assert run(tables, state, 1, 1).kept == 1
     (row,) = [row for row in tables.rows("calls") if row["transcript_id"] == "t-gone"]
     assert row == in_calls(call("gone", language=None, llm_usd=None))
+
+
+def test_rows_of_version_1_are_kept_beside_new_ones() -> None:
+    tables, state = Shelf(), Shelf()
+    new_columns = ["speaker_1", "speaker_2", *TALK]
+    old, new = call("gone", schema_version=1, phase_count=2), call("a")
+    for table, rows in {"calls": [in_calls(old)], "phases": in_phases(old)}.items():
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]).drop_columns(new_columns), buffer)
+        tables.objects[object_name(table, DAY)] = buffer.getvalue()
+    state.put_part("chunk-0000", [new])
+    assert run(tables, state, 1, 1).kept == 1
+    without = old | dict.fromkeys(new_columns)
+    without["phases"] = [phase | dict.fromkeys(TALK) for phase in old["phases"]]
+    by_call = sorted([new, without], key=lambda row: str(row["call_id"]))
+    assert tables.rows("calls") == [in_calls(row) for row in by_call]
+    assert tables.rows("phases") == [phase for row in by_call for phase in in_phases(row)]
+
+
+@pytest.mark.parametrize("table", ["calls", "phases"])
+def test_an_object_says_which_version_its_columns_are_of(table: str) -> None:
+    tables, state = Shelf(), Shelf()
+    state.put_part("chunk-0000", [call("a")])
+    run(tables, state, 1, 1)
+    schema = pq.read_schema(io.BytesIO(tables.objects[object_name(table, DAY)]))
+    assert schema.equals(SCHEMAS[table])
+    assert schema.metadata == {b"schema_version": b"2"}
 
 
 # Parts that are not there, or out of date

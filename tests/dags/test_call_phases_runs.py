@@ -50,6 +50,21 @@ def test_rows_are_what_the_service_knows(night: Night, send: str) -> None:
     assert night.table("calls", "2026-11-19") == []
 
 
+def test_rows_tell_who_talks(night: Night) -> None:
+    night.put(f"calls/{DAY}/one.wav")
+    assert night.run(DAY) == "success"
+    [call], phases = night.table("calls", DAY), night.table("phases", DAY)
+    assert (call["speaker_1"], call["speaker_1_talk_s"], call["speaker_2"], call["speaker_2_talk_s"]) == (
+        *("A", pytest.approx(5.7)),
+        *("B", pytest.approx(2.7)),
+    )
+    assert (call["turn_count"], call["silence_s"], call["interruption_count"]) == (4, pytest.approx(3.6), 0)
+    assert [row["turn_count"] for row in phases] == [1, 1, 1, 1]
+    assert [row["silence_s"] for row in phases] == pytest.approx([0.8, 0.3, 0.5, 2.0])
+    assert [row["speaker_1_talk_share"] for row in phases] == pytest.approx([1.0, 0.0, 1.0, 0.0])
+    assert all(0 < row["confidence"] <= 1 and row["words_per_minute"] > 0 for row in (call, *phases))
+
+
 def test_one_bad_recording_is_one_bad_row(night: Night) -> None:
     for name in ("good.wav", "silent.wav", "broken.wav"):
         night.put(f"calls/{DAY}/{name}")
