@@ -33,8 +33,14 @@ from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, SHARED, no
 
 CALLS_IN_A_RANGE = 16_384
 """What is in memory at once, a few times: with four phases a call, some 65,000 rows of ``phases``."""
-ROW_GROUP_ROWS = 32_768
-"""What a reader may skip: who asks for one call of a day reads no more than this."""
+ROW_GROUPS = 16
+"""Of a day, so that who asks for one call reads some 6 % of it and the file's end; more of them make that end long."""
+ROW_GROUP_CALLS = (512, 8_192)
+"""At least and at most. More rows at a time take more memory, and no less time."""
+PHASES_A_CALL = 4
+QUICK_CALLS = 50_000
+"""Days of more calls are compressed quickly; others a tenth better, for some tenths of a second: what ids and times gain
+by it is nothing, what summaries and seconds do is a lot."""
 PARTS_AHEAD = 8
 RANGES_AHEAD = 2
 OLD_ROWS_AT_ONCE = 65_536
@@ -110,12 +116,14 @@ def publish(
         old_calls = _Old(tables, "calls", day.day, folder)
         old_phases = _Old(tables, "phases", day.day, folder)
         ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
+        most_calls = max(day.listed, old_calls.count())
         new = Ranges(folder, PART, ends, disk)
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
         sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
         counts = _Counts()
-        calls_file, phases_file = _New("calls", folder, encoder), _New("phases", folder, encoder)
+        calls_file = _New("calls", folder, encoder, most_calls)
+        phases_file = _New("phases", folder, encoder, most_calls)
         for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
             merged = _merge(rows, old_calls.until(end), pipeline.recordings.when_deleted == "keep")
             counts.count(merged)
@@ -321,13 +329,20 @@ def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
 
 
 class _New:
-    """A day of a table on its way to its object: sorted rows, as they come."""
+    """A day of a table on its way to its object: sorted rows, as they come; ``calls`` is about how many it has."""
 
-    def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor) -> None:
+    def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
         self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
         few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
         schema = SCHEMAS[table].with_metadata({"schema_version": str(SCHEMA_VERSION)})
-        self._file = pq.ParquetWriter(self._path, schema, compression="zstd", use_dictionary=few)
+        levels: Any = {column.name: _level(column) if calls <= QUICK_CALLS else 1 for column in schema}
+        self._file = pq.ParquetWriter(
+            self._path, schema, compression="zstd", compression_level=levels, use_dictionary=few
+        )
+        at_least, at_most = ROW_GROUP_CALLS
+        self._group_rows = min(max(calls // ROW_GROUPS, at_least), at_most) * (
+            PHASES_A_CALL if table == "phases" else 1
+        )
         self._waiting = no_rows(SCHEMAS[table])
         self._encoding: Future[None] | None = None
         self._rows = 0
@@ -335,9 +350,9 @@ class _New:
     def write(self, rows: pa.Table) -> None:
         """Take the next rows."""
         self._waiting = pa.concat_tables([self._waiting, rows])
-        while self._waiting.num_rows >= ROW_GROUP_ROWS:
-            self._encode(self._waiting.slice(0, ROW_GROUP_ROWS))
-            self._waiting = self._waiting.slice(ROW_GROUP_ROWS)
+        while self._waiting.num_rows >= self._group_rows:
+            self._encode(self._waiting.slice(0, self._group_rows))
+            self._waiting = self._waiting.slice(self._group_rows)
 
     def replace(self, tables: Folder, day: dt.date) -> None:
         """Put the object in the place of the day's former one, or remove that where there are no rows."""
@@ -357,7 +372,11 @@ class _New:
         if self._encoding is not None:
             self._encoding.result()
         self._rows += rows.num_rows
-        self._encoding = self._encoder.submit(lambda: self._file.write_table(rows.combine_chunks(), ROW_GROUP_ROWS))
+        self._encoding = self._encoder.submit(lambda: self._file.write_table(rows.combine_chunks(), rows.num_rows))
+
+
+def _level(column: pa.Field[Any]) -> int:
+    return 12 if column.name == "summary" else 3 if pa.types.is_floating(column.type) else 1
 
 
 @dataclass

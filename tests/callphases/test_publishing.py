@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -274,7 +275,7 @@ def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], wh
         cut.put_part(
             f"chunk-{part:04d}", [case.listed for case in cases if case.listed is not None and case.part == part]
         )
-    with patch("callphases.publishing.ROW_GROUP_ROWS", 4):
+    with patch("callphases.publishing.ROW_GROUP_CALLS", (1, 1)):
         at_once, in_pieces = before(cases), before(cases)
         assert run(at_once, whole, len(listed), 1, when_deleted=when_deleted) == published
         with cut_small(held):
@@ -305,11 +306,28 @@ def test_row_groups_have_all_the_same_size_but_the_last() -> None:
     tables, state = Shelf(), Shelf()
     for part in range(3):
         state.put_part(f"chunk-{part:04d}", [call(f"{part}-{number}", phase_count=3) for number in range(5)])
-    with patch("callphases.publishing.ROW_GROUP_ROWS", 10), cut_small(0):
+    with patch("callphases.publishing.ROW_GROUP_CALLS", (10, 10)), cut_small(0):
         run(tables, state, 15, 3)
-    for table, sizes in {"calls": [10, 5], "phases": [10, 10, 10, 10, 5]}.items():
+    for table, sizes in {"calls": [10, 5], "phases": [40, 5]}.items():
         file = pq.ParquetFile(io.BytesIO(tables.objects[object_name(table, DAY)]))
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == sizes
+
+
+def test_who_asks_for_one_call_reads_a_small_part_of_the_file() -> None:
+    tables, state = Shelf(), Shelf()
+    ids = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(10_000)]
+    state.put_part("chunk-0000", [call(one, phase_count=4) for one in sorted(ids)])
+    run(tables, state, 10_000, 1)
+    for table in ("calls", "phases"):
+        body = tables.objects[object_name(table, DAY)]
+        footer = pq.ParquetFile(io.BytesIO(body)).metadata
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        edges = [groups[0].column(0).statistics.min, *(group.column(0).statistics.max for group in groups)]
+        assert edges == sorted(edges), "a range of calls is in one place"
+        sizes = [
+            sum(group.column(place).total_compressed_size for place in range(footer.num_columns)) for group in groups
+        ]
+        assert max(sizes) < 0.1 * sum(sizes)
 
 
 def test_calls_are_replaced_before_phases() -> None:
