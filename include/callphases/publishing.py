@@ -39,8 +39,8 @@ ROW_GROUP_CALLS = (512, 8_192)
 """At least and at most. More rows at a time take more memory, and no less time."""
 PHASES_A_CALL = 4
 QUICK_CALLS = 50_000
-"""Days of more calls are compressed quickly; others a tenth better, for some tenths of a second: what ids and times gain
-by it is nothing, what summaries and seconds do is a lot."""
+"""Days of more calls are compressed quickly; others a tenth better, for some tenths of a second: ids gain nothing by
+it, summaries and seconds do."""
 PARTS_AHEAD = 8
 RANGES_AHEAD = 2
 OLD_ROWS_AT_ONCE = 65_536

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from callphases.cues import Cue, cues_of_captions, cues_of_words, to_vtt
 from callphases.errors import AnswerInvalid, CallFailure
 from callphases.segmentation import read_answer
+from callphases.talk import talked
 from callphases.timeline import LONGEST_SUMMARY, call_end_s, timeline
 
 CALLS = 100_000
@@ -123,6 +125,7 @@ def test_any_call_is_a_whole_timeline_or_a_named_failure() -> None:
             assert phase.summary.isprintable() or phase.summary == ""
             assert len(phase.summary) <= LONGEST_SUMMARY
         json.dumps([cue.text for cue in cues], ensure_ascii=False).encode()
+        json.dumps(asdict(talked(cues, phases, end_s)), allow_nan=False)
         whole += 1
     assert all(failure.failure_class and str(failure) for failure in failures)
     assert min(len(failures), whole) > CALLS // 20
