@@ -189,6 +189,28 @@ def test_rows_of_deleted_recordings(night: Night, when_deleted: str, left: int) 
     assert len(night.table("calls", DAY)) == left
 
 
+def test_each_table_is_an_asset_whose_event_says_what_the_day_holds(night: Night) -> None:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    night.put(f"calls/{DAY}/one.wav")
+    assert night.run(DAY) == "success"
+    with create_session() as session:
+        events = session.execute(
+            select(AssetModel.name, AssetEvent.extra)
+            .join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+            .where(AssetEvent.source_run_id == night.last.run_id)
+        ).all()
+    extras = dict(tuple(event) for event in events)
+    assert set(extras) == {"call_phases_night.calls", "call_phases_night.phases"}
+    for table, rows in (("calls", 1), ("phases", 4)):
+        extra = extras[f"call_phases_night.{table}"]
+        assert (extra["dt"], extra["table"], extra["rows"]) == (DAY, f"s3://warehouse/tables/{table}/", rows)
+        assert (extra["statuses"], extra["failures"], extra["late"]) == ({"completed": 1}, {}, [])
+        assert extra["speech_usd"] > 0
+
+
 def test_an_empty_day_leaves_no_object(night: Night) -> None:
     assert night.run(DAY) == "success"
     assert night.body("calls", DAY) is None

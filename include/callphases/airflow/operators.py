@@ -199,7 +199,7 @@ class SegmentCalls(_ChunkOperator):
 
 
 class PublishDay(_PipelineOperator):
-    """Publishes all of the day's rows, whatever became of single chunks, and tells the day's Asset what it holds.
+    """Publishes all of the day's rows, whatever became of single chunks, and tells the tables' Assets what it holds.
 
     Args:
         listed: the id of the task that listed the day. What it pushed is fetched by hand: a template of an XCom that is
@@ -229,7 +229,9 @@ class PublishDay(_PipelineOperator):
             )
         published = {**days[0], "late": days[1:]}
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {**published, "tables": tables}
+            table = outlet.name.rpartition(".")[2]
+            rows = days[0]["phases"] if table == "phases" else days[0]["listed"] + days[0]["kept"]
+            context["outlet_events"][outlet].extra = {**published, "table": f"{tables}{table}/", "rows": rows}
         return published
 
 
