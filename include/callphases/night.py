@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from callphases import costs
@@ -43,6 +44,7 @@ from callphases.tables import rows
 from callphases.transcripts import Transcriber, Transcripts, Waiting
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mypy_boto3_s3.client import S3Client
 
 log = logging.getLogger(__name__)
@@ -291,11 +293,28 @@ class Night:
             now = known or Known([*listed.known, *read_task(self.state, day.day, day.holder, chunk)])
             return ((recording, now) for recording in listed.recordings)
 
-        published = publish(self.tables, self.state, self.pipeline, day, left, known)
+        published = publish(self.tables, self.state, self.pipeline, day, left, known, partial(self._forget, day.day))
         if self.pipeline.privacy.delete_after:
             self._delete_at_provider(Ledger.open(self.state, lease, day.run_id, "publish"))
         lease.release()
         return replace(published, stopped=lease.stopped)
+
+    def _forget(self, day: dt.date, calls: pa.Table) -> None:
+        """Delete the transcripts of calls whose rows are dropped, in the state area and at the provider."""
+        known = read_day(self.state, day)
+        for uri in calls["transcript_uri"].to_pylist():
+            if uri is None:
+                continue
+            name = uri.removeprefix(self.state.uri).removesuffix(".json")
+            # Calls whose cues were in the same object are read from their own transcripts from now on.
+            bundle = (known.find(name.rpartition("/")[2]) or {}).get("cues")
+            for one in (f"{name}.json", f"{name}.vtt", bundle):
+                if one:
+                    self.state.delete(one)
+        ids = [one for one in calls["transcript_id"].to_pylist() if one is not None]
+        with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
+            deleted = sum(pool.map(self._delete, ids))
+        log.info("%s: %d calls are dropped; %d transcripts were deleted at the provider.", day, calls.num_rows, deleted)
 
     @contextlib.contextmanager
     def _working_on(self, chunk: Manifest) -> Iterator[Ledger]:

@@ -89,6 +89,7 @@ def publish(
     day: DayList,
     missing: Callable[[str], Iterable[tuple[Recording, Known]]],
     known: Known | None = None,
+    drop: Callable[[pa.Table], None] = lambda _: None,
 ) -> Published:
     """Publish the rows of all recordings that were listed for a day.
 
@@ -102,6 +103,7 @@ def publish(
         day: as it was listed.
         missing: gives the recordings of a chunk whose task has left no part, with what is known of each.
         known: of the whole day, where parts may be out of date; their rows are then made anew.
+        drop: is given rows of ``calls`` that are about to go, as their recordings are not listed any more.
 
     Raises:
         ConfigurationError, ServiceUnavailable: the tables are as they were, or ``calls`` alone is new.
@@ -127,6 +129,8 @@ def publish(
         for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
             merged = _merge(rows, old_calls.until(end), pipeline.recordings.when_deleted == "keep")
             counts.count(merged)
+            if merged.dropped.num_rows:
+                drop(merged.dropped)
             calls, phases = merged.tables(old_phases, end)
             calls_file.write(calls)
             phases_file.write(phases)
@@ -192,11 +196,12 @@ def _ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], ahead: int) -
 
 @dataclass
 class _Merged:
-    """The calls of a range: new rows, and of the old ones those that stay in their place or are kept."""
+    """The calls of a range: new rows, and of the old ones those that stay in their place, are kept, or are dropped."""
 
     new: pa.Table
     stay: pa.Table
     kept: pa.Table
+    dropped: pa.Table
     unfinished: int
     run_speech_usd: float
     run_llm_usd: float
@@ -214,12 +219,12 @@ class _Merged:
 
 def _merge(new: pa.Table, old: pa.Table, keep: bool) -> _Merged:
     stay = _staying(new, old)
+    gone = old.filter(pc.invert(pc.is_in(old["call_id"], new["call_id"].combine_chunks())))
     return _Merged(
         new=new.filter(pc.invert(pc.is_in(new["call_id"], stay))) if len(stay) else new,
         stay=old.filter(pc.is_in(old["call_id"], stay)),
-        kept=old.filter(pc.invert(pc.is_in(old["call_id"], new["call_id"].combine_chunks())))
-        if keep
-        else old.slice(0, 0),
+        kept=gone if keep else gone.slice(0, 0),
+        dropped=gone.slice(0, 0) if keep else gone,
         unfinished=new.num_rows - (pc.sum(new["finished"]).as_py() or 0),
         run_speech_usd=pc.sum(new["run_speech_usd"]).as_py() or 0.0,
         run_llm_usd=pc.sum(new["run_llm_usd"]).as_py() or 0.0,

@@ -292,6 +292,25 @@ def test_a_list_of_several_pages_keeps_the_day_and_takes_a_request_a_page(desk: 
     assert desk.s3.listed.count(f"calls/{DAY}/") == 3
 
 
+def test_transcripts_go_with_the_rows_of_a_recording_that_is_gone(desk: Desk) -> None:
+    gone, stays = desk.put("gone", "stays")
+    desk.run()
+    ids = {row["recording_uri"]: row["transcript_id"] for row in desk.rows()}
+    desk.s3.client.delete_object(Bucket=desk.s3.recordings, Key=gone.key)
+    desk.run("run-2")
+    assert len(desk.rows()) == 2
+    desk.run("run-3", recordings={"when_deleted": "drop"})
+    assert [row["recording_uri"] for row in desk.rows()] == [stays.uri]
+    key = transcript_key(gone, desk.s3.pipeline().transcription)
+    objects = {name: desk.s3.bytes_of(name) for name in desk.s3.keys("state/transcripts/")}
+    assert objects, "those of the other call"
+    assert not any(key in name or key.encode() in body for name, body in objects.items())
+    assert deletions(desk) == [ids[gone.uri]]
+    other = {"phases": [{"name": "Introduction"}, {"name": "Complaint"}]}
+    desk.run("run-4", recordings={"when_deleted": "drop"}, **other)
+    assert desk.statuses() == {"stays": "completed"}
+
+
 # An archive without dates in its prefix
 
 FLAT = {"recordings": {"prefix": "calls/", "call_time": {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}}}
