@@ -4,8 +4,7 @@ Every cue gets a score for every phase from three sources: phrases that are typi
 sentence embedding to typical sentences (both in `resources/phases.yaml`), and its place in the call. Weights learned
 from labelled calls (`resources/phases.npz`, made by `speechbox.training`) correct these scores, from the same sources
 and the embedding itself. The Viterbi algorithm then finds the best sequence of phases, given what it costs to go from
-one to the next. There is no language
-model behind it: what callers say is compared and counted, never obeyed.
+one to the next. There is no language model behind it: what callers say is compared and counted, never obeyed.
 """
 
 from __future__ import annotations
@@ -31,6 +30,9 @@ SUMMARY_LIMIT: Final = 200
 
 _RESOURCE: Final = Path(__file__).parent / "resources" / "phases.yaml"
 _WEIGHTS: Final = Path(__file__).parent / "resources" / "phases.npz"
+_LEARNED: Final = ("inside", "opens", "start", "switch")
+_PREFIX: Final = {False: "", True: "window_"}
+"""Of the names in the file: for whole calls, and for windows from within a call, of which the place is not known."""
 _KNOWN: Final = ("Introduction", "Complaint", "Resolution", "Goodbye", OTHER)
 
 # How the sources are weighed. Scores are log-probabilities up to a constant, so 1 is a factor of e.
@@ -159,9 +161,13 @@ class _Knowledge:
         )
 
     @cached_property
-    def learned(self) -> _Learned:
-        """Read with the first answer: training starts without."""
-        return _read_learned()
+    def learned(self) -> dict[bool, _Learned]:
+        """For whole calls, and (True) for windows of one. Read with the first answer: training starts without."""
+        with np.load(_WEIGHTS) as stored:
+            return {
+                window: _Learned(*(stored[f"{prefix}{part}"].astype(np.float64) for part in _LEARNED))
+                for window, prefix in _PREFIX.items()
+            }
 
     def embed(self, texts: list[str]) -> Scores:
         """Unit vectors, one row per text."""
@@ -226,7 +232,7 @@ class Segmenter:
         known, entries = self._known_scores(cues, vectors)
         weight = _weight(np.array([len(cue.plain.split()) for cue in cues]))
         emissions, openings = self._for_phases(phases, vectors, weight, known, entries)
-        path = _viterbi(emissions, openings, *_switches(phases, self._knowledge.learned, window=cues[0].number > 1))
+        path = _viterbi(emissions, openings, *_switches(phases, self._knowledge.learned, _is_window(cues)))
         starts = [index for index in range(len(path)) if index == 0 or path[index] != path[index - 1]]
         return [
             {
@@ -243,13 +249,13 @@ class Segmenter:
     def _known_scores(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores]:
         """For each cue (row) and known phase (column): how well it fits inside, and how well as a beginning."""
         emissions, entries, features = self._evidence(cues, vectors)
-        learned = self._knowledge.learned
+        learned = self._knowledge.learned[_is_window(cues)]
         return emissions + features @ learned.inside, entries + features @ learned.opens
 
     def _evidence(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores, Scores]:
         """The hand-made scores (inside, beginning), and the features that the learned weights are applied to."""
         knowledge = self._knowledge
-        window = cues[0].number > 1
+        window = _is_window(cues)
         compact = [_newest(cue.plain).replace("'", "") for cue in cues]
         lengths = np.array([len(cue.plain.split()) for cue in cues])
         worded = (lengths > 0)[:, None]
@@ -313,11 +319,6 @@ class Segmenter:
             if len(" ".join(sentences[other][0] for other in [*chosen, int(index)])) <= SUMMARY_LIMIT or not chosen:
                 chosen.append(int(index))
         return _shortened(" ".join(sentences[index][0] for index in sorted(chosen)))
-
-
-def _read_learned() -> _Learned:
-    with np.load(_WEIGHTS) as stored:
-        return _Learned(*(stored[part].astype(np.float64) for part in ("inside", "opens", "start", "switch")))
 
 
 def _field(value: object, key: str, kind: type[Any], what: str) -> Any:
@@ -440,6 +441,10 @@ def _features(said: Scores, vectors: Scores, lengths: npt.NDArray[np.int64], win
     return np.hstack([np.ones((len(said), 1)), said, around, place, vectors])
 
 
+def _is_window(cues: list[_Cue]) -> bool:
+    return cues[0].number > 1
+
+
 def _weight(lengths: npt.NDArray[np.int64]) -> Scores:
     """A column: how much the sense of each cue counts, by its words."""
     share: Scores = np.minimum(1, lengths / _FULL_CUE_WORDS)[:, None]
@@ -468,14 +473,14 @@ def _roles(cues: list[_Cue], compact: list[str]) -> list[str | None]:
     return [roles.get(cue.speaker) if cue.speaker is not None else None for cue in cues]
 
 
-def _switches(phases: list[_Phase], learned: _Learned, window: bool) -> tuple[Scores, Scores]:
+def _switches(phases: list[_Phase], learned: dict[bool, _Learned], window: bool) -> tuple[Scores, Scores]:
     """The scores of starting with each phase, and of going from each (row) to each (column).
 
     Of phases known by description only, the order in which they are given is a hint.
     """
     count = len(phases)
-    known_start: Scores = _START_OF_WINDOW if window else _START + learned.start
-    known_switch = _SWITCH + learned.switch
+    known_start = (_START_OF_WINDOW if window else _START) + learned[window].start
+    known_switch = _SWITCH + learned[window].switch
     start = np.zeros(count)
     if not window:
         start += _LATER_IN_LIST * np.arange(count)

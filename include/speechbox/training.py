@@ -16,7 +16,7 @@ import random
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ AS_GIVEN, DEGRADED, HEARD = 1.0, 0.5, 1.5
 """What a call counts in its three forms."""
 DEGRADED_FORMS: Final = 2
 WRONG_WORDS: Final = 0.12
+WINDOWS: Final = 2
+"""Of each form of a call: parts of it that begin behind its first cues."""
+SHORTEST_WINDOW: Final = 8
+"""Cues."""
 
 _TAG = re.compile(r"\[[^\[\]]*\]|<[^<>]*>|~")
 _QUESTION = re.compile(r"^((uh|um|okay|and|alright) )*(what|which|how|is there|can|could|may|why|who)\b|how can i help")
@@ -148,10 +152,19 @@ def _misheard(words: list[str], rng: random.Random, wrong: float) -> list[str]:
 
 def examples(call: Json, model: Segmenter) -> list[Example]:
     """The call as it is given, twice degraded, and as a recogniser heard it, where that is known."""
+    return [_example(call, cues, count, model) for count, cues in _forms(call)]
+
+
+def window_examples(call: Json, model: Segmenter) -> list[Example]:
+    """Windows of each of the call's forms."""
+    return [part for count, cues in _forms(call) for part in _windows(_example(call, cues, count, model), cues, model)]
+
+
+def _forms(call: Json) -> list[tuple[float, list[Json]]]:
     forms = [(AS_GIVEN, call["cues"])]
     forms += [(DEGRADED, degraded(call, seed)) for seed in range(DEGRADED_FORMS)]
     forms += [(HEARD, call["heard"])] if call.get("heard") else []
-    return [_example(call, cues, count, model) for count, cues in forms]
+    return forms
 
 
 def _example(call: Json, cues: list[Json], count: float, model: Segmenter) -> Example:
@@ -162,12 +175,27 @@ def _example(call: Json, cues: list[Json], count: float, model: Segmenter) -> Ex
     lasts = np.diff(begins, append=call["duration_s"])
     # A cue in which a phase begins counts as that phase where most of it, or more than a second, lies behind the edge.
     names = [_at(truth, begin + min(0.5 * last, 1.0)) for begin, last in zip(begins, lasts, strict=True)]
-    read_cues = segmenter._read_cues(
-        {"cues": [{key: cue.get(key) for key in ("cue", "speaker", "text")} for cue in cues]}
-    )
-    inside, opens, features = model._evidence(read_cues, model._vectors(read_cues))
+    inside, opens, features = _evidence(cues, model)
     phase = np.array([PHASES.index(name) for name in names])
     return Example(call["call_id"], count, begins, call["duration_s"], truth, inside, opens, features, phase)
+
+
+def _windows(one: Example, cues: list[Json], model: Segmenter) -> list[Example]:
+    """Parts from within a call, which the model sees without their place in it."""
+    rng = random.Random(f"{one.call} {one.count} {len(cues)}")  # noqa: S311 - no secrets
+    parts: list[Example] = []
+    for _ in range(WINDOWS if len(cues) >= 2 * SHORTEST_WINDOW else 0):
+        first = rng.randrange(2, len(cues) - SHORTEST_WINDOW)
+        last = rng.choice([len(cues), rng.randrange(first + SHORTEST_WINDOW, len(cues) + 1)])
+        inside, opens, features = _evidence(cues[first:last], model)
+        parts.append(replace(one, inside=inside, opens=opens, features=features, phase=one.phase[first:last]))
+    return parts
+
+
+def _evidence(cues: list[Json], model: Segmenter) -> tuple[Scores, Scores, Scores]:
+    plain = [{key: cue.get(key) for key in ("cue", "speaker", "text")} for cue in cues]
+    read_cues = segmenter._read_cues({"cues": plain})
+    return model._evidence(read_cues, model._vectors(read_cues))
 
 
 def _at(phases: list[tuple[float, str]], second: float) -> str:
@@ -190,7 +218,7 @@ class Batch:
         self.count = np.array([one.count for one in several])
 
 
-def gradient(weights: Weights, batch: Batch) -> Weights:
+def gradient(weights: Weights, batch: Batch, start: Scores = segmenter._START) -> Weights:
     """Of the calls' negative log-likelihood, by the forward-backward algorithm."""
     count = len(PHASES)
     changes = 1.0 - np.eye(count)
@@ -203,7 +231,7 @@ def gradient(weights: Weights, batch: Batch) -> Weights:
     calls, longest = batch.phase.shape
 
     ahead = np.zeros((calls, longest, count))
-    ahead[:, 0] = segmenter._START + weights.start + inside[:, 0] + opens[:, 0]
+    ahead[:, 0] = start + weights.start + inside[:, 0] + opens[:, 0]
     for now in range(1, longest):
         reached = _log_sum(ahead[:, now - 1, :, None] + steps[:, now], 1) + inside[:, now]
         ahead[:, now] = np.where(real[:, now], reached, ahead[:, now - 1])
@@ -238,7 +266,7 @@ def _log_sum(values: Scores, axis: int) -> Scores:
     return result
 
 
-def fit(several: list[Example]) -> Weights:
+def fit(several: list[Example], start: Scores = segmenter._START) -> Weights:
     """The weights under which the examples' phases are likely; Adam, with steps that get smaller."""
     batch = Batch(several)
     weights = Weights.none(batch.features.shape[2])
@@ -246,7 +274,7 @@ def fit(several: list[Example]) -> Weights:
     square = [np.zeros_like(array) for array in weights.arrays()]
     for step in range(1, STEPS + 1):
         size = STEP_SIZE * (0.1 + 0.9 * (1 - step / STEPS))
-        for index, slope in enumerate(gradient(weights, batch).arrays()):
+        for index, slope in enumerate(gradient(weights, batch, start).arrays()):
             mean[index] += 0.1 * (slope - mean[index])
             square[index] += 0.01 * (slope**2 - square[index])
             spread = np.sqrt(square[index] / (1 - 0.99**step)) + 1e-8
@@ -301,8 +329,15 @@ def main() -> None:
             f"mean IoU {np.mean(overlaps):.3f}\n"
         )
     if not args.dry_run:
-        learned = fit(forms)
-        np.savez(args.out, **{name: getattr(learned, name).astype(np.float16) for name in vars(learned)})
+        calls = read([*args.folders, *args.leave_one_out])
+        parts = [one for call in calls for one in window_examples(call, model)]
+        learned = {False: fit(forms)} | ({True: fit(parts, segmenter._START_OF_WINDOW)} if parts else {})
+        arrays = {
+            f"{segmenter._PREFIX[window]}{name}": getattr(weights, name).astype(np.float16)
+            for window, weights in learned.items()
+            for name in segmenter._LEARNED
+        }
+        np.savez(args.out, **arrays)
         sys.stdout.write(f"learned from {len(forms)} forms of {len({one.call for one in forms})} calls: {args.out}\n")
 
 

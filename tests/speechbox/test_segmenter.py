@@ -210,6 +210,15 @@ def test_new_business_after_the_closing_question_is_no_goodbye(segmenter: Segmen
     assert [name for name, _ in phases_of(segmenter.answer(document(more)))].count("Goodbye") == 1
 
 
+def test_a_window_from_the_end_of_a_call_has_no_introduction(segmenter: Segmenter) -> None:
+    for path in sorted((CALLS / "held-out").glob("customer-*.json")):
+        heard = json.loads(path.read_text(encoding="utf-8"))["heard"]
+        window = heard[len(heard) // 2 :]
+        found = phases_of(segmenter.answer(document([cue["text"] for cue in window], first=window[0]["cue"])))
+        assert "Introduction" not in [name for name, _ in found]
+        assert found[-1][0] == "Goodbye"
+
+
 @pytest.mark.parametrize(
     "text",
     [

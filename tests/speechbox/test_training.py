@@ -111,6 +111,17 @@ def test_training_writes_weights_of_the_shipped_shape(tmp_path: Path, monkeypatc
         assert {name: written[name].shape for name in written} == {name: shipped[name].shape for name in shipped}
 
 
+def test_windows_say_nothing_of_their_place(calls: list[training.Json]) -> None:
+    call = next(call for call in calls if call["call_id"] == "bank-wire")
+    parts = training.window_examples(call, Segmenter())
+    place = slice(1 + 3 * 15, -512)
+    assert parts
+    for part in parts:
+        assert len(part.phase) == len(part.features) >= training.SHORTEST_WINDOW
+        assert not part.features[:, place].any()
+        assert part.features[:, -512:].any()
+
+
 def test_no_call_is_both_learned_and_held_out() -> None:
     texts = {
         folder: {
