@@ -1,8 +1,11 @@
-"""The command line: ``callphases plan`` (what a run would do), ``replay`` (failed calls again), ``show`` (a day)."""
+"""The command line: ``callphases plan`` (what a run would do), ``replay`` (failed calls again), ``show`` (a day), and
+``score`` (how good phases are).
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import math
 import os
@@ -26,11 +29,16 @@ from callphases.assemblyai import AssemblyAI
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.gateway import Gateway, gateway_beside
 from callphases.index import ByDay
+from callphases.labelled import LabelledCall, PredictedCall, read_labelled, read_predicted
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files
+from callphases.predictions import Spent, asked, matched, pipeline_of, published, published_days
 from callphases.recordings import Listing, Recording
+from callphases.scorecard import document, remarks, scorecard
+from callphases.scorecard import tables as card_tables
+from callphases.segmentation import Segmenter
 from callphases.storage import Folder
 from callphases.tables import read_rows
 
@@ -149,6 +157,87 @@ def show(
         console.print(f"Drawn into {png}")
 
 
+@app.command()
+def score(
+    labelled: Annotated[list[Path], typer.Argument(help="Labelled calls: folders and files, one JSON file a call.")],
+    tables: Annotated[
+        str | None, typer.Option(help="Score published days: output.tables (s3://…), or a folder with a copy of it.")
+    ] = None,
+    date: Annotated[
+        list[dt.datetime] | None,
+        typer.Option(formats=["%Y-%m-%d"], help="A day of --tables; may be given several times. Without, all days."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Score a language model: have it divide the labelled calls' own cues.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The OpenAI-compatible gateway of --model; without, that of your account.")
+    ] = None,
+    pipeline_file: Annotated[
+        Path | None,
+        typer.Option("--pipeline", help="A pipeline file, for its phases and their descriptions, with --model."),
+    ] = None,
+    phases: Annotated[
+        list[Path] | None, typer.Option(help="Score phases in files, one JSON file a call: folders and files.")
+    ] = None,
+    only_matched: Annotated[
+        bool, typer.Option("--only-matched", help="Leave calls without a prediction out; they count as wrong else.")
+    ] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Also write all figures into this file; - prints them instead.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Also draw each call: labelled phases above predicted ones, into this file.")
+    ] = None,
+    fail_under: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="End with 1 where the mean accuracy is less than this.")
+    ] = None,
+) -> None:
+    """Say how good phases are, against labelled calls.
+
+    The key of a gateway is read from CALLPHASES_LLM_KEY, else ASSEMBLYAI_API_KEY. docs/scoring.md tells what each
+    figure means.
+    """
+    if sum(source is not None for source in (tables, model, phases or None)) != 1:
+        raise typer.BadParameter("Give one of --tables, --model and --phases.")
+    for option, value, needed, other in (
+        ("--date", date, "--tables", tables),
+        ("--url", url, "--model", model),
+        ("--pipeline", pipeline_file, "--model", model),
+    ):
+        if value and other is None:
+            raise typer.BadParameter(f"{option} is for {needed}.")
+    truth = read_labelled(labelled)
+    predicted: Sequence[PredictedCall | None]
+    spent, unlabelled = None, 0
+    if model is not None:
+        predicted, spent = _asked(truth, model, url, pipeline_file)
+    else:
+        found = read_predicted(phases) if phases else _published(tables or "", date)
+        predicted = matched(truth, found)
+        unlabelled = len(found) - sum(one is not None for one in predicted)
+    card = scorecard(truth, predicted, only_matched=only_matched, unlabelled=unlabelled, spent=spent)
+    if json_file == "-":
+        typer.echo(json.dumps(document(card), indent=1, ensure_ascii=False))
+    else:
+        for part in card_tables(card):
+            console.print(part)
+        for remark in remarks(card):
+            console.print(remark, soft_wrap=True)
+        if json_file is not None:
+            _write(Path(json_file), json.dumps(document(card), indent=1, ensure_ascii=False) + "\n")
+    if png is not None:
+        from callphases.comparison import draw
+
+        draw(card.calls, png)
+    for path in (json_file if json_file != "-" else None, png):
+        if path is not None:
+            errors.print(f"Written: {path}", soft_wrap=True)
+    if fail_under is not None and card.means["accuracy"].mean < fail_under:
+        errors.print(f"Mean accuracy {card.means['accuracy'].mean:.4f} is less than {fail_under:g}.", style="red")
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one line and exit code 1."""
     try:
@@ -209,11 +298,42 @@ def _s3() -> S3Client:
         raise ConfigurationError(f"S3 can't be set up: {error}") from None
 
 
+def _asked(
+    truth: Sequence[LabelledCall], model: str, url: str | None, pipeline_file: Path | None
+) -> tuple[list[PredictedCall], Spent]:
+    key = (os.environ.get("CALLPHASES_LLM_KEY") or os.environ.get("ASSEMBLYAI_API_KEY") or "").strip()
+    if not key:
+        raise ConfigurationError("Set CALLPHASES_LLM_KEY, or ASSEMBLYAI_API_KEY, to the gateway's key.")
+    speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
+    base = url or os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech)
+    # Others name the base of an OpenAI-compatible API with its version.
+    gateway = Gateway(key, base.rstrip("/").removesuffix("/v1"))
+    pipeline = pipeline_of(model, load(pipeline_file) if pipeline_file is not None else None)
+    return asked(truth, Segmenter(gateway, pipeline))
+
+
+def _published(tables: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
+    source = _source(tables, "--tables")
+    days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source)
+    return published(source, days)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be written: {error.strerror}") from None
+
+
 def _rows(tables: str, table: str, day: dt.date) -> list[dict[str, Any]]:
-    source: Folder | Path = Path(tables)
+    return read_rows(_source(tables, "the argument TABLES"), table, day)
+
+
+def _source(tables: str, setting: str) -> Folder | Path:
     if tables.startswith("s3://"):
-        source = Folder(_s3(), tables if tables.endswith("/") else f"{tables}/", "the argument TABLES")
-    return read_rows(source, table, day)
+        return Folder(_s3(), tables if tables.endswith("/") else f"{tables}/", setting)
+    return Path(tables)
 
 
 def _table(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) -> Table:
