@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -420,3 +421,72 @@ def test_the_command_runs_by_itself() -> None:
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert all(command in done.stdout for command in ("plan", "replay", "show"))
+
+
+# score
+
+
+def labelled_call(folder: Path, name: str = "a") -> Path:
+    cues = [
+        {"cue": 1, "speaker": "agent", "start_s": 0.5, "end_s": 9, "text": "Thank you for calling."},
+        {"cue": 2, "speaker": "caller", "start_s": 10, "end_s": 100, "text": "It is broken."},
+    ]
+    phases = [{"name": "Introduction", "start_cue": 1}, {"name": "Complaint", "start_cue": 2}]
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"call_id": name, "cues": cues, "phases": phases}))
+    return folder
+
+
+def predicted_rows(name: str, edge_s: float) -> list[dict[str, Any]]:
+    shared = {"call_id": f"id of {name}", "recording_uri": f"s3://recordings/calls/{name}.mp3"}
+    return [
+        {**shared, "phase_index": 0, "phase_name": "Introduction", "start_s": 0.0, "end_s": edge_s},
+        {**shared, "phase_index": 1, "phase_name": "Complaint", "start_s": edge_s, "end_s": 100.4},
+    ]
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_published_day_is_scored(run: Run, aws: Store, tmp_path: Path, place: str) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    body = {"phases": parquet(PHASES, *predicted_rows("a", 20)), "calls": parquet(CALLS, *predicted_rows("a", 20)[:0])}
+    for table, content in body.items():
+        path = tmp_path / "tables" / object_name(table, DAY)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        aws.tables.put(object_name(table, DAY), content)
+    tables = aws.tables.uri if place == "s3" else tmp_path / "tables"
+    code, out, _ = run("score", truth, "--tables", tables, "--date", DAY, "--json", "-")
+    told = json.loads(out)
+    assert code == 0
+    assert told["mean"]["accuracy"]["mean"] == pytest.approx(0.9)
+    assert told["calls"][0]["call_id"] == "a"
+    png = tmp_path / "out" / "a.png"
+    code, out, _ = run("score", truth, "--tables", tables, "--png", png, "--fail-under", "0.95")
+    assert code == 1
+    assert "Worst call: a" in out
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_is_scored_by_the_labelled_calls_own_cues(
+    run: Run, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    web.respond = lambda _: phases_answer(("Introduction", 1), ("Complaint", 2))
+    monkeypatch.setenv("CALLPHASES_LLM_KEY", KEY)
+    code, out, _ = run("score", truth, "--model", "claude-sonnet-4-6", "--url", f"{web.url}/v1")
+    assert code == 0
+    assert "accuracy 1.000" in out
+    assert "$0.0" in out, "what it cost"
+    assert web.requests[0].json["model"] == "claude-sonnet-4-6"
+    monkeypatch.delenv("CALLPHASES_LLM_KEY")
+    code, _, err = run("score", truth, "--model", "m", "--url", web.url)
+    assert (code, "CALLPHASES_LLM_KEY" in err) == (1, True)
+
+
+def test_what_is_scored_is_one_thing(run: Run, tmp_path: Path) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    assert run("score", truth)[0] == 2
+    assert run("score", truth, "--model", "m", "--phases", truth)[0] == 2
+    code, _, err = run("score", tmp_path / "nowhere", "--phases", truth)
+    assert (code, "nowhere" in err) == (1, True)
+    assert run("score", truth, "--phases", truth, "--fail-under", "1")[0] == 0
