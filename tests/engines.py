@@ -53,11 +53,11 @@ def clickhouse(tables: str) -> Iterator[Ask]:
     """ClickHouse within this process. ``tables`` is an http URL of S3."""
     dbapi = pytest.importorskip("chdb.dbapi", reason="needs the extra engines")
     connection = dbapi.connect()
-    cursor = connection.cursor()
     for statement in definition("clickhouse", tables=tables):
-        cursor.execute(statement)
+        connection.cursor().execute(statement)
 
     def ask(question: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        cursor = connection.cursor()
         cursor.execute(question)
         return [column[0] for column in cursor.description], [tuple(row) for row in cursor.fetchall()]
 

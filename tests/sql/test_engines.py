@@ -24,10 +24,13 @@ ORDER = {"calls": ["dt", "call_id"], "phases": ["dt", "call_id", "phase_index"]}
 STARTS_SERVERS = ("clickhouse", "spark")  # S3, a JVM
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(CALLS_A_DAY, id="small"), pytest.param(MANY_CALLS_A_DAY, id="large", marks=pytest.mark.slow)],
-)
+SMALL = pytest.param(CALLS_A_DAY, id="small")
+LARGE = pytest.param(MANY_CALLS_A_DAY, id="large", marks=pytest.mark.slow)
+of_a_small_month = pytest.mark.parametrize("month", [SMALL], indirect=True, scope="module")
+of_any_month = pytest.mark.parametrize("month", [SMALL, LARGE], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Month:
     return make(tmp_path_factory.mktemp("month"), request.param)
 
@@ -82,6 +85,7 @@ def differences(rows: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) ->
     ]
 
 
+@of_any_month
 @pytest.mark.parametrize("question", ANSWERS)
 def test_a_question_has_the_answer_of_plain_python(ask: Ask, month: Month, question: str) -> None:
     names, rows = ask((SQL / "questions" / f"{question}.sql").read_text())
@@ -91,6 +95,7 @@ def test_a_question_has_the_answer_of_plain_python(ask: Ask, month: Month, quest
     assert differences(rows, expected) == []
 
 
+@of_a_small_month
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_every_value_of_every_row_arrives_unharmed(ask: Ask, month: Month, table: str) -> None:
     columns = ["dt", *SCHEMAS[table].names]
@@ -99,6 +104,7 @@ def test_every_value_of_every_row_arrives_unharmed(ask: Ask, month: Month, table
     assert differences(rows, [tuple(row[column] for column in columns) for row in month.rows(table)]) == []
 
 
+@of_a_small_month
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_an_engine_sees_the_columns_of_the_schema_in_their_order_and_the_day(ask: Ask, table: str) -> None:
     names, _ = ask(
@@ -107,6 +113,7 @@ def test_an_engine_sees_the_columns_of_the_schema_in_their_order_and_the_day(ask
     assert list(names) == [*SCHEMAS[table].names, "dt"]
 
 
+@of_a_small_month
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_a_dataset_of_pyarrow_has_every_value_of_every_row(month: Month, table: str) -> None:
     day = pa.field("dt", pa.date32())
@@ -120,6 +127,7 @@ def test_a_dataset_of_pyarrow_has_every_value_of_every_row(month: Month, table: 
     assert read.select(["dt", *SCHEMAS[table].names]).to_pylist() == month.rows(table)
 
 
+@of_any_month
 def test_the_month_holds_what_is_hard_about_it(month: Month) -> None:
     """Else the tests above show less than they say."""
     days = {row["dt"] for row in month.calls}

@@ -1,4 +1,4 @@
--- Spark: two tables in the catalog of the session. MSCK REPAIR TABLE finds new days: run it after each night.
+-- Spark: two tables in the catalog of the session. MSCK REPAIR TABLE finds the days: run it after each night.
 -- {tables}: output.tables of the pipeline file, with its last slash (s3a:// where Spark reads S3 through Hadoop).
 
 CREATE TABLE IF NOT EXISTS calls (
@@ -43,7 +43,7 @@ USING PARQUET
 PARTITIONED BY (dt)
 LOCATION '{tables}calls/';
 
-MSCK REPAIR TABLE calls;
+MSCK REPAIR TABLE calls SYNC PARTITIONS;
 
 CREATE TABLE IF NOT EXISTS phases (
     call_id STRING,
@@ -84,4 +84,4 @@ USING PARQUET
 PARTITIONED BY (dt)
 LOCATION '{tables}phases/';
 
-MSCK REPAIR TABLE phases;
+MSCK REPAIR TABLE phases SYNC PARTITIONS;
