@@ -118,7 +118,7 @@ def publish(
         old_calls = _Old(tables, "calls", day.day, folder)
         old_phases = _Old(tables, "phases", day.day, folder)
         ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
-        most_calls = max(day.listed, old_calls.count())
+        most_calls, keep = max(day.listed, old_calls.count()), pipeline.recordings.when_deleted == "keep"
         new = Ranges(folder, PART, ends, disk)
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
@@ -126,17 +126,29 @@ def publish(
         counts = _Counts()
         calls_file = _New("calls", folder, encoder, most_calls)
         phases_file = _New("phases", folder, encoder, most_calls)
+        # Of calls too, with those that are dropped: for the moment until their phases are gone.
+        last_file = None if keep else _New("calls", folder / "last", encoder, most_calls)
+        dropped = 0
         for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
-            merged = _merge(rows, old_calls.until(end), pipeline.recordings.when_deleted == "keep")
+            merged = _merge(rows, old_calls.until(end), keep)
             counts.count(merged)
-            if merged.dropped.num_rows:
-                drop(merged.dropped)
             calls, phases = merged.tables(old_phases, end)
             calls_file.write(calls)
             phases_file.write(phases)
-        # Calls before phases: a reader between the two PUTs then sees no phase of a call that ``calls`` does not know.
-        calls_file.replace(tables, day.day)
-        phases_file.replace(tables, day.day)
+            if last_file is not None:
+                last_file.write(pa.concat_tables([calls, merged.dropped]).sort_by("call_id"))
+            if merged.dropped.num_rows:
+                dropped += merged.dropped.num_rows
+                drop(merged.dropped)
+        # Calls before phases: a reader between the PUTs then sees no phase of a call that ``calls`` does not know.
+        # Where calls go, their phases go before them.
+        if last_file is not None and dropped:
+            last_file.replace(tables, day.day)
+            phases_file.replace(tables, day.day)
+            calls_file.replace(tables, day.day)
+        else:
+            calls_file.replace(tables, day.day)
+            phases_file.replace(tables, day.day)
     return counts.published(day.listed)
 
 
@@ -337,6 +349,7 @@ class _New:
     """A day of a table on its way to its object: sorted rows, as they come; ``calls`` is about how many it has."""
 
     def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
+        folder.mkdir(exist_ok=True)
         self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
         few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
         schema = SCHEMAS[table].with_metadata({"schema_version": str(SCHEMA_VERSION)})

@@ -330,13 +330,31 @@ def test_who_asks_for_one_call_reads_a_small_part_of_the_file() -> None:
         assert max(sizes) < 0.1 * sum(sizes)
 
 
-def test_calls_are_replaced_before_phases() -> None:
+def test_no_phase_is_ever_of_a_call_that_calls_does_not_know() -> None:
     tables, state = Shelf(), Shelf()
-    state.put_part("chunk-0000", [call("a")])
-    run(tables, state, 1, 1)
-    run(tables, Shelf(), 0, 0, when_deleted="drop")
+    state.put_part("chunk-0000", [call("a"), call("b")])
+    run(tables, state, 2, 1)
     names = [object_name(table, DAY) for table in ("calls", "phases")]
-    assert tables.done == [("put", names[0]), ("put", names[1]), ("delete", names[0]), ("delete", names[1])]
+    assert tables.done == [("put", names[0]), ("put", names[1])]
+    seen: list[tuple[set[str], set[str]]] = []
+    put_file, delete = tables.put_file, tables.delete
+
+    def look() -> None:
+        calls, phases = ({row["call_id"] for row in tables.rows(table)} for table in ("calls", "phases"))
+        assert phases <= calls
+        seen.append((calls, phases))
+
+    with (
+        patch.object(tables, "put_file", lambda *given: (put_file(*given), look())),
+        patch.object(tables, "delete", lambda *given: (delete(*given), look())),
+    ):
+        other = Shelf()
+        other.put_part("chunk-0000", [call("b"), call("c")])
+        run(tables, other, 2, 1, when_deleted="drop")
+        run(tables, Shelf(), 0, 0, when_deleted="drop")
+    # How many calls and phases a reader sees after each step.
+    assert [tuple(map(len, pair)) for pair in seen] == [(3, 2), (3, 2), (2, 2), (2, 2), (2, 0), (0, 0)]
+    assert seen[0][1] != seen[1][1]
 
 
 def test_old_phases_are_not_read_where_no_old_row_stays() -> None:
