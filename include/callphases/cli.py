@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -23,9 +24,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from callphases import assemblyai, showing
 from callphases.assemblyai import AssemblyAI
+from callphases.doctor import Finding, Health, examine
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.gateway import Gateway, gateway_beside
 from callphases.index import ByDay
@@ -33,7 +36,7 @@ from callphases.labelled import LabelledCall, PredictedCall, read_labelled, read
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
-from callphases.pipeline import Pipeline, load, load_all, pipeline_files
+from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder
 from callphases.predictions import Spent, asked, matched, pipeline_of, published
 from callphases.recordings import Listing, Recording
 from callphases.scorecard import document, remarks, scorecard
@@ -211,6 +214,46 @@ def show(
 
 
 @app.command()
+def doctor(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PIPELINE_FILE…", help="Pipeline files; without, those that Airflow makes Dags of."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How many of the newest published days are looked into.")] = 30,
+) -> None:
+    """Say whether all that a run needs is there: ✓, ✗ with the remedy, – for what can't be told. Pays for nothing.
+
+    Looked at are the pipeline file, the connections, the models' names, the clock, the buckets and the rights to them,
+    a presigned URL, and whether the published days fit the schema. Everything is reached as by replay. Ends with 1
+    where anything is ✗.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
+    pipelines: list[Pipeline] = []
+    mistakes: list[str] = []
+    if files:
+        for path in files:
+            try:
+                pipelines.append(load(path))
+            except ConfigurationError as error:
+                mistakes.append(str(error))
+    else:
+        pipelines, of_files = load_all()
+        mistakes = list(of_files.values())
+        if not (pipelines or mistakes):
+            mistakes = [f"{pipeline_folder()} holds no pipeline file: copy one there, or name its folder."]
+    ended_bad = bool(mistakes)
+    for mistake in mistakes:
+        _tell(Finding(Health.BAD, "pipeline file", mistake))
+    for pipeline in pipelines:
+        _tell(Finding(Health.GOOD, f"pipeline {pipeline.pipeline}", "Its file is valid."))
+        for finding in examine(pipeline, partial(_store, pipeline), partial(_services, pipeline), days):
+            ended_bad |= finding.health is Health.BAD
+            _tell(finding)
+    if ended_bad:
+        raise typer.Exit(1)
+
+
+@app.command()
 def score(
     labelled: Annotated[list[Path], typer.Argument(help="Labelled calls: folders and files, one JSON file a call.")],
     tables: Annotated[
@@ -300,6 +343,15 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def _tell(finding: Finding) -> None:
+    style = {Health.GOOD: "green", Health.UNSURE: "yellow", Health.BAD: "red"}[finding.health]
+    # One line each, whatever an object is called.
+    console.print(
+        Text.assemble((finding.health.value, style), " ", showing.printable(f"{finding.what}: {finding.said}")),
+        soft_wrap=True,
+    )
+
+
 def _days(s3: S3Client, pipeline: Pipeline, days: Sequence[dt.date]) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
     """The recordings of some days; a flat archive is listed once for all of them."""
     source = pipeline.recordings
@@ -332,16 +384,30 @@ def _only_pipeline() -> Pipeline:
 
 
 def _night(pipeline: Pipeline) -> Night:
+    service, gateway = _services(pipeline)
+    return Night(pipeline, _store(pipeline), service, gateway)
+
+
+def _services(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
     if key := os.environ.get("ASSEMBLYAI_API_KEY"):
         speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
         gateway = Gateway(key, os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech))
-        return Night(pipeline, _s3(), AssemblyAI(key, speech), gateway)
+        return AssemblyAI(key, speech), gateway
     try:
-        from callphases.airflow.hook import AssemblyAIHook, s3_client
+        from callphases.airflow.hook import AssemblyAIHook
     except ImportError:
         raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define its connections.") from None
-    service, gateway = AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
-    return Night(pipeline, s3_client(pipeline.connections.aws), service, gateway)
+    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
+
+
+def _store(pipeline: Pipeline) -> S3Client:
+    if os.environ.get("ASSEMBLYAI_API_KEY"):
+        return _s3()
+    try:
+        from callphases.airflow.hook import s3_client
+    except ImportError:
+        return _s3()
+    return s3_client(pipeline.connections.aws)
 
 
 def _s3() -> S3Client:

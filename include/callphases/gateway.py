@@ -74,11 +74,13 @@ class Gateway:
         self._refused: set[tuple[str, str]] = set()
         self._throttle = Throttle(f"language model gateway at {self.url}")
 
-    def check(self, models: Sequence[str]) -> None:
+    def check(self, models: Sequence[str]) -> bool:
         """See, at no cost, that the key is taken and one of ``models`` is served, as far as the gateway tells.
 
         A question without a message can't be answered, and so can't be billed; a gateway refuses it for the key or for
         the model before it gets to that. What else it says, or that it says nothing, tells nothing.
+
+        Returns whether it answered as a gateway does: with something else than a 5xx, or that nothing is there.
 
         Raises:
             NoModelLeft: it serves none of the models.
@@ -88,12 +90,12 @@ class Gateway:
             try:
                 response = self._request({"model": model, "messages": [], "max_tokens": 1})
             except requests.RequestException:
-                return
+                return False
             refusal = _refusal(response, model, self.url) if 400 <= response.status_code < 500 else None
             if isinstance(refusal, WrongKey | NoBalance) and words(response):
                 raise refusal
             if not isinstance(refusal, ModelRetired):
-                return
+                return response.status_code < 500 and response.status_code not in (404, 405)
         raise no_model_left(models)
 
     def chat(

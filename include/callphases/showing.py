@@ -77,11 +77,11 @@ def table(calls: Iterable[Row], whole: bool = False) -> Table:
         head = (_name(call), f"{call['call_started_at']:%m-%d %H:%M}")
         if call["status"] != "completed":
             what = call["failure_class"] or call["status"]
-            shown.add_row(*head, what, "", "", _printable(call["failure_message"] or ""))
+            shown.add_row(*head, what, "", "", printable(call["failure_message"] or ""))
         for number, phase in enumerate(call["phases"]):
             times = [_clock(phase["start_s"]), _clock(phase["end_s"])]
-            summary = _printable(phase["summary"] or "")
-            shown.add_row(*(head if number == 0 else ("", "")), _printable(phase["phase_name"]), *times, summary)
+            summary = printable(phase["summary"] or "")
+            shown.add_row(*(head if number == 0 else ("", "")), printable(phase["phase_name"]), *times, summary)
         shown.add_section()
     return shown
 
@@ -102,7 +102,7 @@ def strips(calls: Sequence[Row], width: int, coloured: bool) -> Iterator[Text]:
     legend = Text()
     for name, letter in letters.items():
         mark = Text("  ", Style(bgcolor=colours[name])) if coloured else Text(letter)
-        legend += Text.assemble(mark, f" {_printable(name)}   ")
+        legend += Text.assemble(mark, f" {printable(name)}   ")
     legend.rstrip()
     yield legend
     longest_s = max(call["phases"][-1]["end_s"] for call in drawn) or 1.0
@@ -158,10 +158,10 @@ def _iso(value: Any) -> Any:
 
 
 def _name(call: Row) -> str:
-    return _printable(call["recording_uri"].rsplit("/", 1)[-1])
+    return printable(call["recording_uri"].rsplit("/", 1)[-1])
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would obey: names and summaries are others' words."""
     return "".join(one if one.isprintable() else " " for one in text)
 

@@ -284,7 +284,9 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
 def services(speech: Speech, models: Web, monkeypatch: pytest.MonkeyPatch) -> Speech:
     """The speech service and the gateway, where the command line finds them."""
     good = phases_answer(("Hello", 1))
-    models.respond = lambda request: good if request.json["messages"] else answer({"error": "no messages"}, 400)
+    models.respond = lambda request: (
+        good if request.body and request.json["messages"] else answer({"error": "no messages"}, 400)
+    )
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", KEY)
     monkeypatch.setenv("ASSEMBLYAI_BASE_URL", speech.web.url)
     monkeypatch.setenv("LLM_GATEWAY_URL", models.url)
@@ -428,6 +430,62 @@ def test_the_only_pipeline_of_the_folder_need_not_be_named(
     assert "Name a pipeline file; there are: other.yaml, support.yaml." in err
 
 
+# doctor
+
+
+@pytest.mark.integration
+def test_doctor_says_a_line_for_each_thing_and_ends_with_0(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the pipelines' folder is known, no file need be named.
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipeline_file.parent))
+    missing = answer({"error": "audio_url is required"}, 400)
+    services.refuse = lambda request: missing if request.method == "POST" else None
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "✓ pipeline support: Its file is valid."
+    assert lines[1] == f"✓ speech service: {services.web.url} answers and takes the key."
+    assert all(line.startswith(("✓ ", "– ")) for line in lines)
+    assert "– table phases: No day is published yet." in lines
+    assert aws.keys() == []
+
+
+@pytest.mark.integration
+def test_doctor_ends_with_1_where_anything_is_off(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+    aws.tables.put("calls/a [red].txt", b"")
+    wrong = pipeline_file.with_name("wrong.yaml")
+    wrong.write_text("pipeline: [x")
+    services.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
+    code, out, _ = run("doctor", pipeline_file, wrong)
+    assert code == 1
+    bad = [line.partition(": ")[0] for line in out.splitlines() if line.startswith("✗")]
+    assert bad == ["✗ pipeline file", "✗ speech service", f"✗ {aws.tables.uri}"]
+    assert "a [red].txt" in out
+    assert KEY not in out
+
+
+@pytest.mark.integration
+def test_doctor_looks_at_the_store_without_a_key(
+    run: Run, aws: Store, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("callphases.airflow", "callphases.airflow.hook"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, out, _ = run("doctor", pipeline_file)
+    assert code == 1
+    assert "✗ connection assemblyai: Set ASSEMBLYAI_API_KEY, or install Airflow" in out
+    assert f"✓ {aws.state.uri}: " in out
+
+
+def test_doctor_of_a_folder_without_pipelines_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "holds no pipeline file" in out
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -493,7 +551,7 @@ def test_a_date_that_is_none_is_a_usage_error(run: Run, command: str) -> None:
 def test_the_command_runs_by_itself() -> None:
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert all(command in done.stdout for command in ("plan", "replay", "show"))
+    assert all(command in done.stdout for command in ("plan", "replay", "show", "doctor", "score"))
 
 
 # score
