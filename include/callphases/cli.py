@@ -219,7 +219,10 @@ def doctor(
         list[Path] | None,
         typer.Argument(metavar="PIPELINE_FILE…", help="Pipeline files; without, those that Airflow makes Dags of."),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, help="How many of the newest published days are looked into.")] = 30,
+    days: Annotated[
+        int,
+        typer.Option(min=1, help="How many days back a recording is looked for, and published days are looked into."),
+    ] = 30,
 ) -> None:
     """Say whether all that a run needs is there: ✓, ✗ with the remedy, – for what can't be told. Pays for nothing.
 

@@ -77,7 +77,7 @@ def examine(
         pipeline: to look at.
         store: opens S3.
         services: opens the speech service and the language model gateway.
-        days: how many of the newest published days of each table are looked into.
+        days: how many of the last days are looked at for a recording, and how many of the newest published ones.
     """
     speech_url = DEFAULT_URL
     opened, problem = _opened("connection assemblyai", services)
@@ -158,7 +158,10 @@ def _models(gateway: Gateway, pipeline: Pipeline) -> Iterator[Finding]:
         said = f"{gateway.url} does not serve {', '.join(refused)} (any more): take it out of segmentation.models."
         yield Finding(Health.UNSURE, what, said)
     elif not understood:
-        said = f"{gateway.url} did not answer as a gateway does: check llm_gateway_url of the assemblyai connection."
+        said = (
+            f"{gateway.url} answers, but not as a gateway does that takes the key: run this again, or check "
+            "llm_gateway_url of the assemblyai connection (LLM_GATEWAY_URL)."
+        )
         yield Finding(Health.UNSURE, what, said)
     else:
         said = f"{gateway.url} answers, and refuses neither the key nor {', '.join(models)}."

@@ -20,7 +20,7 @@ from callphases.errors import ConfigurationError
 from callphases.gateway import Gateway
 from callphases.pipeline import Pipeline
 from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name
-from doubles import DAY, KEY, Request, Speech, Store, Web, answer, text_answer
+from doubles import DAY, KEY, Answer, Request, Speech, Store, Web, answer, text_answer
 
 pytestmark = pytest.mark.integration
 
@@ -138,11 +138,20 @@ def test_a_gateway_that_does_not_take_the_key_is_red(look: Examine, models: Web)
     assert "does not take the key" in bad(look())["language models"]
 
 
-def test_what_is_no_gateway_is_told(look: Examine, models: Web) -> None:
-    models.respond = lambda request: text_answer("<html>Nothing here</html>", 404, "text/html")
+@pytest.mark.parametrize(
+    "given",
+    [
+        text_answer("<html>Nothing here</html>", 404, "text/html"),
+        text_answer("<html>Sign in</html>", 200, "text/html"),
+        answer({}, 503),
+        (401, {}, b""),
+    ],
+)
+def test_what_is_no_gateway_is_told(look: Examine, models: Web, given: Answer) -> None:
+    models.respond = lambda request: given
     finding = look()["language models"]
     assert finding.health is Health.UNSURE
-    assert "did not answer as a gateway does" in finding.said
+    assert "not as a gateway does that takes the key" in finding.said
 
 
 def test_a_connection_that_can_not_be_opened_is_red_and_the_rest_is_looked_at(healthy: Store) -> None:
