@@ -80,23 +80,6 @@ def published(tables: Folder | Path, days: Sequence[dt.date]) -> list[PredictedC
     return found
 
 
-def published_days(tables: Folder | Path) -> list[dt.date]:
-    """All days that there are, in order."""
-    if isinstance(tables, Folder):
-        names = [name.removeprefix("phases/") for name in tables.names("phases/dt=")]
-    else:
-        names = [f"{path.name}/phases.parquet" for path in tables.glob("phases/dt=*") if path.is_dir()]
-    days: list[dt.date] = []
-    for name in names:
-        day, _, file = name.removeprefix("dt=").partition("/")
-        if file == "phases.parquet":
-            try:
-                days.append(dt.date.fromisoformat(day))
-            except ValueError:
-                continue
-    return sorted(days)
-
-
 def _of_day(calls: Iterable[dict[str, Any]], phases: Iterable[dict[str, Any]]) -> list[PredictedCall]:
     spans: dict[str, list[Span]] = {}
     uris: dict[str, str] = {}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,25 @@ def _read(source: io.BytesIO | Path, table: str, columns: list[str] | None = Non
     return pq.read_table(source, columns=columns, schema=SCHEMAS[table], partitioning=None, use_threads=False)
 
 
-def object_name(table: str, day: dt.date) -> str:
+def object_name(table: str, day: dt.date | str) -> str:
     """Where a day of a table lies below ``output.tables``."""
     return f"{table}/dt={day}/{table}.parquet"
+
+
+def published_days(tables: Folder | Path, table: str = "calls") -> list[dt.date]:
+    """The days of a table that there are, in order."""
+    if isinstance(tables, Folder):
+        names: Iterable[str] = tables.names(f"{table}/dt=")
+    else:
+        names = (path.relative_to(tables).as_posix() for path in tables.glob(object_name(table, "*")))
+    return sorted(day for name in names if (day := day_of(table, name)) is not None)
+
+
+def day_of(table: str, name: str) -> dt.date | None:
+    """The day whose object of a table has this name, or None where it is none of the table's; see ``object_name``."""
+    found = re.fullmatch(r"\w+/dt=(\d{4}-\d\d-\d\d)/\w+\.parquet", name)
+    try:
+        day = dt.date.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
+    return day if day is not None and object_name(table, day) == name else None

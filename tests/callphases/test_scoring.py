@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError
 from callphases.labelled import LabelledCall, PredictedCall, read_labelled, read_predicted
-from callphases.predictions import matched, pipeline_of, published, published_days
+from callphases.predictions import matched, pipeline_of, published
 from callphases.scorecard import document, remarks, scorecard
 from callphases.scoring import UNLABELLED, Span, by_phase, fitted, means, score_call
+from callphases.tables import published_days
 
 NAMES = ["Introduction", "Complaint", "Resolution", "Goodbye", "Other"]
 LABELLED = (
