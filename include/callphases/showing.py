@@ -97,7 +97,7 @@ def strips(calls: Sequence[Row], width: int, coloured: bool) -> Iterator[Text]:
     drawn = [call for call in calls if call["phases"]]
     if not drawn:
         return
-    colours = colours_of(phase for call in drawn for phase in call["phases"])
+    colours = colours_of(phase["phase_name"] for call in drawn for phase in call["phases"])
     letters = _letters(colours)
     legend = Text()
     for name, letter in letters.items():
