@@ -68,7 +68,7 @@ def test_of_equal_names_the_one_with_the_path_is_taken() -> None:
 
 
 def test_a_recording_that_two_days_published_is_told() -> None:
-    with pytest.raises(ConfigurationError, match="2 predictions fit 'a'.* fewer days"):
+    with pytest.raises(ConfigurationError, match=r"2 predictions fit 'a'.* fewer days"):
         matched([labelled("a")], [predicted("a", "s3://b/a.mp3")] * 2)
 
 
@@ -210,7 +210,8 @@ def test_what_concerns_the_account_is_told_with_its_setting(web: Web, refusal: A
         asked([labelled("a", None, "Hello.")], segmenter(web))
 
 
+@pytest.mark.integration
 def test_folders_are_named_in_errors(s3: Store) -> None:
     nowhere = Folder(s3.tables.client, "s3://no-such-bucket-here/tables/", "--tables")
-    with pytest.raises(ConfigurationError, match="no-such-bucket-here.*--tables"):
+    with pytest.raises(ConfigurationError, match=r"no-such-bucket-here.*--tables"):
         published_days(nowhere)

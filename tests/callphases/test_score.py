@@ -140,8 +140,9 @@ def test_a_model_is_scored(run: Run, truth: Path, web: Web, end: str) -> None:
 
 
 @pytest.mark.integration
-def test_the_local_model_is_scored(run: Run, tmp_path: Path) -> None:
+def test_the_local_model_is_scored(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(tmp_path, "--engine", "scripted") as box:
+        monkeypatch.setenv("CALLPHASES_LLM_KEY", box.key)
         code, out, _ = run(SAMPLES, "--model", "local", "--url", box.url, "--json", "-", "--fail-under", "0.95")
     found = json.loads(out)
     assert (code, found["calls_scored"], found["calls_labelled_without_phases"]) == (0, 12, 1)

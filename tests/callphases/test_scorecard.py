@@ -30,7 +30,7 @@ PREDICTED = [predicted(*HALVES), predicted(Span("A", 0, 12), end_s=12.0), None, 
 
 
 def printed(card: object) -> str:
-    console = Console(width=140)
+    console = Console(width=140, markup=False)  # as the command's own
     with console.capture() as said:
         for table in tables(card):  # type: ignore[arg-type]
             console.print(table)
@@ -68,23 +68,7 @@ def test_what_is_odd_is_told_beside_the_call() -> None:
 
 def test_the_tables_hold_calls_phases_confusion_and_means() -> None:
     lines = [line.split() for line in printed(scorecard(CALLS, PREDICTED)).splitlines()]
-    assert [
-        "bad",
-        "10.0",
-        "s",
-        "0.500",
-        "0.250",
-        "0.000",
-        "0.331",
-        "0.331",
-        "predicted",
-        "to",
-        "last",
-        "+2.0",
-        "s",
-    ] in [[*line[:6], *line[6:]] for line in lines] or any(
-        line[:6] == ["bad", "10.0", "s", "0.500", "0.250", "0.000"] for line in lines
-    )
+    assert ["bad", "10.0", "s", "0.500", "0.250", "0.000"] in [line[:6] for line in lines]
     assert ["A", "15.0", "s", "15.0", "s", "0.667", "0.667", "0.500"] in lines
     assert ["B", "5.0", "5.0", "5.0"] in lines
     assert any(line[:3] == ["95", "%", "interval"] for line in lines)
