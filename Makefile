@@ -53,7 +53,7 @@ test: check  ## Everything that CI runs: check, then all tests
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 
 test-fast: setup  ## The tests that start no server
-	@$(BIN)/python -m pytest -m "not integration and not e2e"
+	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
 
 samples: setup  ## Make the sample calls again from their scripts
 	@$(BIN)/python include/samples/make_samples.py

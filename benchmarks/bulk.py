@@ -157,6 +157,7 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
                 "end_cue": 6 * index + 6,
                 "word_count": 180 + (number + index) % 40,
                 "summary": f"The caller of number {number} and the agent speak about matter {(number * 7) % 9973}.",
+                "talk": _talk(number * PHASES_A_CALL + index, 75.0),
             }
             for index, name in enumerate(("Introduction", "Complaint", "Resolution", "Goodbye"))
         ]
@@ -165,6 +166,7 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
             "key": answer_key(speech, asked),
             "duration_s": phases[-1]["end_s"],
             "phases": phases,
+            "talk": {"speakers": ["A", "B"] if number % 2 else ["B", "A"]} | _talk(number, 300.0),
             "prompt_version": "bench",
             "llm_model": "claude-sonnet-4-6",
             "llm_input_tokens": 900,
@@ -172,6 +174,20 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
             "llm_usd": 0.0057,
         }
         yield recording, Known([heard | shared, said | shared])
+
+
+def _talk(number: int, length_s: float) -> dict[str, Any]:
+    """What is said of a call or a phase; seconds are to the millisecond, and rarely the same, as where people talk."""
+    first_s = round(length_s * (0.3 + number * 7919 % 20_011 / 100_000), 3)
+    second_s = round(length_s * (0.2 + number * 104_729 % 20_021 / 100_000), 3)
+    return {
+        "spoken_s": round(first_s + second_s, 3),
+        "talk_s": [first_s, second_s],
+        "turn_count": 2 + number % 11,
+        "interruption_count": number % 3,
+        "words_per_minute": round(120 + number % 601 / 10, 1),
+        "confidence": round(0.85 + number * 31 % 1_499 / 10_000, 4),
+    }
 
 
 def _day(calls: int) -> Any:

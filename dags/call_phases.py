@@ -20,6 +20,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, WeightRule, task_group
 
+from callphases.airflow.deadline import deadline_alert
 from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
 from callphases.airflow.unreadable import unreadable_dag
 from callphases.pipeline import Pipeline, load_all
@@ -52,6 +53,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
                 description="Run only failed calls again: failure classes with commas between, or all.",
             ),
         },
+        deadline=deadline_alert(pipeline),
         tags=["callphases", pipeline.pipeline],
         doc_md=__doc__,
     ) as dag:
@@ -68,7 +70,8 @@ def call_phases(pipeline: Pipeline) -> DAG:
             listed=listed.task_id,
             # A chunk that failed keeps nobody's rows back (`verify` fails the run for it); a day may have no chunk.
             trigger_rule=TriggerRule.ALL_DONE,
-            outlets=[Asset(name=pipeline.dag_id)],  # an s3:// URI would load boto3 at each parse,
+            # An s3:// URI would load boto3 at each parse.
+            outlets=[Asset(name=f"{pipeline.dag_id}.{table}") for table in ("calls", "phases")],
         )
         listed >> calls.expand(manifest=listed.output) >> published
         listed >> published >> VerifyDay(task_id="verify", pipeline=pipeline, published=published.output)

@@ -84,6 +84,21 @@ class AssemblyAI:
         """Ask for one job, to see that the service answers and takes the key. Costs nothing."""
         self._json("GET", "/v2/transcript", params={"limit": 1})
 
+    def check_options(self, options: dict[str, Any]) -> None:
+        """Ask for a transcription of nothing: the service may object to a model before it misses the recording.
+
+        Without a recording there is no job, and nothing to pay for.
+
+        Raises:
+            ModelRetired: one of the speech models is not served any more.
+        """
+        try:
+            self._json("POST", "/v2/transcript", repeatable=False, json=options)
+        except ModelRetired:
+            raise
+        except RequestRefused:
+            return
+
     def upload(self, body: Callable[[], Iterator[bytes]]) -> str:
         """Send a file in pieces; returns the URL that ``submit`` takes.
 

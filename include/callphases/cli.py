@@ -1,10 +1,11 @@
-"""The command line: ``callphases plan`` (what a run would do), ``replay`` (failed calls again), ``show`` (a day), and
-``score`` (how good phases are).
+"""The command line: ``callphases plan`` (what a run would do), ``replay`` (failed calls again), ``show`` (a day or a
+call), ``score`` (how good phases are), and ``doctor`` (whether all that a run needs is there).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import logging
 import math
@@ -12,6 +13,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,13 +22,13 @@ import boto3
 import typer
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
-from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
+from rich.text import Text
 
-from callphases import assemblyai
+from callphases import assemblyai, showing
 from callphases.assemblyai import AssemblyAI
+from callphases.doctor import Finding, Health, examine
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.gateway import Gateway, gateway_beside
 from callphases.index import ByDay
@@ -33,14 +36,14 @@ from callphases.labelled import LabelledCall, PredictedCall, read_labelled, read
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
-from callphases.pipeline import Pipeline, load, load_all, pipeline_files
-from callphases.predictions import Spent, asked, matched, pipeline_of, published, published_days
+from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder
+from callphases.predictions import Spent, asked, matched, pipeline_of, published
 from callphases.recordings import Listing, Recording
 from callphases.scorecard import document, remarks, scorecard
 from callphases.scorecard import tables as card_tables
 from callphases.segmentation import Segmenter
 from callphases.storage import Folder
-from callphases.tables import read_rows
+from callphases.tables import published_days
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -61,6 +64,14 @@ Days = Annotated[
         "--date", formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20; may be given several times."
     ),
 ]
+
+
+class Form(StrEnum):
+    """What ``show`` prints."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
 
 
 @app.command()
@@ -133,28 +144,116 @@ def replay(
 
 @app.command()
 def show(
-    tables: Annotated[str, typer.Argument(help="output.tables of a pipeline (s3://…), or a folder with a copy of it.")],
-    date: Days,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLES",
+            help="A pipeline file, its output.tables (s3://…), or a folder with a copy of what is there.",
+        ),
+    ],
+    date: Annotated[
+        list[dt.datetime] | None,
+        typer.Option(formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20; may be given several times."),
+    ] = None,
+    call: Annotated[
+        str | None,
+        typer.Option(help="Only this call: its call_id, or its recording's name or URI. Without --date, its last day."),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="table; csv: a line for each phase; json: a line for each call.")
+    ] = Form.TABLE,
+    output: Annotated[
+        Path | None, typer.Option(help="Write CSV or JSON into this file in place of printing it.")
+    ] = None,
     png: Annotated[
         Path | None, typer.Option(help="Also draw the calls as strips on a time axis, into this file.")
     ] = None,
 ) -> None:
-    """Print a day's phases as a table."""
-    calls: list[dict[str, Any]] = []
-    phases: list[dict[str, Any]] = []
-    for day in (moment.date() for moment in date):
-        calls += _rows(tables, "calls", day)
-        phases += _rows(tables, "phases", day)
-    if not calls:
-        console.print(f"{tables} holds no calls of {', '.join(str(moment.date()) for moment in date)}.")
-        raise typer.Exit(1)
-    calls.sort(key=lambda row: (row["call_started_at"], row["call_id"]))
-    console.print(_table(calls, phases))
-    if png is not None:
-        from callphases.strips import draw
+    """Show a day's calls, or one call: each phase with its times and its summary, and a strip for each call.
 
-        draw(calls, phases, png)
-        console.print(f"Drawn into {png}")
+    On a terminal the strips have the colours of the picture; with NO_COLOR, and in files, they are of letters. CSV has
+    a line for each phase, and one for a call without phases. JSON has a line for each call: the columns of calls, dt,
+    and phases, a list. Times are ISO 8601, numbers have all their digits.
+    """
+    if not date and call is None:
+        raise typer.BadParameter("Give --date or --call.")
+    if output is not None and form is Form.TABLE:
+        raise typer.BadParameter("--output is for --format csv and json.")
+    if source.endswith((".yaml", ".yml")) and Path(source).is_file():
+        tables = _source(load(Path(source)).output.tables, "output.tables")
+    else:
+        tables = _source(source, "the argument TABLES")
+    days = [moment.date() for moment in date or ()]
+    calls = showing.of_days(tables, days) if call is None else showing.find(tables, call, days)
+    # What is said besides goes where it is in nobody's data.
+    said = console if form is Form.TABLE else errors
+    if not calls:
+        of = f" of {', '.join(map(str, days))}" if days else ""
+        what = "calls" if call is None else f"call {call}"
+        said.print(f"{source} holds no {what}{of}.", soft_wrap=True)
+        raise typer.Exit(1)
+    if form is Form.TABLE:
+        console.print(showing.table(calls, whole=call is not None))
+        for line in showing.strips(calls, console.width, bool(console.color_system) and not console.no_color):
+            console.print(line, soft_wrap=True)
+    else:
+        write = showing.write_csv if form is Form.CSV else showing.write_json
+        text = io.StringIO()
+        write(calls, text)
+        if output is None:
+            typer.echo(text.getvalue(), nl=False)
+        else:
+            _write(output, text.getvalue())
+            errors.print(f"Written: {output}", soft_wrap=True)
+    if png is not None:
+        from callphases.strips import MOST_CALLS, draw
+
+        draw(calls, [phase for one in calls for phase in one["phases"]], png)
+        of = f" (the first {MOST_CALLS} calls)" if len(calls) > MOST_CALLS else ""
+        said.print(f"Drawn into {png}{of}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PIPELINE_FILE…", help="Pipeline files; without, those that Airflow makes Dags of."),
+    ] = None,
+    days: Annotated[
+        int,
+        typer.Option(min=1, help="How many days back a recording is looked for, and published days are looked into."),
+    ] = 30,
+) -> None:
+    """Say whether all that a run needs is there: ✓, ✗ with the remedy, – for what can't be told. Pays for nothing.
+
+    Looked at are the pipeline file, the connections, the models' names, the clock, the buckets and the rights to them,
+    a presigned URL, and whether the published days fit the schema. Everything is reached as by replay. Ends with 1
+    where anything is ✗.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
+    pipelines: list[Pipeline] = []
+    mistakes: list[str] = []
+    if files:
+        for path in files:
+            try:
+                pipelines.append(load(path))
+            except ConfigurationError as error:
+                mistakes.append(str(error))
+    else:
+        pipelines, of_files = load_all()
+        mistakes = list(of_files.values())
+        if not (pipelines or mistakes):
+            mistakes = [f"{pipeline_folder()} holds no pipeline file: copy one there, or name its folder."]
+    ended_bad = bool(mistakes)
+    for mistake in mistakes:
+        _tell(Finding(Health.BAD, "pipeline file", mistake))
+    for pipeline in pipelines:
+        _tell(Finding(Health.GOOD, f"pipeline {pipeline.pipeline}", "Its file is valid."))
+        for finding in examine(pipeline, partial(_store, pipeline), partial(_services, pipeline), days):
+            ended_bad |= finding.health is Health.BAD
+            _tell(finding)
+    if ended_bad:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -247,6 +346,15 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def _tell(finding: Finding) -> None:
+    style = {Health.GOOD: "green", Health.UNSURE: "yellow", Health.BAD: "red"}[finding.health]
+    # One line each, whatever an object is called.
+    console.print(
+        Text.assemble((finding.health.value, style), " ", showing.printable(f"{finding.what}: {finding.said}")),
+        soft_wrap=True,
+    )
+
+
 def _days(s3: S3Client, pipeline: Pipeline, days: Sequence[dt.date]) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
     """The recordings of some days; a flat archive is listed once for all of them."""
     source = pipeline.recordings
@@ -279,16 +387,30 @@ def _only_pipeline() -> Pipeline:
 
 
 def _night(pipeline: Pipeline) -> Night:
+    service, gateway = _services(pipeline)
+    return Night(pipeline, _store(pipeline), service, gateway)
+
+
+def _services(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
     if key := os.environ.get("ASSEMBLYAI_API_KEY"):
         speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
         gateway = Gateway(key, os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech))
-        return Night(pipeline, _s3(), AssemblyAI(key, speech), gateway)
+        return AssemblyAI(key, speech), gateway
     try:
-        from callphases.airflow.hook import AssemblyAIHook, s3_client
+        from callphases.airflow.hook import AssemblyAIHook
     except ImportError:
         raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define its connections.") from None
-    service, gateway = AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
-    return Night(pipeline, s3_client(pipeline.connections.aws), service, gateway)
+    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
+
+
+def _store(pipeline: Pipeline) -> S3Client:
+    if os.environ.get("ASSEMBLYAI_API_KEY"):
+        return _s3()
+    try:
+        from callphases.airflow.hook import s3_client
+    except ImportError:
+        return _s3()
+    return s3_client(pipeline.connections.aws)
 
 
 def _s3() -> S3Client:
@@ -314,7 +436,7 @@ def _asked(
 
 def _published(tables: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
     source = _source(tables, "--tables")
-    days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source)
+    days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source, "phases")
     return published(source, days)
 
 
@@ -326,37 +448,7 @@ def _write(path: Path, text: str) -> None:
         raise ConfigurationError(f"{path}: can't be written: {error.strerror}") from None
 
 
-def _rows(tables: str, table: str, day: dt.date) -> list[dict[str, Any]]:
-    return read_rows(_source(tables, "the argument TABLES"), table, day)
-
-
 def _source(tables: str, setting: str) -> Folder | Path:
     if tables.startswith("s3://"):
         return Folder(_s3(), tables if tables.endswith("/") else f"{tables}/", setting)
     return Path(tables)
-
-
-def _table(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
-    for header in ("call", "started", "phase", "from", "to"):
-        table.add_column(header, max_width=30, no_wrap=True)
-    table.add_column("summary", ratio=1, no_wrap=True)
-    for call in calls:
-        name = call["recording_uri"].rsplit("/", 1)[-1]
-        started = f"{call['call_started_at']:%m-%d %H:%M}"
-        if call["status"] != "completed":
-            table.add_row(name, started, call["failure_class"] or call["status"], "", "", call["failure_message"] or "")
-        parts = [phase for phase in phases if phase["call_id"] == call["call_id"]]
-        for phase in sorted(parts, key=lambda row: row["phase_index"]):
-            first = phase["phase_index"] == 0
-            times = [_clock(phase["start_s"]), _clock(phase["end_s"])]
-            table.add_row(
-                name if first else "", started if first else "", phase["phase_name"], *times, phase["summary"]
-            )
-        table.add_section()
-    return table
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+from callphases.cues import Cue
 from callphases.errors import ConfigurationError
 from callphases.pipeline import LlmPrice, Pipeline
 
@@ -69,21 +70,26 @@ def estimated_llm_usd(pipeline: Pipeline, audio_s: float) -> float:
     return _estimate(pipeline, MARGIN * (QUESTION_TOKENS + TOKENS_PER_SECOND_IN * audio_s), MARGIN * tokens_out)
 
 
-def estimated_question_usd(pipeline: Pipeline, audio_s: float, cues: int, chars: int, calls: int = 1) -> float:
-    """What a question may cost, once it is known what was said: seconds, cues and characters of all of its calls."""
-    tokens_in = QUESTION_TOKENS + TOKENS_PER_CUE * cues + chars / CHARS_PER_TOKEN
+def estimated_question_usd(pipeline: Pipeline, audio_s: float, cues: Iterable[Cue], calls: int = 1) -> float:
+    """What a question may cost, once it is known what was said: seconds and cues of all of its calls."""
+    tokens_in = QUESTION_TOKENS + sum(map(cue_tokens, cues))
     tokens_out = ANSWER_TOKENS * calls + TOKENS_PER_SECOND_OUT * audio_s
     return _estimate(pipeline, tokens_in, tokens_out)
 
 
-def expected_tokens(pipeline: Pipeline, audio_s: float, cues: int, chars: int) -> tuple[int, int]:
+def cue_tokens(cue: Cue) -> float:
+    """What a cue adds to a question."""
+    return TOKENS_PER_CUE + len(cue.text) / CHARS_PER_TOKEN
+
+
+def expected_tokens(pipeline: Pipeline, audio_s: float, cues: Sequence[Cue]) -> tuple[int, int]:
     """What a call adds to a question and to its answer, in tokens: at least 1 each.
 
     A long call comes back to its phases, a short one has most of them once.
     """
-    phases = TOKENS_PER_PHASE * min(cues, len(pipeline.phases))
-    tokens_in = TOKENS_PER_CUE * cues + chars / CHARS_PER_TOKEN
-    return max(math.ceil(tokens_in), 1), math.ceil(ANSWER_TOKENS + max(TOKENS_PER_SECOND_OUT * audio_s, phases))
+    phases = TOKENS_PER_PHASE * min(len(cues), len(pipeline.phases))
+    tokens_out = ANSWER_TOKENS + max(TOKENS_PER_SECOND_OUT * audio_s, phases)
+    return max(math.ceil(sum(map(cue_tokens, cues))), 1), math.ceil(tokens_out)
 
 
 def shares(total: int, sizes: Sequence[int]) -> list[int]:

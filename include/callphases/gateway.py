@@ -32,6 +32,8 @@ CONNECTIONS = 64
 """Kept open for the threads of a task."""
 TOOK_TOO_LONG = frozenset({504, 524})
 """What servers between us and a model answer when they have waited for it long enough."""
+SAYS_NOTHING = frozenset({404, 405, 429})
+"""Refusals that are not of the question: nothing is at this address, or it is too busy."""
 CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 """What providers call the end of an answer that met its token limit; the gateway passes their own words on."""
 REFUSED = frozenset({"refusal", "content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
@@ -74,11 +76,13 @@ class Gateway:
         self._refused: set[tuple[str, str]] = set()
         self._throttle = Throttle(f"language model gateway at {self.url}")
 
-    def check(self, models: Sequence[str]) -> None:
+    def check(self, models: Sequence[str]) -> bool:
         """See, at no cost, that the key is taken and one of ``models`` is served, as far as the gateway tells.
 
         A question without a message can't be answered, and so can't be billed; a gateway refuses it for the key or for
         the model before it gets to that. What else it says, or that it says nothing, tells nothing.
+
+        Returns whether it told anything: a gateway that serves the model refuses the question itself, or answers it.
 
         Raises:
             NoModelLeft: it serves none of the models.
@@ -88,12 +92,13 @@ class Gateway:
             try:
                 response = self._request({"model": model, "messages": [], "max_tokens": 1})
             except requests.RequestException:
-                return
+                return False
             refusal = _refusal(response, model, self.url) if 400 <= response.status_code < 500 else None
             if isinstance(refusal, WrongKey | NoBalance) and words(response):
                 raise refusal
             if not isinstance(refusal, ModelRetired):
-                return
+                is_of_question = isinstance(refusal, RequestRefused) and response.status_code not in SAYS_NOTHING
+                return is_of_question or b'"choices"' in response.content
         raise no_model_left(models)
 
     def chat(

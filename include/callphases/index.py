@@ -190,6 +190,12 @@ class Archive:
             raise ServiceUnavailable(f"{self.state.uri_of(self._folder)}: an object was deleted before it was read.")
         return index.listing, _recordings(self.pipeline.recordings.bucket, body)
 
+    def last_seen(self, day: dt.date) -> Iterator[Recording]:
+        """The recordings of a day by the last listing, whenever that was."""
+        index, _ = self._look()
+        body = self._body(index, day) if index is not None else None
+        return _recordings(self.pipeline.recordings.bucket, body or b"")
+
     def _serves(self, index: Index, day: dt.date, former: str | None) -> bool:
         return index.serves(self.pipeline, day, former, dt.datetime.now(dt.UTC))
 

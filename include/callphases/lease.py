@@ -29,6 +29,11 @@ FRESH_S = 20.0
 TRIES = 10
 
 
+def has_run(state: Folder, day: dt.date) -> bool:
+    """Whether any run has ever taken a day."""
+    return state.look(_name(day)) is not None
+
+
 @dataclass
 class Lease:
     """The right of one run to pay for a day; shared by the run's tasks, which all give the same ``holder``.
@@ -130,7 +135,7 @@ class Lease:
 
     @property
     def _name(self) -> str:
-        return f"ledger/dt={self.day}/lease.json"
+        return _name(self.day)
 
     def _document(self, term: int, index: str | None = None) -> dict[str, Any]:
         return {
@@ -162,3 +167,7 @@ class Lease:
     def _write(self, document: dict[str, Any], seen: Seen | None) -> bool:
         body = json.dumps({**document, "write": uuid.uuid4().hex}).encode()  # unlike every other writer's
         return self.state.swap(self._name, body, seen.etag if seen is not None else None) is not None
+
+
+def _name(day: dt.date) -> str:
+    return f"ledger/dt={day}/lease.json"

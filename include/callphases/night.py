@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from callphases import costs
@@ -28,6 +29,7 @@ from callphases.errors import (
 )
 from callphases.gateway import Gateway
 from callphases.index import Archive
+from callphases.late import late_days
 from callphases.lease import Lease
 from callphases.ledger import Event, Known, Ledger, read_day, read_task, stop_key, transcript_key
 from callphases.parts import PartWriter, folder_of
@@ -42,6 +44,7 @@ from callphases.tables import rows
 from callphases.transcripts import Transcriber, Transcripts, Waiting
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mypy_boto3_s3.client import S3Client
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ ALL_FAILED = "all"
 DELETIONS_AT_ONCE = 8
 QUICK_JOBS = 0.25
 """Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
+ESTIMATES_AT_MOST = 2.0
+"""So many times what its calls are estimated at a chunk may spend, where the budget holds that."""
 REST_PART = 10_000
 """Calls in a part of the rows of what is in no chunk."""
 
@@ -61,6 +66,8 @@ class Listed:
 
     day: str
     chunks: list[str]
+    budget_usd: float | None = None
+    """What is left of the run's budget for other days; None where there is no limit."""
 
 
 @dataclass
@@ -80,7 +87,7 @@ class Night:
         self.tables = Folder(self.s3, self.pipeline.output.tables, "output.tables")
         self.gateway.rates = Rates(self.state, self.pipeline.limits.llm_requests_per_minute)
 
-    def begin(self, day: dt.date, run_id: str, replay: str | None = None) -> Listed:
+    def begin(self, day: dt.date, run_id: str, replay: str | None = None, budget_usd: float | None = None) -> Listed:
         """Take the day, list it, and write the manifests of what is to do.
 
         Args:
@@ -88,6 +95,7 @@ class Night:
             run_id: goes into the rows.
             replay: failure classes with commas between, or ``all``: nothing but these is done, and again even where the
                 failure was for good. None does all that is not done.
+            budget_usd: what the run may spend on the day; None is ``budget.usd_per_run``.
 
         Raises:
             DayHeld: another run works on this day, or lists the archive that it is in.
@@ -96,12 +104,16 @@ class Night:
         lease = Lease(self.state, day, new_holder(run_id), "list")
         ledger = Ledger.open(self.state, lease, run_id, "list")
         try:
-            return self._begin(ledger, replay)
+            return self._begin(ledger, replay, self.pipeline.budget.usd_per_run if budget_usd is None else budget_usd)
         except Exception:
             lease.release()
             raise
 
-    def _begin(self, ledger: Ledger, replay: str | None) -> Listed:
+    def late_days(self, day: dt.date) -> Iterator[dt.date]:
+        """The days before ``day`` that a run of it runs again; see ``late``."""
+        return late_days(self.s3, self.pipeline, self.state, self.tables, day)
+
+    def _begin(self, ledger: Ledger, replay: str | None, cap: float | None) -> Listed:
         now = dt.datetime.now(dt.UTC)
         classes = None if replay is None else _classes(replay)
         source, lease = self.pipeline.recordings, ledger.lease
@@ -129,7 +141,7 @@ class Night:
                 len(todo),
                 listed - len(todo),
             )
-            chunks = self._chunks(todo, ledger, rest, now, replay is not None) if todo else []
+            chunks, left = self._chunks(todo, ledger, rest, now, replay is not None, cap) if todo else ([], cap)
         rest.write()
         if listing is not None:
             lease.take_from(listing)
@@ -144,7 +156,7 @@ class Night:
             rest=rest.parts,
             replay=replay is not None,
         )
-        return Listed(day.save(self.state), chunks)
+        return Listed(day.save(self.state), chunks, left)
 
     def _is_to_do(self, recording: Recording, known: Known, since: dt.datetime, classes: set[str] | None) -> bool:
         """Whether there is something to do for a recording, in a replay of ``classes`` where these are given."""
@@ -152,15 +164,19 @@ class Night:
             return False
         return classes is None or _failed(recording, self.pipeline, known, classes)
 
-    def _chunks(self, todo: Spool, ledger: Ledger, rest: _Rest, since: dt.datetime, replay: bool) -> list[str]:
-        """Write the manifests of what the budget holds of ``todo``, and return their URIs; the others fail."""
+    def _chunks(
+        self, todo: Spool, ledger: Ledger, rest: _Rest, since: dt.datetime, replay: bool, cap: float | None
+    ) -> tuple[list[str], float | None]:
+        """Write the manifests of what ``cap`` holds of ``todo``; the others fail.
+
+        Returns their URIs, and what is left of ``cap``.
+        """
         self.service.check()
         self.gateway.check(self.pipeline.segmentation.models)
-        cap = self.pipeline.budget.usd_per_run
-        estimates = self._within_budget(todo, ledger)
+        estimates = self._within_budget(todo, ledger, cap)
         counts = chunk_counts(todo.sizes if cap is None else todo.sizes[: len(estimates)])
-        # Estimates are not exact: what the budget holds more is shared out with them.
-        scale = (cap or 0.0) / (sum(estimates) or 1.0)
+        # Estimates are not exact: of what the budget holds more, as much again is shared out with them.
+        scale = min((cap or 0.0) / (sum(estimates) or 1.0), ESTIMATES_AT_MOST)
         waiting = iter(todo)
         first, uris = 0, []
         for number, count in enumerate(counts):
@@ -188,12 +204,11 @@ class Night:
             ledger.write(self._stopped(one, why) for one in over)
             for one in over:
                 rest.add(one)
-        return uris
+        return uris, cap - scale * sum(estimates) if cap is not None else None
 
-    def _within_budget(self, todo: Spool, ledger: Ledger) -> array[float]:
-        """What the recordings may cost that the budget holds, in US dollars; the first of ``todo``, in their order."""
+    def _within_budget(self, todo: Spool, ledger: Ledger, cap: float | None) -> array[float]:
+        """What the recordings may cost that ``cap`` holds, in US dollars; the first of ``todo``, in their order."""
         estimates = array("d")
-        cap = self.pipeline.budget.usd_per_run
         if cap is None:
             return estimates
         left = cap
@@ -278,11 +293,28 @@ class Night:
             now = known or Known([*listed.known, *read_task(self.state, day.day, day.holder, chunk)])
             return ((recording, now) for recording in listed.recordings)
 
-        published = publish(self.tables, self.state, self.pipeline, day, left, known)
+        published = publish(self.tables, self.state, self.pipeline, day, left, known, partial(self._forget, day.day))
         if self.pipeline.privacy.delete_after:
             self._delete_at_provider(Ledger.open(self.state, lease, day.run_id, "publish"))
         lease.release()
         return replace(published, stopped=lease.stopped)
+
+    def _forget(self, day: dt.date, calls: pa.Table) -> None:
+        """Delete the transcripts of calls whose rows are dropped, in the state area and at the provider."""
+        known = read_day(self.state, day)
+        for uri in calls["transcript_uri"].to_pylist():
+            if uri is None:
+                continue
+            name = uri.removeprefix(self.state.uri).removesuffix(".json")
+            # Calls whose cues were in the same object are read from their own transcripts from now on.
+            bundle = (known.find(name.rpartition("/")[2]) or {}).get("cues")
+            for one in (f"{name}.json", f"{name}.vtt", bundle):
+                if one:
+                    self.state.delete(one)
+        ids = [one for one in calls["transcript_id"].to_pylist() if one is not None]
+        with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
+            deleted = sum(pool.map(self._delete, ids))
+        log.info("%s: %d calls are dropped; %d transcripts were deleted at the provider.", day, calls.num_rows, deleted)
 
     @contextlib.contextmanager
     def _working_on(self, chunk: Manifest) -> Iterator[Ledger]:

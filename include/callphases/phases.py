@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from callphases import costs
@@ -27,8 +27,10 @@ from callphases.ledger import Event, Known, Ledger, answer_key, failed, transcri
 from callphases.pipeline import Pipeline
 from callphases.recordings import Manifest, Recording
 from callphases.segmentation import Pay, Segmenter, packed, prompt_version, question, split
+from callphases.talk import talked
 from callphases.timeline import Label, call_end_s, timeline
 from callphases.transcripts import Transcripts
+from callphases.windows import divisible, label_call
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class _Call:
     recording: Recording
     key: str
     audio_s: float
-    cues: list[Cue]
+    cues: Sequence[Cue]
     tokens_in: int
     tokens_out: int
     cost: Event = field(default_factory=_nothing)
@@ -145,7 +147,7 @@ class Divider:
                 unreadable.append(self._failed(recording, key, failure, _nothing()))
                 continue
             audio_s = float(transcribed["audio_s"])
-            tokens = costs.expected_tokens(self.pipeline, audio_s, len(cues), sum(len(cue.text) for cue in cues))
+            tokens = costs.expected_tokens(self.pipeline, audio_s, cues)
             yield _Call(recording, key, audio_s, cues, *tokens)
 
     def _todo(self) -> Iterator[tuple[Recording, str, Event]]:
@@ -195,38 +197,43 @@ class Divider:
         return _Step(events, split(left, len(pack)))
 
     def _divide_one(self, call: _Call) -> Event:
-        pay, first = self._payer([call]), self.segmenter.first_turn()
-        alike, before = 0, ""
-        for turn in range(first, first + TURNS):
-            answer, failure = None, None
-            try:
-                answer = self.segmenter.segment(call.cues, turn, pay)
-            except CallFailure as error:
-                failure = error
-            took = answer or failure
-            assert took is not None
-            self._add(call.cost, took.model, took.input_tokens, took.output_tokens)
-            if answer is not None or not isinstance(failure, _WORTH_ANOTHER_TURN):
-                break
-            alike = alike + 1 if str(failure) == before else 1
-            before = str(failure)
-            if alike == ALIKE:
-                break
-        if failure is not None:
+        try:
+            labels = label_call(call.cues, lambda cues: self._labels(_window(call, cues)))
+        except CallFailure as failure:
             return self._failed(call.recording, call.key, failure, call.cost)
-        assert answer is not None
-        event = self._answered(call, answer.labels)
+        event = self._answered(call, labels)
         log.info("%s: %d phases", call.recording.key, len(event["phases"]))
         return event
 
+    def _labels(self, call: _Call) -> list[Label]:
+        """Ask about a call, or a window of one, in as many turns as it takes."""
+        pay, first = self._payer([call]), self.segmenter.first_turn()
+        # What may be too long for every model is soon asked about in smaller windows.
+        alike_at_most = min(ALIKE, len(self.pipeline.segmentation.models)) if divisible(call.cues) else ALIKE
+        alike, before = 0, ""
+        turn = first
+        while True:
+            try:
+                answer = self.segmenter.segment(call.cues, turn, pay)
+                self._add(call.cost, answer.model, answer.input_tokens, answer.output_tokens)
+                return answer.labels
+            except CallFailure as failure:
+                self._add(call.cost, failure.model, failure.input_tokens, failure.output_tokens)
+                alike, before, turn = (alike + 1 if str(failure) == before else 1), str(failure), turn + 1
+                if not isinstance(failure, _WORTH_ANOTHER_TURN) or alike == alike_at_most or turn == first + TURNS:
+                    raise
+
     def _answered(self, call: _Call, labels: Sequence[Label]) -> Event:
         end_s = call_end_s(call.audio_s, call.cues)
+        phases = timeline(call.cues, labels, end_s)
+        talk = talked(call.cues, phases, end_s)
         return {
             "event": "answered",
             "key": call.key,
             "recording": call.recording.key,
             "duration_s": end_s,
-            "phases": [asdict(phase) for phase in timeline(call.cues, labels, end_s)],
+            "phases": [{**asdict(phase), "talk": of} for phase, of in zip(phases, talk.phases, strict=True)],
+            "talk": talk.call,
             "prompt_version": self._prompt_version,
             **call.cost,
         }
@@ -254,9 +261,8 @@ class Divider:
         budget_usd = self.chunk.budget_usd
         if budget_usd is None:
             return lambda ask: ask(may_send=self._unless_ended)
-        audio_s, cues = sum(call.audio_s for call in pack), sum(len(call.cues) for call in pack)
-        chars = sum(len(cue.text) for call in pack for cue in call.cues)
-        estimate = costs.estimated_question_usd(self.pipeline, audio_s, cues, chars, len(pack))
+        cues = [cue for call in pack for cue in call.cues]
+        estimate = costs.estimated_question_usd(self.pipeline, sum(call.audio_s for call in pack), cues, len(pack))
 
         def pay(ask: Callable[..., Answer]) -> Answer:
             with self._purse:
@@ -277,6 +283,10 @@ class Divider:
     def _unless_ended(self) -> None:
         if self._ended.is_set():
             raise _Ended
+
+
+def _window(call: _Call, cues: Sequence[Cue]) -> _Call:
+    return replace(call, cues=cues, audio_s=call.audio_s * len(cues) / len(call.cues))
 
 
 def _next(steps: Iterator[_Step]) -> _Step | None:

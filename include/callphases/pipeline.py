@@ -26,6 +26,7 @@ from pydantic import (
 from callphases.errors import ConfigurationError
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
+DAY = dt.timedelta(days=1)
 OTHER = "Other"
 """The phase of whatever fits none of the list; always allowed, never defined by a user."""
 
@@ -85,6 +86,8 @@ class Recordings(_Section):
     suffixes: list[str] = [".mp3", ".wav", ".m4a", ".flac", ".ogg", ".opus", ".webm", ".mp4"]
     send: Literal["presigned", "upload"] = "presigned"
     when_deleted: Literal["keep", "drop"] = "keep"
+    look_back_days: int = Field(default=3, ge=0, le=366)
+    """How many days before its own a run looks for recordings that came late or were replaced."""
 
     @field_validator("bucket")
     @classmethod
@@ -228,6 +231,17 @@ class Connections(_Section):
     aws: str = "aws_default"
 
 
+class Deadline(_Section):
+    """When the tables of a night have to be there: a time of day, in the pipeline's time zone.
+
+    ``notify`` is the dotted path of a function, plain or async, which the triggerer calls with a message and Airflow's
+    context where they are not; without it the triggerer's log says so.
+    """
+
+    by: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    notify: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+
+
 class Pipeline(_Section):
     """One pipeline file. Required are only ``pipeline``, ``recordings.bucket``, ``recordings.prefix``, ``output``."""
 
@@ -244,6 +258,7 @@ class Pipeline(_Section):
     privacy: Privacy = Privacy()
     prices: Prices = Prices()
     budget: Budget = Budget()
+    deadline: Deadline | None = None
 
     @field_validator("schedule")
     @classmethod
@@ -278,6 +293,25 @@ class Pipeline(_Section):
             raise ValueError(f"{OTHER} is always there and can't be defined")
         return phases
 
+    @model_validator(mode="after")
+    def _one_deadline_a_day(self) -> Pipeline:
+        if self.deadline is not None and _time_of_day(self.schedule) is None:
+            raise ValueError('a deadline needs a schedule of one run a day, such as "0 0 * * *" or @daily')
+        return self
+
+    @property
+    def ready_after(self) -> dt.timedelta:
+        """From the begin of a day's interval to the moment when ``deadline`` wants its tables to be there.
+
+        On the two days a year when clocks change it is an hour off.
+        """
+        runs_at = _time_of_day(self.schedule)
+        assert self.deadline is not None
+        assert runs_at is not None
+        hour, minute = map(int, self.deadline.by.split(":"))
+        ready_at = dt.timedelta(hours=hour, minutes=minute)
+        return DAY + (ready_at - runs_at) % DAY
+
     @property
     def dag_id(self) -> str:
         """The id of the pipeline's Dag."""
@@ -298,6 +332,14 @@ class Pipeline(_Section):
     def phase_names(self) -> list[str]:
         """The names that a phase may have, ``Other`` included."""
         return [*(phase.name for phase in self.phases), OTHER]
+
+
+def _time_of_day(schedule: str | None) -> dt.timedelta | None:
+    """When the one run of each day begins, or None where a schedule has not one a day."""
+    if schedule in ("@daily", "@midnight"):
+        return dt.timedelta()
+    found = re.fullmatch(r"(\d{1,2}) +(\d{1,2}) +\* +\* +\*", schedule or "")
+    return dt.timedelta(hours=int(found[2]), minutes=int(found[1])) if found else None
 
 
 def pipeline_folder() -> Path:

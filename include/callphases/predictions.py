@@ -17,10 +17,11 @@ from callphases.errors import CallFailure, ConfigurationError, NoModelLeft, Wron
 from callphases.labelled import LabelledCall, PredictedCall, stem
 from callphases.pipeline import Output, Pipeline, Recordings
 from callphases.scoring import Span
-from callphases.segmentation import Segmenter, Together, packed, split
+from callphases.segmentation import Segmented, Segmenter, Together, packed, split
 from callphases.storage import Folder
 from callphases.tables import read_rows
-from callphases.timeline import call_end_s, timeline
+from callphases.timeline import Label, call_end_s, timeline
+from callphases.windows import label_call
 
 QUESTIONS_AT_ONCE = 8
 
@@ -77,23 +78,6 @@ def published(tables: Folder | Path, days: Sequence[dt.date]) -> list[PredictedC
         told = ", ".join(map(str, days)) or "any day (expected phases/dt=…/phases.parquet)"
         raise ConfigurationError(f"{where} holds no calls of {told}.")
     return found
-
-
-def published_days(tables: Folder | Path) -> list[dt.date]:
-    """All days that there are, in order."""
-    if isinstance(tables, Folder):
-        names = [name.removeprefix("phases/") for name in tables.names("phases/dt=")]
-    else:
-        names = [f"{path.name}/phases.parquet" for path in tables.glob("phases/dt=*") if path.is_dir()]
-    days: list[dt.date] = []
-    for name in names:
-        day, _, file = name.removeprefix("dt=").partition("/")
-        if file == "phases.parquet":
-            try:
-                days.append(dt.date.fromisoformat(day))
-            except ValueError:
-                continue
-    return sorted(days)
 
 
 def _of_day(calls: Iterable[dict[str, Any]], phases: Iterable[dict[str, Any]]) -> list[PredictedCall]:
@@ -211,15 +195,26 @@ def _sized(call: LabelledCall, pipeline: Pipeline) -> _Sized:
     # Services make no cue without words.
     spoken = [cue for cue in call.cues if cue.text.strip()]
     cues = [Cue(number, cue.start_s, cue.end_s, cue.speaker, cue.text) for number, cue in enumerate(spoken, start=1)]
-    chars = sum(len(cue.text) for cue in cues)
-    return _Sized(call, cues, *costs.expected_tokens(pipeline, call.end_s, len(cues), chars))
+    return _Sized(call, cues, *costs.expected_tokens(pipeline, call.end_s, cues))
 
 
 def _ask(pack: Sequence[_Sized], segmenter: Segmenter) -> Together:
     if len(pack) > 1:
         return segmenter.segment_together([one.cues for one in pack])
+    answers: list[Segmented | CallFailure] = []
+
+    def ask(cues: Sequence[Cue]) -> list[Label]:
+        try:
+            answers.append(answer := segmenter.segment(cues))
+        except CallFailure as failure:
+            answers.append(failure)
+            raise
+        return answer.labels
+
+    found: list[Label] | CallFailure
     try:
-        answer = segmenter.segment(pack[0].cues)
+        found = label_call(pack[0].cues, ask)
     except CallFailure as failure:
-        return Together([failure], failure.model, failure.input_tokens, failure.output_tokens)
-    return Together([answer.labels], answer.model, answer.input_tokens, answer.output_tokens)
+        found = failure
+    tokens_in = sum(answer.input_tokens for answer in answers)
+    return Together([found], answers[-1].model, tokens_in, sum(answer.output_tokens for answer in answers))

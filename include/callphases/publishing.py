@@ -29,12 +29,18 @@ from callphases.pipeline import Pipeline
 from callphases.ranges import Ranges, borders
 from callphases.recordings import DayList, Recording
 from callphases.storage import Folder
-from callphases.tables import CALLS, PHASES, SCHEMAS, SHARED, no_rows, object_name
+from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, SHARED, no_rows, object_name
 
 CALLS_IN_A_RANGE = 16_384
 """What is in memory at once, a few times: with four phases a call, some 65,000 rows of ``phases``."""
-ROW_GROUP_ROWS = 32_768
-"""What a reader may skip: who asks for one call of a day reads no more than this."""
+ROW_GROUPS = 16
+"""Of a day, so that who asks for one call reads some 6 % of it and the file's end; more of them make that end long."""
+ROW_GROUP_CALLS = (512, 8_192)
+"""At least and at most. More rows at a time take more memory, and no less time."""
+PHASES_A_CALL = 4
+QUICK_CALLS = 50_000
+"""Days of more calls are compressed quickly; others a tenth better, for some tenths of a second: ids gain nothing by
+it, summaries and seconds do."""
 PARTS_AHEAD = 8
 RANGES_AHEAD = 2
 OLD_ROWS_AT_ONCE = 65_536
@@ -42,6 +48,7 @@ OLD_ROWS_AT_ONCE = 65_536
 _FEW_VALUES = [
     *("status", "failure_class", "failure_message", "language", "phase_count", "phase_index", "phase_name"),
     *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
+    *("turn_count", "speaker_1", "speaker_2", "interruption_count"),
 ]
 """Columns that are worth a dictionary. Elsewhere it only takes time: it is full before the row group is."""
 
@@ -82,6 +89,7 @@ def publish(
     day: DayList,
     missing: Callable[[str], Iterable[tuple[Recording, Known]]],
     known: Known | None = None,
+    drop: Callable[[pa.Table], None] = lambda _: None,
 ) -> Published:
     """Publish the rows of all recordings that were listed for a day.
 
@@ -95,6 +103,7 @@ def publish(
         day: as it was listed.
         missing: gives the recordings of a chunk whose task has left no part, with what is known of each.
         known: of the whole day, where parts may be out of date; their rows are then made anew.
+        drop: is given rows of ``calls`` that are about to go, as their recordings are not listed any more.
 
     Raises:
         ConfigurationError, ServiceUnavailable: the tables are as they were, or ``calls`` alone is new.
@@ -109,21 +118,37 @@ def publish(
         old_calls = _Old(tables, "calls", day.day, folder)
         old_phases = _Old(tables, "phases", day.day, folder)
         ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
+        most_calls, keep = max(day.listed, old_calls.count()), pipeline.recordings.when_deleted == "keep"
         new = Ranges(folder, PART, ends, disk)
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
         sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
         counts = _Counts()
-        calls_file, phases_file = _New("calls", folder, encoder), _New("phases", folder, encoder)
+        calls_file = _New("calls", folder, encoder, most_calls)
+        phases_file = _New("phases", folder, encoder, most_calls)
+        # Of calls too, with those that are dropped: for the moment until their phases are gone.
+        last_file = None if keep else _New("calls", folder / "last", encoder, most_calls)
+        dropped = 0
         for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
-            merged = _merge(rows, old_calls.until(end), pipeline.recordings.when_deleted == "keep")
+            merged = _merge(rows, old_calls.until(end), keep)
             counts.count(merged)
             calls, phases = merged.tables(old_phases, end)
             calls_file.write(calls)
             phases_file.write(phases)
-        # Calls before phases: a reader between the two PUTs then sees no phase of a call that ``calls`` does not know.
-        calls_file.replace(tables, day.day)
-        phases_file.replace(tables, day.day)
+            if last_file is not None:
+                last_file.write(pa.concat_tables([calls, merged.dropped]).sort_by("call_id"))
+            if merged.dropped.num_rows:
+                dropped += merged.dropped.num_rows
+                drop(merged.dropped)
+        # Calls before phases: a reader between the PUTs then sees no phase of a call that ``calls`` does not know.
+        # Where calls go, their phases go before them.
+        if last_file is not None and dropped:
+            last_file.replace(tables, day.day)
+            phases_file.replace(tables, day.day)
+            calls_file.replace(tables, day.day)
+        else:
+            calls_file.replace(tables, day.day)
+            phases_file.replace(tables, day.day)
     return counts.published(day.listed)
 
 
@@ -183,11 +208,12 @@ def _ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], ahead: int) -
 
 @dataclass
 class _Merged:
-    """The calls of a range: new rows, and of the old ones those that stay in their place or are kept."""
+    """The calls of a range: new rows, and of the old ones those that stay in their place, are kept, or are dropped."""
 
     new: pa.Table
     stay: pa.Table
     kept: pa.Table
+    dropped: pa.Table
     unfinished: int
     run_speech_usd: float
     run_llm_usd: float
@@ -205,12 +231,12 @@ class _Merged:
 
 def _merge(new: pa.Table, old: pa.Table, keep: bool) -> _Merged:
     stay = _staying(new, old)
+    gone = old.filter(pc.invert(pc.is_in(old["call_id"], new["call_id"].combine_chunks())))
     return _Merged(
         new=new.filter(pc.invert(pc.is_in(new["call_id"], stay))) if len(stay) else new,
         stay=old.filter(pc.is_in(old["call_id"], stay)),
-        kept=old.filter(pc.invert(pc.is_in(old["call_id"], new["call_id"].combine_chunks())))
-        if keep
-        else old.slice(0, 0),
+        kept=gone if keep else gone.slice(0, 0),
+        dropped=gone.slice(0, 0) if keep else gone,
         unfinished=new.num_rows - (pc.sum(new["finished"]).as_py() or 0),
         run_speech_usd=pc.sum(new["run_speech_usd"]).as_py() or 0.0,
         run_llm_usd=pc.sum(new["run_llm_usd"]).as_py() or 0.0,
@@ -320,12 +346,21 @@ def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
 
 
 class _New:
-    """A day of a table on its way to its object: sorted rows, as they come."""
+    """A day of a table on its way to its object: sorted rows, as they come; ``calls`` is about how many it has."""
 
-    def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor) -> None:
+    def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
+        folder.mkdir(exist_ok=True)
         self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
         few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
-        self._file = pq.ParquetWriter(self._path, SCHEMAS[table], compression="zstd", use_dictionary=few)
+        schema = SCHEMAS[table].with_metadata({"schema_version": str(SCHEMA_VERSION)})
+        levels: Any = {column.name: _level(column) if calls <= QUICK_CALLS else 1 for column in schema}
+        self._file = pq.ParquetWriter(
+            self._path, schema, compression="zstd", compression_level=levels, use_dictionary=few
+        )
+        at_least, at_most = ROW_GROUP_CALLS
+        self._group_rows = min(max(calls // ROW_GROUPS, at_least), at_most) * (
+            PHASES_A_CALL if table == "phases" else 1
+        )
         self._waiting = no_rows(SCHEMAS[table])
         self._encoding: Future[None] | None = None
         self._rows = 0
@@ -333,9 +368,9 @@ class _New:
     def write(self, rows: pa.Table) -> None:
         """Take the next rows."""
         self._waiting = pa.concat_tables([self._waiting, rows])
-        while self._waiting.num_rows >= ROW_GROUP_ROWS:
-            self._encode(self._waiting.slice(0, ROW_GROUP_ROWS))
-            self._waiting = self._waiting.slice(ROW_GROUP_ROWS)
+        while self._waiting.num_rows >= self._group_rows:
+            self._encode(self._waiting.slice(0, self._group_rows))
+            self._waiting = self._waiting.slice(self._group_rows)
 
     def replace(self, tables: Folder, day: dt.date) -> None:
         """Put the object in the place of the day's former one, or remove that where there are no rows."""
@@ -355,7 +390,11 @@ class _New:
         if self._encoding is not None:
             self._encoding.result()
         self._rows += rows.num_rows
-        self._encoding = self._encoder.submit(lambda: self._file.write_table(rows.combine_chunks(), ROW_GROUP_ROWS))
+        self._encoding = self._encoder.submit(lambda: self._file.write_table(rows.combine_chunks(), rows.num_rows))
+
+
+def _level(column: pa.Field[Any]) -> int:
+    return 12 if column.name == "summary" else 3 if pa.types.is_floating(column.type) else 1
 
 
 @dataclass

@@ -135,17 +135,18 @@ class Listing:
         try:
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=self.prefix):
                 if first:
-                    self.began, first = min(self.began, _time_of(page) or self.began), False
+                    self.began, first = min(self.began, time_of(page) or self.began), False
                 yield from page.get("Contents", [])
                 self.alive()
         except (ClientError, BotoCoreError) as error:
             raise explain(error, bucket, "recordings.bucket") from None
 
 
-def _time_of(answer: Any) -> dt.datetime | None:
+def time_of(answer: Any) -> dt.datetime | None:
+    """The store's clock when it gave an answer, in whole seconds, or None where it does not tell."""
     try:
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-    except (KeyError, ValueError, TypeError):  # a store that does not tell its time
+    except (KeyError, ValueError, TypeError):
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,37 @@ from callphases.pipeline import OTHER
 # Okabe and Ito's palette, told apart by colour-blind readers too; Other and silence are grey.
 COLOURS = ["#56B4E9", "#D55E00", "#009E73", "#F0E442", "#CC79A7", "#0072B2", "#E69F00"]
 GREY, LIGHT_GREY = "#999999", "#E5E5E5"
+MOST_CALLS = 200
+"""A picture of more could not be looked at; the first ones are drawn."""
+
+
+def colours_of(phases: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """A colour for each phase's name, in the order in which they come; ``Other`` is grey and last."""
+    found = dict.fromkeys(phase["phase_name"] for phase in phases)
+    names = [name for name in found if name != OTHER]
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+    return colours | ({OTHER: GREY} if OTHER in found else {})
 
 
 def draw(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw rows of ``calls``, from top to bottom, with their rows of ``phases`` into a PNG.
+    """Draw rows of ``calls``, from top to bottom and up to ``MOST_CALLS``, with their rows of ``phases`` into a PNG.
 
     Raises:
-        ConfigurationError: matplotlib is not installed.
+        ConfigurationError: matplotlib is not installed, or the file can't be written.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigurationError("Drawing needs matplotlib: pip install 'callphases[demo]'.") from None
-    names = list(dict.fromkeys(phase["phase_name"] for phase in phases if phase["phase_name"] != OTHER))
-    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)} | {OTHER: GREY}
-    figure = Figure(figsize=(11, 1.4 + 0.42 * len(calls)), dpi=130)
+    colours = colours_of(phases)
+    shown = calls[:MOST_CALLS]
+    of_call: dict[str, list[dict[str, Any]]] = {call["call_id"]: [] for call in shown}
+    for phase in phases:
+        of_call.get(phase["call_id"], []).append(phase)
+    figure = Figure(figsize=(11, 1.4 + 0.42 * len(shown)), dpi=130 if len(shown) <= 100 else 80)
     axes = figure.add_subplot()
-    for row, call in enumerate(calls):
-        parts = [phase for phase in phases if phase["call_id"] == call["call_id"]]
+    for row, call in enumerate(shown):
+        parts = of_call[call["call_id"]]
         for phase in parts:
             axes.barh(
                 row,
@@ -43,24 +56,26 @@ def draw(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]], path
         if not parts:
             axes.barh(row, call["duration_s"] or 0, color=LIGHT_GREY, height=0.7)
             axes.text(0.4, row, call["failure_class"] or call["status"], va="center", fontsize=8, color="#555555")
-    axes.set_yticks(range(len(calls)), [_label(call) for call in calls], fontsize=8)
+    axes.set_yticks(range(len(shown)), [_label(call) for call in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("seconds since the call began")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    drawn = {name: colour for name, colour in colours.items() if any(phase["phase_name"] == name for phase in phases)}
     axes.legend(
-        [axes.barh(0, 0, color=colour) for colour in drawn.values()],
-        [_plain(name) for name in drawn],
+        [axes.barh(0, 0, color=colour) for colour in colours.values()],
+        [_plain(name) for name in colours],
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
-        ncol=max(len(drawn), 1),
+        ncol=max(len(colours), 1),
         frameon=False,
         fontsize=9,
     )
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: the picture can't be written: {error}") from None
 
 
 def _label(call: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.segmentation import question
 from callphases.storage import Folder
+from callphases.talk import columns, speaker_columns
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the columns. 2: who talks, how long, how fast and how surely heard."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _LINEAGE: list[pa.Field[Any]] = [
@@ -31,6 +35,21 @@ _LINEAGE: list[pa.Field[Any]] = [
     pa.field("schema_version", pa.int32()),
     pa.field("run_id", pa.string()),
     pa.field("processed_at", _TIME),
+]
+
+_TALK: list[pa.Field[Any]] = [
+    pa.field("turn_count", pa.int32()),
+    pa.field("silence_s", pa.float64()),
+    pa.field("speaker_1", pa.string()),
+    pa.field("speaker_1_talk_s", pa.float64()),
+    pa.field("speaker_1_talk_share", pa.float64()),
+    pa.field("speaker_2", pa.string()),
+    pa.field("speaker_2_talk_s", pa.float64()),
+    pa.field("speaker_2_talk_share", pa.float64()),
+    pa.field("other_talk_s", pa.float64()),
+    pa.field("interruption_count", pa.int32()),
+    pa.field("words_per_minute", pa.float64()),
+    pa.field("confidence", pa.float64()),
 ]
 
 _PHASES_FIELDS: list[pa.Field[Any]] = [
@@ -48,6 +67,7 @@ _PHASES_FIELDS: list[pa.Field[Any]] = [
     pa.field("word_count", pa.int32()),
     pa.field("summary", pa.string()),
     *_LINEAGE,
+    *_TALK,
 ]
 PHASES = pa.schema(_PHASES_FIELDS)
 
@@ -72,13 +92,17 @@ _CALLS_FIELDS: list[pa.Field[Any]] = [
     pa.field("speech_usd", pa.float64()),
     pa.field("llm_usd", pa.float64()),
     *_LINEAGE[3:],
+    *_TALK,
 ]
 CALLS = pa.schema(_CALLS_FIELDS)
 
 
 SCHEMAS = {"calls": CALLS, "phases": PHASES}
 
-SHARED = ("call_id", "recording_uri", "call_started_at", *(field.name for field in _LINEAGE))
+SHARED = (
+    *("call_id", "recording_uri", "call_started_at", "speaker_1", "speaker_2"),
+    *(field.name for field in _LINEAGE),
+)
 """Columns that each row of ``phases`` has from the row of its call."""
 
 
@@ -113,6 +137,7 @@ def rows(
     said = answer if answer is not None and answer["event"] == "answered" else {}
     status = "failed" if last["event"] == "failed" else "completed" if said else "no_speech"
     duration_s = said.get("duration_s", heard.get("audio_s"))
+    talk = {"spoken_s": 0.0} if status == "no_speech" else said.get("talk", {})
     priced = (
         [event for event in known.of([recording]) if event["key"] == answer["key"] and "llm_usd" in event]
         if answer is not None
@@ -143,18 +168,22 @@ def rows(
         "schema_version": SCHEMA_VERSION,
         "run_id": last["run_id"],
         "processed_at": dt.datetime.fromisoformat(last["at"]),
+        **speaker_columns(talk),
+        **columns(talk, duration_s),
     }
-    phases = [
-        phase
-        | {
-            "phase_index": index,
-            "phase_name": phase["name"],
-            "duration_s": phase["end_s"] - phase["start_s"],
-            "share_of_call": (phase["end_s"] - phase["start_s"]) / duration_s if duration_s else 1.0,
-        }
-        for index, phase in enumerate(said.get("phases", []))
-    ]
+    phases = [_phase(index, phase, duration_s) for index, phase in enumerate(said.get("phases", []))]
     return call, phases, finished
+
+
+def _phase(index: int, phase: dict[str, Any], call_s: float | None) -> dict[str, Any]:
+    length_s = phase["end_s"] - phase["start_s"]
+    return phase | {
+        "phase_index": index,
+        "phase_name": phase["name"],
+        "duration_s": length_s,
+        "share_of_call": length_s / call_s if call_s else 1.0,
+        **columns(phase.get("talk", {}), length_s),
+    }
 
 
 def _is_newer(stopped: Event, last: Event | None) -> bool:
@@ -167,10 +196,10 @@ def no_rows(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([], schema)
 
 
-def read_day(tables: Folder, table: str, day: dt.date) -> pa.Table | None:
-    """A day of a table, or None where it has no rows."""
+def read_day(tables: Folder, table: str, day: dt.date, columns: list[str] | None = None) -> pa.Table | None:
+    """A day of a table, or some of its columns; None where it has no rows."""
     body = tables.get(object_name(table, day))
-    return None if body is None else _read(io.BytesIO(body), table)
+    return None if body is None else _read(io.BytesIO(body), table, columns)
 
 
 def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
@@ -182,11 +211,30 @@ def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str,
     return _read(path, table).to_pylist() if path.is_file() else []
 
 
-def _read(source: io.BytesIO | Path, table: str) -> pa.Table:
+def _read(source: io.BytesIO | Path, table: str, columns: list[str] | None = None) -> pa.Table:
     # Without threads: a day is small, and a process that ends while Arrow still starts its threads is aborted.
-    return pq.read_table(source, schema=SCHEMAS[table], partitioning=None, use_threads=False)
+    return pq.read_table(source, columns=columns, schema=SCHEMAS[table], partitioning=None, use_threads=False)
 
 
-def object_name(table: str, day: dt.date) -> str:
+def object_name(table: str, day: dt.date | str) -> str:
     """Where a day of a table lies below ``output.tables``."""
     return f"{table}/dt={day}/{table}.parquet"
+
+
+def published_days(tables: Folder | Path, table: str = "calls") -> list[dt.date]:
+    """The days of a table that there are, in order."""
+    if isinstance(tables, Folder):
+        names: Iterable[str] = tables.names(f"{table}/dt=")
+    else:
+        names = (path.relative_to(tables).as_posix() for path in tables.glob(object_name(table, "*")))
+    return sorted(day for name in names if (day := day_of(table, name)) is not None)
+
+
+def day_of(table: str, name: str) -> dt.date | None:
+    """The day whose object of a table has this name, or None where it is none of the table's; see ``object_name``."""
+    found = re.fullmatch(r"\w+/dt=(\d{4}-\d\d-\d\d)/\w+\.parquet", name)
+    try:
+        day = dt.date.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
+    return day if day is not None and object_name(table, day) == name else None

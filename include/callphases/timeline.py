@@ -14,6 +14,7 @@ from callphases.cues import Cue
 from callphases.pipeline import OTHER
 
 LONGEST_SUMMARY = 300
+ROUNDING_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class Phase:
 
 
 def call_end_s(audio_s: float, cues: Sequence[Cue]) -> float:
-    """Where a call ends: services tell the length in whole seconds, so the last cue may end after it."""
-    return max([audio_s, *(cue.end_s for cue in cues)])
+    """Where a call ends: with its audio, whose length services tell in whole seconds, so the last cue may end after it.
+
+    Cues that end later than such rounding explains do not make the call longer.
+    """
+    last_s = max(cue.end_s for cue in cues)
+    return last_s if audio_s <= 0 else audio_s if last_s > audio_s + ROUNDING_S else max(audio_s, last_s)
 
 
 def timeline(cues: Sequence[Cue], labels: Sequence[Label], end_s: float) -> list[Phase]:
@@ -49,7 +54,7 @@ def timeline(cues: Sequence[Cue], labels: Sequence[Label], end_s: float) -> list
     Args:
         cues: all of them, at least one, numbered from 1 in the order of their starts.
         labels: by ``start_cue``, strictly rising, each the number of a cue. Cues before the first are ``Other``.
-        end_s: where the call ends, not before the last cue's end.
+        end_s: where the call ends. Cues may go on after it; no phase begins there.
     """
     if labels[0].start_cue > 1:
         labels = [Label(OTHER, 1, ""), *labels]

@@ -523,7 +523,8 @@ class Transcriber:
             return self._failure(key, recording, failure, transcript_id=job.id, paid=True)
         name = f"transcripts/dt={self.ledger.day}/{key}"
         transcript["audio_url"] = without_query(str(transcript.get("audio_url") or ""))  # the query signs
-        uri = self.state.put(f"{name}.json", json.dumps(transcript, ensure_ascii=False).encode(), "application/json")
+        body = json.dumps(transcript, ensure_ascii=False).encode(errors="replace")  # halves of a character are JSON
+        uri = self.state.put(f"{name}.json", body, "application/json")
         if spoken:
             self.state.put(f"{name}.vtt", vtt.encode(), "text/vtt; charset=utf-8")
             with contextlib.suppress(ProviderError):  # told where the cues are used

@@ -1,15 +1,18 @@
 """The local model that divides a support call into its phases: no key, no network, about a millisecond per cue.
 
 Every cue gets a score for every phase from three sources: phrases that are typical of the phase, the similarity of its
-sentence embedding to typical sentences (both in `resources/phases.yaml`), and its place in the call. The Viterbi
-algorithm then finds the best sequence of phases, given what it costs to go from one to the next. There is no language
-model behind it: what callers say is compared and counted, never obeyed.
+sentence embedding to typical sentences (both in `resources/phases.yaml`), and its place in the call. Weights learned
+from labelled calls (`resources/phases.npz`, made by `speechbox.training`) correct these scores, from the same sources
+and the embedding itself. The Viterbi algorithm then finds the best sequence of phases, given what it costs to go from
+one to the next. There is no language model behind it: what callers say is compared and counted, never obeyed.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +29,10 @@ SUMMARY_LIMIT: Final = 200
 """Characters."""
 
 _RESOURCE: Final = Path(__file__).parent / "resources" / "phases.yaml"
+_WEIGHTS: Final = Path(__file__).parent / "resources" / "phases.npz"
+_LEARNED: Final = ("inside", "opens", "start", "switch")
+_PREFIX: Final = {False: "", True: "window_"}
+"""Of the names in the file: for whole calls, and for windows from within a call, of which the place is not known."""
 _KNOWN: Final = ("Introduction", "Complaint", "Resolution", "Goodbye", OTHER)
 
 # How the sources are weighed. Scores are log-probabilities up to a constant, so 1 is a factor of e.
@@ -37,8 +44,13 @@ _DESCRIPTION_GAIN: Final = 20.0  # per unit of cosine similarity, for phases kno
 _FULL_CUE_WORDS: Final = 6  # a cue with fewer words says proportionally less about its phase
 _OTHER_SCORE: Final = -1.3  # Other needs evidence of its own
 _WORDLESS_ENTRY: Final = -4.0  # noise does not begin a phase
+_ECHO_FOLLOWS: Final = -4.0  # "I can help you with that. So you said …": what the problem is comes first
+_NO_CLOSING_WORDS: Final = -4.0  # nor does anything but a phrase of closing begin the Goodbye
 _WRONG_SPEAKER: Final = -1.5  # an agent does not open the complaint, nor a caller the resolution
-_FREE_SWITCH: Final = -2.5  # between phases of which no order is known
+# Between phases that are known by description only: as they are listed, skipping some of the list, or back in it.
+_FORWARD: Final = -2.0
+_LATER_IN_LIST: Final = -1.0
+_BACK: Final = -3.5
 
 # Log-cost of going from one phase (row) to the next (column), in the order of _KNOWN: mostly forward, back after Other.
 _SWITCH: Final = np.array(
@@ -53,17 +65,27 @@ _SWITCH: Final = np.array(
 _START: Final = np.array([0.0, -1.0, -4.0, -6.0, -0.5])
 _START_OF_WINDOW: Final = np.array([-4.0, -1.0, 0.0, -2.0, -1.0])
 
+# Where the learned weights know places in the call: in words before and after, and as the share of all words.
+_BEFORE: Final = (0, 10, 25, 60, 150, 300)
+_AFTER: Final = (0, 15, 40, 80, 150, 300)
+_SHARE: Final = (0, 0.1, 0.25, 0.45, 0.7, 0.9, 1)
+
 _READ_CHARACTERS: Final = 1000
 """Of a cue: the sense shows early, and no cue may cost more than a thousand others."""
 
-_TAG: Final = re.compile(r"\[[^\]]*\]|<[^>]*>")
+_TAG: Final = re.compile(r"\[[^\[\]]*\]|<[^<>]*>")
 _NOT_SPOKEN: Final = re.compile(r"[^\w\s']|_")
+_FILLERS: Final = frozenset({"uh", "um", "uhm", "er", "erm", "hmm", "mmm", "mm"})
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 _AGENT: Final = re.compile(
     r"how (can|may) i help|thank(s| you) for (calling|holding|waiting)|(can|could|may) i (have|take|get) your|let me"
     r"|anything else|would you like|(ill|i will) (check|send|look)|i can (see|help)|youre welcome|for you"
     r"|(can|could) you (confirm|give|repeat|spell|verify)|what(s| is) (your|the) (\w+ )?(name|address|number|amount)"
 )
+_CLOSING_QUESTION: Final = re.compile(
+    r"\b((is|was|are) there (is there )?|do you need |did you need )?anything (else|more|further)\b"
+)
+_ECHO: Final = re.compile(r"\bso (you|youre|your) (\w+ )?(said|say|saying|mean|lost|want|wanted|need|telling)\b")
 _CALLER: Final = re.compile(
     r"im calling|(i|we) (need|want|would like|lost|ordered|cant|tried)|id like"
     r"|my (\w+ )?(is|card|account|order|bill|name)|thats (all|it|everything)"
@@ -77,7 +99,7 @@ class _Cue:
     speaker: str | None
     text: str
     plain: str
-    """The text as speech has it: lower case, no punctuation, no tags such as [noise]."""
+    """The text in plain words: lower case, no punctuation, no tags such as [noise], no "um"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +111,28 @@ class _Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class _Learned:
+    """What training added to the hand-made scores: weights of the features (rows) for the known phases (columns).
+
+    `inside` counts at each cue of a phase, `opens` where it begins, `start` where it begins the call, and `switch` is
+    what it costs to go from one phase (row) to the next (column).
+    """
+
+    inside: Scores
+    opens: Scores
+    start: Scores
+    switch: Scores
+
+
+@dataclass(frozen=True, slots=True)
 class _Patterns:
     weights: Scores
     patterns: tuple[re.Pattern[str], ...]
 
     def score(self, text: str) -> float:
-        """The summed weights of the patterns found; a third pattern adds little to two."""
+        """The summed weights of the patterns found; a third adds little to two, but what speaks against counts full."""
         found = [weight for weight, pattern in zip(self.weights, self.patterns, strict=True) if pattern.search(text)]
-        return float(sum(weight / (rank + 1) for rank, weight in enumerate(sorted(found, reverse=True))))
+        return float(sum(min(weight, weight / (rank + 1)) for rank, weight in enumerate(sorted(found, reverse=True))))
 
 
 class _Knowledge:
@@ -124,6 +160,15 @@ class _Knowledge:
             np.array([weight for weight, _ in entries]), tuple(re.compile(pattern) for _, pattern in entries)
         )
 
+    @cached_property
+    def learned(self) -> dict[bool, _Learned]:
+        """For whole calls, and (True) for windows of one. Read with the first answer: training starts without."""
+        with np.load(_WEIGHTS) as stored:
+            return {
+                window: _Learned(*(stored[f"{prefix}{part}"].astype(np.float64) for part in _LEARNED))
+                for window, prefix in _PREFIX.items()
+            }
+
     def embed(self, texts: list[str]) -> Scores:
         """Unit vectors, one row per text."""
         if not texts:
@@ -147,8 +192,9 @@ class Segmenter:
     """Answers the question "which phases does this call have?" for documents of calls, cues and phases.
 
     Phases named Introduction, Complaint, Resolution and Goodbye (or an alias such as "greeting" or "problem") are found
-    by phrases, embeddings and place. Any other phase is placed by how similar a cue is to its "name. description", in
-    any order: that is rough, good for phases that differ in subject, poor for such that differ in attitude only.
+    by phrases, embeddings and place. Any other phase is placed by how similar a cue is to its "name. description",
+    rather in the order of the list than against it: that is rough, good for phases that differ in subject, poor for
+    such that differ in attitude only.
 
     Instances may be shared by threads. What is heavy, about 150 MB of memory, is loaded with the first answer.
     """
@@ -182,10 +228,11 @@ class Segmenter:
     def _segment(self, cues: list[_Cue], phases: list[_Phase]) -> list[dict[str, object]]:
         if not cues:
             return []
-        vectors = self._knowledge.embed([cue.plain for cue in cues])
+        vectors = self._vectors(cues)
         known, entries = self._known_scores(cues, vectors)
-        emissions, openings = self._for_phases(phases, vectors, known, entries)
-        path = _viterbi(emissions, openings, *_switches(phases, window=cues[0].number > 1))
+        weight = _weight(np.array([len(cue.plain.split()) for cue in cues]))
+        emissions, openings = self._for_phases(phases, vectors, weight, known, entries)
+        path = _viterbi(emissions, openings, *_switches(phases, self._knowledge.learned, _is_window(cues)))
         starts = [index for index in range(len(path)) if index == 0 or path[index] != path[index - 1]]
         return [
             {
@@ -196,34 +243,51 @@ class Segmenter:
             for start, end in zip(starts, [*starts[1:], len(cues)], strict=True)
         ]
 
+    def _vectors(self, cues: list[_Cue]) -> Scores:
+        return self._knowledge.embed([_newest(cue.plain) for cue in cues])
+
     def _known_scores(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores]:
         """For each cue (row) and known phase (column): how well it fits inside, and how well as a beginning."""
+        emissions, entries, features = self._evidence(cues, vectors)
+        learned = self._knowledge.learned[_is_window(cues)]
+        return emissions + features @ learned.inside, entries + features @ learned.opens
+
+    def _evidence(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores, Scores]:
+        """The hand-made scores (inside, beginning), and the features that the learned weights are applied to."""
         knowledge = self._knowledge
+        window = _is_window(cues)
+        compact = [_newest(cue.plain).replace("'", "") for cue in cues]
         lengths = np.array([len(cue.plain.split()) for cue in cues])
-        weight = np.minimum(1, lengths / _FULL_CUE_WORDS)[:, None]
-        compact = [cue.plain.replace("'", "") for cue in cues]
+        worded = (lengths > 0)[:, None]
+        weight = _weight(lengths)
         inside = np.array([[patterns.score(text) for patterns in knowledge.inside] for text in compact])
         opens = np.array([[patterns.score(text) for patterns in knowledge.opens] for text in compact])
+        similarity = weight * knowledge.similarity(vectors)
 
-        emissions = _INSIDE_WEIGHT * inside + _EMBEDDING_WEIGHT * weight * knowledge.similarity(vectors)
-        emissions += _place(lengths, window=cues[0].number > 1)
+        emissions = _INSIDE_WEIGHT * inside + _EMBEDDING_WEIGHT * similarity + _place(lengths, window)
         emissions[:, _KNOWN.index(OTHER)] += _OTHER_SCORE * weight[:, 0]
 
-        entries = _OPENS_WEIGHT * opens + np.where(lengths == 0, _WORDLESS_ENTRY, 0.0)[:, None]
+        entries = _OPENS_WEIGHT * opens + np.where(worded, 0.0, _WORDLESS_ENTRY)
         for index, role in enumerate(_roles(cues, compact)):
             if role == "agent":
                 entries[index, _KNOWN.index("Complaint")] += _WRONG_SPEAKER
             elif role == "caller":
                 entries[index, _KNOWN.index("Resolution")] += _WRONG_SPEAKER
-        return emissions, entries
+        closing = (inside + opens)[:, _KNOWN.index("Goodbye")]
+        entries[:, _KNOWN.index("Goodbye")] += np.where(closing > 0, 0.0, _NO_CLOSING_WORDS)
+        for scores in (emissions, entries):
+            scores[_accepted_too_early(compact), _KNOWN.index("Resolution")] += _ECHO_FOLLOWS
+
+        features = _features(np.hstack([inside, opens, similarity]), weight * vectors, lengths, window)
+        return worded * emissions, entries, worded * features
 
     def _for_phases(
-        self, phases: list[_Phase], vectors: Scores, known: Scores, entries: Scores
+        self, phases: list[_Phase], vectors: Scores, weight: Scores, known: Scores, entries: Scores
     ) -> tuple[Scores, Scores]:
         """The scores for the phases asked for (columns), known and unknown."""
         described = self._knowledge.embed([f"{phase.name}. {phase.description}" for phase in phases])
         cosine = vectors @ described.T
-        relative = _DESCRIPTION_GAIN * (cosine - cosine.mean(axis=1, keepdims=True))
+        relative = _DESCRIPTION_GAIN * weight * (cosine - cosine.mean(axis=1, keepdims=True))
         emissions, openings = np.zeros_like(cosine), np.zeros_like(cosine)
         for column, phase in enumerate(phases):
             if phase.known is None:
@@ -238,7 +302,7 @@ class Segmenter:
         sentences = [
             (sentence, score)
             for cue, score in zip(cues, fit, strict=True)
-            for sentence in _SENTENCE_END.split(" ".join(_TAG.sub(" ", cue.text).split()))
+            for sentence in _SENTENCE_END.split(" ".join(_TAG.sub(" ", cue.text[:_READ_CHARACTERS]).split()))
             if sentence
         ]
         if not sentences:
@@ -314,7 +378,19 @@ def _read_cues(call: dict[str, object]) -> list[_Cue]:
 
 def _plain(text: str) -> str:
     spoken = _TAG.sub(" ", text[:_READ_CHARACTERS]).replace("’", "'").lower()
-    return " ".join(_NOT_SPOKEN.sub(" ", spoken).split())
+    return " ".join(word for word in _NOT_SPOKEN.sub(" ", spoken).split() if word not in _FILLERS)
+
+
+def _accepted_too_early(compact: list[str]) -> list[int]:
+    """The cues right before one in which the problem is repeated to be sure of it."""
+    worded = [index for index, text in enumerate(compact) if text]
+    return [before for before, index in itertools.pairwise(worded) if _ECHO.search(compact[index])]
+
+
+def _newest(plain: str) -> str:
+    """The part of a cue that decides on its phase: what comes before a closing question in it counts no more."""
+    question = _CLOSING_QUESTION.search(plain)
+    return plain[question.start() :] if question else plain
 
 
 def _shortened(text: str) -> str:
@@ -348,6 +424,38 @@ def _place(lengths: npt.NDArray[np.int64], window: bool) -> Scores:
     return place
 
 
+def _features(said: Scores, vectors: Scores, lengths: npt.NDArray[np.int64], window: bool) -> Scores:
+    """What the learned weights are applied to, one row per cue: what it says, what is said around it, and its place.
+
+    `said` are the scores of the phrases and typical sentences.
+    """
+    none = np.zeros((1, said.shape[1]))
+    said = np.tanh(said / 3)
+    around = np.hstack([np.vstack([none, said])[:-1], np.vstack([said, none])[1:]])
+    place = np.zeros((len(lengths), len(_BEFORE) + len(_AFTER) + len(_SHARE)))
+    if not window:
+        before = np.cumsum(lengths) - lengths
+        after = np.sum(lengths) - before - lengths
+        share = (before + lengths / 2) / max(1, int(np.sum(lengths)))
+        place = np.hstack([_hats(before, _BEFORE), _hats(after, _AFTER), _hats(share, _SHARE)])
+    return np.hstack([np.ones((len(said), 1)), said, around, place, vectors])
+
+
+def _is_window(cues: list[_Cue]) -> bool:
+    return cues[0].number > 1
+
+
+def _weight(lengths: npt.NDArray[np.int64]) -> Scores:
+    """A column: how much the sense of each cue counts, by its words."""
+    share: Scores = np.minimum(1, lengths / _FULL_CUE_WORDS)[:, None]
+    return share
+
+
+def _hats(values: npt.NDArray[Any], knots: Sequence[float]) -> Scores:
+    """Piecewise linear membership in each of the knots: 1 at the knot, 0 at its neighbours."""
+    return np.stack([np.interp(values, knots, row) for row in np.eye(len(knots))], axis=1)
+
+
 def _roles(cues: list[_Cue], compact: list[str]) -> list[str | None]:
     """Who speaks each cue, "agent" or "caller", where speakers are told apart; else None."""
     lean: dict[str, int] = {}
@@ -365,18 +473,30 @@ def _roles(cues: list[_Cue], compact: list[str]) -> list[str | None]:
     return [roles.get(cue.speaker) if cue.speaker is not None else None for cue in cues]
 
 
-def _switches(phases: list[_Phase], window: bool) -> tuple[Scores, Scores]:
-    """The scores of starting with each phase, and of going from each (row) to each (column)."""
-    start = np.zeros(len(phases))
-    switch = np.full((len(phases), len(phases)), _FREE_SWITCH)
-    np.fill_diagonal(switch, 0.0)
+def _switches(phases: list[_Phase], learned: dict[bool, _Learned], window: bool) -> tuple[Scores, Scores]:
+    """The scores of starting with each phase, and of going from each (row) to each (column).
+
+    Of phases known by description only, the order in which they are given is a hint.
+    """
+    count = len(phases)
+    known_start = (_START_OF_WINDOW if window else _START) + learned[window].start
+    known_switch = _SWITCH + learned[window].switch
+    start = np.zeros(count)
+    if not window:
+        start += _LATER_IN_LIST * np.arange(count)
+    switch = np.zeros((count, count))
     for row, phase in enumerate(phases):
-        if phase.known is None:
-            continue
-        start[row] = (_START_OF_WINDOW if window else _START)[phase.known]
+        if phase.known is not None:
+            start[row] = known_start[phase.known]
         for column, other in enumerate(phases):
-            if other.known is not None:
-                switch[row, column] = _SWITCH[phase.known, other.known]
+            if column == row:
+                continue
+            if phase.known is not None and other.known is not None:
+                switch[row, column] = known_switch[phase.known, other.known]
+            elif column > row:
+                switch[row, column] = _FORWARD + _LATER_IN_LIST * (column - row - 1)
+            else:
+                switch[row, column] = _BACK
     return start, switch
 
 

@@ -50,6 +50,15 @@ def test_the_key_is_sent_raw(web: Web, client: AssemblyAI) -> None:
     assert web.requests[0].query == {"limit": "1"}
 
 
+def test_options_are_looked_at_without_a_recording(web: Web, client: AssemblyAI) -> None:
+    web.answers = [answer({"error": "audio_url is required"}, 400)]
+    client.check_options({"speech_models": ["new"]})
+    assert [request.json for request in web.requests] == [{"speech_models": ["new"]}]
+    web.answers = [answer({"error": "speech model old is not supported"}, 400)]
+    with pytest.raises(ModelRetired, match="speech model old"):
+        client.check_options({"speech_models": ["old"]})
+
+
 def test_an_upload_is_streamed_in_pieces(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"upload_url": "https://cdn.example/upload/1"})]
     assert client.upload(lambda: iter([b"first", b"second"])) == "https://cdn.example/upload/1"
@@ -223,6 +232,7 @@ def test_a_refusal_is_told_in_the_services_words(
 
 CALLS: dict[str, Callable[[AssemblyAI], Any]] = {
     "check": lambda client: client.check(),
+    "check_options": lambda client: client.check_options({}),
     "upload": lambda client: client.upload(lambda: iter([b"x"])),
     "submit": lambda client: client.submit(SIGNED, {}),
     "transcript": lambda client: client.transcript("t-1"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import io
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +146,68 @@ def test_a_day_that_is_not_there_is_said_so(run: Run, copy: Callable[..., Path])
     assert "holds no calls of 2026-11-19" in out.replace("\n", " ")
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_show_prints_data_and_nothing_else(run: Run, copy: Callable[..., Path], tmp_path: Path, form: str) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
+    code, out, err = run("show", folder, "--date", "2026-11-20", "--format", form, "--png", tmp_path / "day.png")
+    assert code == 0
+    if form == "json":
+        assert json.loads(out)["phases"][0]["end_s"] == 75
+    else:
+        assert [line["end_s"] for line in csv.DictReader(io.StringIO(out))] == ["75.0"]
+    assert "Drawn into" in err
+    path = tmp_path / "new" / f"day.{form}"
+    code, nothing, err = run("show", folder, "--date", "2026-11-20", "--format", form, "--output", path)
+    assert (code, nothing) == (0, "")
+    assert path.read_text() == out
+    code, nothing, err = run("show", folder, "--date", "2026-11-19", "--format", form)
+    assert (code, nothing) == (1, "")
+    assert "holds no calls of 2026-11-19" in err.replace("\n", " ")
+
+
+def test_show_finds_a_call_and_tells_all_of_it(run: Run, copy: Callable[..., Path]) -> None:
+    long = "Words that go on and on. " * 20 + "The end."
+    folder = copy([call("a.mp3"), call("b.mp3")], [phase("a.mp3", 0, "Other", 0, 75, long)])
+    code, out, _ = run("show", folder, "--call", "a.mp3")
+    assert code == 0
+    assert "The end." in " ".join(out.split())
+    assert "b.mp3" not in out
+    code, out, _ = run("show", folder, "--call", "c.mp3")
+    assert code == 1
+    assert "holds no call c.mp3." in out
+
+
+def test_show_draws_letters_where_there_are_no_colours(run: Run, copy: Callable[..., Path]) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Goodbye", 0, 75)])
+    _, out, _ = run("show", folder, "--date", "2026-11-20")
+    assert "GGGGGGGG" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("terminal", [{"FORCE_COLOR": "1"}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}])
+def test_show_in_colours_honours_no_color(copy: Callable[..., Path], terminal: dict[str, str]) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Goodbye", 0, 75)])
+    command = [sys.executable, "-c", "from callphases.cli import main; main()", "show", str(folder)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    environment |= {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), **terminal}
+    done = subprocess.run(
+        [*command, "--date", "2026-11-20"], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    is_coloured = "NO_COLOR" not in terminal
+    assert ("48;5;" in done.stdout) == is_coloured
+    assert ("GGGGGGGG" in done.stdout) != is_coloured
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [([], "Give --date or --call."), (["--date", "2026-11-20", "--output", "x"], "--output is for")],
+)
+def test_show_says_what_does_not_go_together(run: Run, options: list[str], words: str) -> None:
+    code, _, err = run("show", "x", *options)
+    assert code == 2
+    assert words in err
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_show_reads_a_bucket(run: Run, aws: Store, slash: str) -> None:
@@ -160,6 +225,15 @@ def pipeline_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     pipeline = aws.pipeline(phases=[{"name": "Hello"}], limits={"ramp": False})
     path.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
     return path
+
+
+@pytest.mark.integration
+def test_show_takes_a_pipeline_file(run: Run, aws: Store, pipeline_file: Path) -> None:
+    aws.tables.put(object_name("calls", DAY), parquet(CALLS, call("a.mp3")))
+    aws.tables.put(object_name("phases", DAY), parquet(PHASES, phase("a.mp3", 0, "Goodbye", 0, 75)))
+    code, out, _ = run("show", pipeline_file, "--call", "a.mp3")
+    assert code == 0
+    assert "Goodbye happens." in out
 
 
 @pytest.mark.integration
@@ -210,7 +284,9 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
 def services(speech: Speech, models: Web, monkeypatch: pytest.MonkeyPatch) -> Speech:
     """The speech service and the gateway, where the command line finds them."""
     good = phases_answer(("Hello", 1))
-    models.respond = lambda request: good if request.json["messages"] else answer({"error": "no messages"}, 400)
+    models.respond = lambda request: (
+        good if request.body and request.json["messages"] else answer({"error": "no messages"}, 400)
+    )
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", KEY)
     monkeypatch.setenv("ASSEMBLYAI_BASE_URL", speech.web.url)
     monkeypatch.setenv("LLM_GATEWAY_URL", models.url)
@@ -354,6 +430,62 @@ def test_the_only_pipeline_of_the_folder_need_not_be_named(
     assert "Name a pipeline file; there are: other.yaml, support.yaml." in err
 
 
+# doctor
+
+
+@pytest.mark.integration
+def test_doctor_says_a_line_for_each_thing_and_ends_with_0(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the pipelines' folder is known, no file need be named.
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipeline_file.parent))
+    missing = answer({"error": "audio_url is required"}, 400)
+    services.refuse = lambda request: missing if request.method == "POST" else None
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "✓ pipeline support: Its file is valid."
+    assert lines[1] == f"✓ speech service: {services.web.url} answers and takes the key."
+    assert all(line.startswith(("✓ ", "– ")) for line in lines)
+    assert "– table phases: No day is published yet." in lines
+    assert aws.keys() == []
+
+
+@pytest.mark.integration
+def test_doctor_ends_with_1_where_anything_is_off(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+    aws.tables.put("calls/a [red].txt", b"")
+    wrong = pipeline_file.with_name("wrong.yaml")
+    wrong.write_text("pipeline: [x")
+    services.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
+    code, out, _ = run("doctor", pipeline_file, wrong)
+    assert code == 1
+    bad = [line.partition(": ")[0] for line in out.splitlines() if line.startswith("✗")]
+    assert bad == ["✗ pipeline file", "✗ speech service", f"✗ {aws.tables.uri}"]
+    assert "a [red].txt" in out
+    assert KEY not in out
+
+
+@pytest.mark.integration
+def test_doctor_looks_at_the_store_without_a_key(
+    run: Run, aws: Store, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("callphases.airflow", "callphases.airflow.hook"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, out, _ = run("doctor", pipeline_file)
+    assert code == 1
+    assert "✗ connection assemblyai: Set ASSEMBLYAI_API_KEY, or install Airflow" in out
+    assert f"✓ {aws.state.uri}: " in out
+
+
+def test_doctor_of_a_folder_without_pipelines_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "holds no pipeline file" in out
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -419,4 +551,73 @@ def test_a_date_that_is_none_is_a_usage_error(run: Run, command: str) -> None:
 def test_the_command_runs_by_itself() -> None:
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert all(command in done.stdout for command in ("plan", "replay", "show"))
+    assert all(command in done.stdout for command in ("plan", "replay", "show", "doctor", "score"))
+
+
+# score
+
+
+def labelled_call(folder: Path, name: str = "a") -> Path:
+    cues = [
+        {"cue": 1, "speaker": "agent", "start_s": 0.5, "end_s": 9, "text": "Thank you for calling."},
+        {"cue": 2, "speaker": "caller", "start_s": 10, "end_s": 100, "text": "It is broken."},
+    ]
+    phases = [{"name": "Introduction", "start_cue": 1}, {"name": "Complaint", "start_cue": 2}]
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"call_id": name, "cues": cues, "phases": phases}))
+    return folder
+
+
+def predicted_rows(name: str, edge_s: float) -> list[dict[str, Any]]:
+    shared = {"call_id": f"id of {name}", "recording_uri": f"s3://recordings/calls/{name}.mp3"}
+    return [
+        {**shared, "phase_index": 0, "phase_name": "Introduction", "start_s": 0.0, "end_s": edge_s},
+        {**shared, "phase_index": 1, "phase_name": "Complaint", "start_s": edge_s, "end_s": 100.4},
+    ]
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_published_day_is_scored(run: Run, aws: Store, tmp_path: Path, place: str) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    body = {"phases": parquet(PHASES, *predicted_rows("a", 20)), "calls": parquet(CALLS, *predicted_rows("a", 20)[:0])}
+    for table, content in body.items():
+        path = tmp_path / "tables" / object_name(table, DAY)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        aws.tables.put(object_name(table, DAY), content)
+    tables = aws.tables.uri if place == "s3" else tmp_path / "tables"
+    code, out, _ = run("score", truth, "--tables", tables, "--date", DAY, "--json", "-")
+    told = json.loads(out)
+    assert code == 0
+    assert told["mean"]["accuracy"]["mean"] == pytest.approx(0.9)
+    assert told["calls"][0]["call_id"] == "a"
+    png = tmp_path / "out" / "a.png"
+    code, out, _ = run("score", truth, "--tables", tables, "--png", png, "--fail-under", "0.95")
+    assert code == 1
+    assert "Worst call: a" in out
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_is_scored_by_the_labelled_calls_own_cues(
+    run: Run, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    web.respond = lambda _: phases_answer(("Introduction", 1), ("Complaint", 2))
+    monkeypatch.setenv("CALLPHASES_LLM_KEY", KEY)
+    code, out, _ = run("score", truth, "--model", "claude-sonnet-4-6", "--url", f"{web.url}/v1")
+    assert code == 0
+    assert "accuracy 1.000" in out
+    assert "$0.0" in out, "what it cost"
+    assert web.requests[0].json["model"] == "claude-sonnet-4-6"
+    monkeypatch.delenv("CALLPHASES_LLM_KEY")
+    code, _, err = run("score", truth, "--model", "m", "--url", web.url)
+    assert (code, "CALLPHASES_LLM_KEY" in err) == (1, True)
+
+
+def test_what_is_scored_is_one_thing(run: Run, tmp_path: Path) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    assert run("score", truth)[0] == 2
+    assert run("score", truth, "--model", "m", "--phases", truth)[0] == 2
+    code, _, err = run("score", tmp_path / "nowhere", "--phases", truth)
+    assert (code, "nowhere" in err) == (1, True)
+    assert run("score", truth, "--phases", truth, "--fail-under", "1")[0] == 0

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from callphases import costs
 from callphases.costs import llm_usd, speech_usd
+from callphases.cues import Cue
 from callphases.errors import ConfigurationError
 from callphases.pipeline import DEFAULT_LLM_MODELS, DEFAULT_SPEECH_MODELS
-from doubles import NOON, pipeline
+from doubles import NOON, cue, pipeline
 
 
 @pytest.mark.parametrize(
@@ -94,26 +95,30 @@ def test_the_estimate_for_a_call_of_six_minutes_holds_what_one_takes() -> None:
     assert taken <= costs.estimated_llm_usd(pipeline(), 360) <= 2 * taken
 
 
+def said(cues: int, chars: int = 60) -> list[Cue]:
+    return [cue(number, number, number + 1, "x" * chars) for number in range(1, cues + 1)]
+
+
 def test_a_question_is_estimated_by_what_was_said() -> None:
-    few, many = (costs.estimated_question_usd(pipeline(), 360, cues, cues * 60) for cues in (10, 100))
+    few, many = (costs.estimated_question_usd(pipeline(), 360, said(cues)) for cues in (10, 100))
     assert 0 < few < many
     most = llm_usd(pipeline(), "claude-sonnet-4-6", 700 + 100 * 12 + 1500, 60 + 396)
     assert many == pytest.approx(most, rel=0.01)
 
 
 def test_calls_that_share_a_question_share_its_instructions() -> None:
-    one = costs.estimated_question_usd(pipeline(), 360, 100, 6000)
-    three = costs.estimated_question_usd(pipeline(), 3 * 360, 300, 3 * 6000, calls=3)
+    one = costs.estimated_question_usd(pipeline(), 360, said(100))
+    three = costs.estimated_question_usd(pipeline(), 3 * 360, said(300), calls=3)
     instructions = llm_usd(pipeline(), "claude-sonnet-4-6", costs.QUESTION_TOKENS, 0)
     assert instructions is not None
     assert three == pytest.approx(3 * one - 2 * instructions, rel=0.01)
 
 
 def test_what_a_call_adds_to_a_question() -> None:
-    assert costs.expected_tokens(pipeline(), 360, 100, 6000) == pytest.approx((100 * 12 + 1500, 60 + 396), abs=1)
-    assert costs.expected_tokens(pipeline(), 20, 8, 400) == (8 * 12 + 100, 60 + 4 * 45), "its phases, once each"
-    assert costs.expected_tokens(pipeline(), 2, 1, 0) == (12, 60 + 45)
-    assert min(costs.expected_tokens(pipeline(), 0, 0, 0)) >= 1
+    assert costs.expected_tokens(pipeline(), 360, said(100)) == pytest.approx((100 * 12 + 1500, 60 + 396), abs=1)
+    assert costs.expected_tokens(pipeline(), 20, said(8, 50)) == (8 * 12 + 100, 60 + 4 * 45), "its phases, once each"
+    assert costs.expected_tokens(pipeline(), 2, said(1, 0)) == (12, 60 + 45)
+    assert min(costs.expected_tokens(pipeline(), 0, [])) >= 1
 
 
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 10**5), min_size=1, max_size=30))
@@ -128,7 +133,7 @@ def test_shares_add_up_and_follow_the_sizes(total: int, sizes: list[int]) -> Non
     [
         (lambda ours: costs.estimated_speech_usd(ours, 60), r"prices\.speech_usd_per_hour"),
         (lambda ours: costs.estimated_llm_usd(ours, 60), r"prices\.llm_usd_per_million"),
-        (lambda ours: costs.estimated_question_usd(ours, 60, 3, 100), r"prices\.llm_usd_per_million"),
+        (lambda ours: costs.estimated_question_usd(ours, 60, said(3)), r"prices\.llm_usd_per_million"),
     ],
 )
 def test_a_model_without_a_price_can_be_held_against_no_budget(estimate: Any, setting: str) -> None:

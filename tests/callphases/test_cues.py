@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from callphases.cues import LONG_PAUSE_MS, LONGEST_CUE_CHARS, Cue, cues_of_captions, cues_of_words, to_vtt
+from callphases.cues import (
+    CLAUSE_PAUSE_MS,
+    LONG_PAUSE_MS,
+    LONGEST_CUE_CHARS,
+    Cue,
+    cues_of_captions,
+    cues_of_words,
+    to_vtt,
+)
 from callphases.errors import ProviderError
 
 
@@ -53,6 +63,26 @@ def test_the_speaker_is_who_says_most_of_the_words() -> None:
     words = [word(1000, "A"), word(1200, "B"), word(1400, "B"), word(2000, "A"), word(2100, "A")]
     cues = read("00:01.000 --> 00:02.000\nx y z", "00:02.000 --> 00:03.000\nx y", words=words)
     assert [cue.speaker for cue in cues] == ["B", "A"]
+
+
+def sure(start: int, confidence: object) -> dict[str, Any]:
+    return word(start) | {"confidence": confidence}
+
+
+@pytest.mark.parametrize(
+    ("words", "confidence"),
+    [
+        ([sure(1000, 0.9), sure(1200, 0.7), sure(1400, 1), sure(2500, 0.1)], 0.8667),
+        ([sure(1000, 0.9), word(1200), sure(1400, None), sure(1600, "high")], 0.9),
+        ([word(1000)], None),
+        ([sure(2500, 0.1)], None),
+        (None, None),
+    ],
+    ids=["mean", "of those that have one", "none has", "none is said", "no words"],
+)
+def test_a_cue_is_as_sure_as_its_words(words: list[dict[str, Any]] | None, confidence: float | None) -> None:
+    (cue,) = read("00:01.000 --> 00:02.000\nx y z", words=words)
+    assert cue.confidence == confidence
 
 
 @pytest.mark.parametrize("words", [None, [], [word(1100)], [word(5000, "A")]])
@@ -144,6 +174,13 @@ def test_words_become_sentences_of_one_speaker() -> None:
     ]
 
 
+def test_sentences_are_as_sure_as_their_words() -> None:
+    words = spoken("Hi,", "Jack.", "Bye.")
+    cues = heard(words[0] | {"confidence": 0.5}, words[1] | {"confidence": 0.9}, words[2])
+    assert cues is not None
+    assert [(cue.text, cue.confidence) for cue in cues] == [("Hi, Jack.", 0.7), ("Bye.", None)]
+
+
 def test_a_long_pause_and_a_long_sentence_are_cut() -> None:
     paused = heard(*spoken("one"), *spoken("two", start_ms=500 + LONG_PAUSE_MS + 1))
     assert paused is not None
@@ -152,6 +189,55 @@ def test_a_long_pause_and_a_long_sentence_are_cut() -> None:
     assert cues is not None
     assert len(cues) == 3
     assert all(len(cue.text) <= LONGEST_CUE_CHARS for cue in cues)
+
+
+@pytest.mark.parametrize(
+    ("said", "cues"),
+    [
+        ("Hi, I'm Jack, my bill is wrong.", ["Hi, I'm Jack,", "my bill is wrong."]),
+        ("Well, it is, you know, broken.", ["Well, it is,", "you know, broken."]),
+        ("Hello, good morning, Jack.", ["Hello, good morning, Jack."]),
+        ("Yes, please.", ["Yes, please."]),
+        ("It is 555, 12, 34, and then seven eight nine.", ["It is 555,", "12, 34, and then seven eight nine."]),
+        ("Hi, I'm Jack; my bill is wrong: I can't pay it.", ["Hi, I'm Jack;", "my bill is wrong:", "I can't pay it."]),
+        ("你好, 我是 杰克， 我的 账单 错了。", ["你好, 我是 杰克，", "我的 账单 错了。"]),
+    ],
+)
+def test_a_sentence_is_cut_where_the_need_may_begin(said: str, cues: list[str]) -> None:
+    found = heard(*spoken(*said.split()))
+    assert found is not None
+    assert [cue.text for cue in found] == cues
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    [
+        ("Hi this is Jack", "my bill is wrong.", 2),
+        ("Hi this is Jack my", "bill wrong.", 1),
+        ("Hi there", "bill is wrong.", 1),
+    ],
+)
+def test_a_sentence_without_commas_is_cut_at_a_pause(before: str, after: str, count: int) -> None:
+    start_ms = 500 * len(before.split()) + CLAUSE_PAUSE_MS + 1
+    found = heard(*spoken(*before.split()), *spoken(*after.split(), start_ms=start_ms))
+    assert found is not None
+    assert len(found) == count
+
+
+@given(st.lists(st.sampled_from(["so,", "well", "yes.", "no,", "a", "b;", "c"]), min_size=1, max_size=30))
+def test_cutting_loses_no_word_and_its_times(words: list[str]) -> None:
+    found = heard(*spoken(*words))
+    assert found is not None
+    assert " ".join(cue.text for cue in found).split() == words
+    assert [cue.start_s for cue in found] == [0.0, *(cue.end_s for cue in found[:-1])]
+    assert found[-1].end_s == 0.5 * len(words)
+
+
+def test_control_characters_and_halves_of_characters_are_no_text() -> None:
+    found = heard(*spoken("a\x00b", "\ud800", "c\u0085d\x1b[31m"))
+    assert found is not None
+    assert [cue.text for cue in found] == ["a b c d [31m"]
+    assert found[0].end_s == 1.5
 
 
 def test_people_who_talk_at_once_keep_their_sentences() -> None:

@@ -323,7 +323,7 @@ EMPTY = answer({"error": {"code": 400, "message": "messages: at least one messag
 
 def test_a_look_asks_nothing_that_could_be_answered(web: Web, gateway: Gateway) -> None:
     web.answers = [EMPTY]
-    gateway.check(["one", "two"])
+    assert gateway.check(["one", "two"])
     assert [request.json for request in web.requests] == [{"model": "one", "messages": [], "max_tokens": 1}]
 
 
@@ -365,20 +365,25 @@ def test_a_look_finds_that_the_account_is_not_taken(
         (403, {}, b""),
         (401, {}, b""),
         LOST,
-        answer({"error": "bad"}, 400),
-        chat_answer("an answer to nothing"),
         text_answer("<html>", kind="text/html"),
+        text_answer("<html>", 404, "text/html"),
     ],
-    ids=["429", "503", "403 without a word", "401 without a word", "no answer", "400", "an answer", "a page"],
+    ids=["429", "503", "403 without a word", "401 without a word", "no answer", "a page", "no page"],
 )
 def test_whatever_else_a_look_finds_says_nothing(
     web: Web, gateway: Gateway, clock: Clock, waits: list[float], given: Answer
 ) -> None:
     web.answers = [given]
-    gateway.check(["one", "two"])
+    assert not gateway.check(["one", "two"])
     assert len(web.requests) == 1
     assert clock.slept + waits == []
 
 
+def test_a_look_that_is_answered_finds_the_model_served(web: Web, gateway: Gateway) -> None:
+    web.answers = [chat_answer("an answer to nothing")]
+    assert gateway.check(["one", "two"])
+    assert len(web.requests) == 1
+
+
 def test_a_look_at_a_gateway_that_nobody_reaches_says_nothing() -> None:
-    Gateway(KEY, "http://127.0.0.1:9").check(["one"])
+    assert not Gateway(KEY, "http://127.0.0.1:9").check(["one"])

@@ -292,9 +292,29 @@ def test_a_list_of_several_pages_keeps_the_day_and_takes_a_request_a_page(desk: 
     assert desk.s3.listed.count(f"calls/{DAY}/") == 3
 
 
+def test_transcripts_go_with_the_rows_of_a_recording_that_is_gone(desk: Desk) -> None:
+    gone, stays = desk.put("gone", "stays")
+    desk.run()
+    ids = {row["recording_uri"]: row["transcript_id"] for row in desk.rows()}
+    desk.s3.client.delete_object(Bucket=desk.s3.recordings, Key=gone.key)
+    desk.run("run-2")
+    assert len(desk.rows()) == 2
+    desk.run("run-3", recordings={"when_deleted": "drop"})
+    assert [row["recording_uri"] for row in desk.rows()] == [stays.uri]
+    key = transcript_key(gone, desk.s3.pipeline().transcription)
+    objects = {name: desk.s3.bytes_of(name) for name in desk.s3.keys("state/transcripts/")}
+    assert objects, "those of the other call"
+    assert not any(key in name or key.encode() in body for name, body in objects.items())
+    assert deletions(desk) == [ids[gone.uri]]
+    other = {"phases": [{"name": "Introduction"}, {"name": "Complaint"}]}
+    desk.run("run-4", recordings={"when_deleted": "drop"}, **other)
+    assert desk.statuses() == {"stays": "completed"}
+
+
 # An archive without dates in its prefix
 
 FLAT = {"recordings": {"prefix": "calls/", "call_time": {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}}}
+NEXT_DAY = DAY + dt.timedelta(days=1)
 WEEK = [DAY - dt.timedelta(days=number) for number in range(7)]
 
 
@@ -701,8 +721,21 @@ def test_the_budget_is_shared_out_to_the_chunks_by_what_they_may_cost(desk: Desk
     desk.put("b", body=wav(120))
     _, _, chunks = begun(desk, **capped(5))
     short, long = chunks["a"].budget_usd or 0, chunks["b"].budget_usd or 0
-    assert short + long == pytest.approx(5)
-    assert short / long == pytest.approx(price(desk, 60) / price(desk, 120))
+    assert short == pytest.approx(2 * price(desk, 60))
+    assert long == pytest.approx(2 * price(desk, 120))
+
+
+def test_what_is_left_of_the_budget_is_for_other_days(desk: Desk) -> None:
+    desk.put("a", "b", body=wav(60))
+    night = desk.night(**capped(5))
+    listed = night.begin(DAY, "run-1")
+    assert listed.budget_usd == pytest.approx(5 - 4 * price(desk, 60))
+    for number in range(2):
+        desk.s3.put(f"calls/{NEXT_DAY}/{number}.mp3", wav(60))
+    late = night.begin(NEXT_DAY, "run-1", budget_usd=1.5 * price(desk, 60))
+    assert late.budget_usd == pytest.approx(0)
+    (chunk,) = [night.load(uri) for uri in late.chunks]
+    assert chunk.budget_usd == pytest.approx(1.5 * price(desk, 60))
 
 
 def test_a_day_that_is_over_its_budget_shares_out_no_more_than_that(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from callphases.cues import Cue, to_vtt
 from callphases.errors import AccountError, BadAudio, DayHeld, DownloadRefused, RunStopped, ServiceUnavailable
 from callphases.gateway import Gateway, Rates
 from callphases.lease import FRESH_S, LIFE_S
@@ -135,6 +136,19 @@ def test_an_answer_becomes_a_timeline_with_what_it_took(desk: Desk) -> None:
     assert (event["llm_input_tokens"], event["llm_output_tokens"]) == (100, 20)
     assert event["llm_usd"] == pytest.approx((100 * 3 + 20 * 15) / 1e6)
     assert event["prompt_version"] == prompt_version(desk.s3.pipeline(**SETTINGS))
+
+
+def test_an_answer_is_kept_with_who_talks_in_the_call_and_in_each_phase(desk: Desk) -> None:
+    recording = desk.transcribed("alice")
+    desk.divide([recording])
+    event = desk.event(recording)
+    counted = {"turn_count": 1, "interruption_count": 0}
+    assert [phase["talk"] for phase in event["phases"]] == [
+        {"spoken_s": 1.5, "talk_s": [1.5, 0.0], "words_per_minute": 120.0, **counted},
+        {"spoken_s": 2.5, "talk_s": [0.0, 2.5], "words_per_minute": 96.0, **counted},
+    ]
+    assert event["talk"]["speakers"] == ["A", "B"]
+    assert (event["talk"]["turn_count"], event["talk"]["spoken_s"]) == (2, 4.0)
 
 
 def test_a_call_ends_with_its_last_cue_where_the_service_rounds_down(desk: Desk) -> None:
@@ -629,6 +643,73 @@ def test_what_a_caller_says_changes_no_name(desk: Desk) -> None:
     failure_class, message = desk.failure(recording)
     assert failure_class == "answer_invalid"
     assert "Hacked" not in message
+
+
+LONG = {1: "Introduction", 40: "Complaint", 700: "Resolution", 1500: "Complaint", 1900: "Resolution", 2480: "Goodbye"}
+
+
+def of_three_hours(desk: Desk) -> Recording:
+    """A call of 2,500 cues, whose phases begin at the cues that say so."""
+    said = {
+        1: "Introduction",
+        40: "Complaint",
+        700: "Resolution",
+        1500: "Complaint",
+        1900: "Resolution",
+        2480: "Goodbye",
+    }
+    texts = (said.get(number, "And so on and on, as such calls do go on.") for number in range(1, 2501))
+    cues = [Cue(number, 4.32 * (number - 1), 4.32 * number, None, text) for number, text in enumerate(texts, start=1)]
+    recording = desk.transcribed("long", audio_s=10_800.0)
+    key = transcript_key(recording, desk.s3.pipeline().transcription)
+    desk.s3.state.put(f"transcripts/{key}.vtt", to_vtt(cues).encode())
+    return recording
+
+
+def read_aloud(request: Request) -> Answer:
+    """A model that finds the phases which cues name, and knows what goes on where it begins to read."""
+    (call,) = json.loads(request.json["messages"][1]["content"])["calls"]
+    first = call["cues"][0]["cue"]
+    going_on = LONG[max(number for number in LONG if number <= first)]
+    found = [(cue["text"], cue["cue"]) for cue in call["cues"][1:] if cue["text"] in LONG.values()]
+    return phases_answer((going_on, first), *found)
+
+
+def test_a_call_of_three_hours_is_one_timeline_within_what_a_question_may_hold(desk: Desk) -> None:
+    recording = of_three_hours(desk)
+    desk.models.respond = read_aloud
+    desk.divide([recording])
+    event = desk.event(recording)
+    assert {phase["start_cue"]: phase["name"] for phase in event["phases"]} == LONG
+    assert (event["phases"][0]["start_s"], event["phases"][-1]["end_s"]) == (0, 10_800)
+    assert all(before["end_s"] == after["start_s"] for before, after in pairwise(event["phases"]))
+    asked = [len(json.dumps(request.json)) / 4 for request in desk.models.requests]
+    assert len(asked) == 3
+    assert max(asked) < 32_000
+    assert event["llm_input_tokens"] == len(asked) * 100
+    desk.divide([recording])
+    assert len(desk.models.requests) == 3, "nothing is asked twice"
+
+
+def test_a_long_call_whose_window_has_no_valid_answer_is_one_failure(desk: Desk) -> None:
+    recording = of_three_hours(desk)
+    desk.models.respond = lambda request: read_aloud(request) if about('"cue": 1,', request) else phases_answer()
+    desk.divide([recording])
+    assert desk.failure(recording)[0] == "answer_invalid"
+    assert desk.event(recording)["llm_input_tokens"] == len(desk.models.requests) * 100
+
+
+def test_a_call_that_a_model_can_not_hold_is_asked_about_in_smaller_windows(desk: Desk) -> None:
+    recording = of_three_hours(desk)
+
+    def respond(request: Request) -> Answer:
+        if len(json.dumps(request.json)) > 40_000:
+            return answer({"error": {"code": 400, "message": "prompt is too long"}}, 400)
+        return read_aloud(request)
+
+    desk.models.respond = respond
+    desk.divide([recording])
+    assert {phase["start_cue"]: phase["name"] for phase in desk.event(recording)["phases"]} == LONG
 
 
 def test_what_a_run_has_to_do(desk: Desk) -> None:

@@ -30,6 +30,7 @@ recordings:
   suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
   send: presigned
   when_deleted: keep
+  look_back_days: 3
 transcription:
   speech_models: [universal-3-pro]
   speaker_labels: true
@@ -49,6 +50,7 @@ prices:
   speaker_labels_usd_per_hour: 0.02
   llm_usd_per_million: {claude-sonnet-4-5-20250929: {input: 2.5, output: 12.5}}
 budget: {usd_per_run: 50}
+deadline: {by: "06:00", notify: pagers.page}
 """
 
 
@@ -110,6 +112,10 @@ def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
         ({"recordings": {"prefix": "{date/"}}, "recordings.prefix: expected text with {date:…}"),
         ({"recordings": {"prefix": "{date.year}/"}}, "recordings.prefix: expected text with {date:…}"),
         ({"recordings": {"send": "email"}}, "recordings.send: should be 'presigned' or 'upload' (it is 'email')"),
+        ({"deadline": {"by": "6 am"}}, "deadline.by: "),
+        ({"deadline": {"by": "06:00", "notify": "page()"}}, "deadline.notify: "),
+        ({"deadline": {"by": "06:00"}, "schedule": "0 * * * *"}, "a deadline needs a schedule of one run a day"),
+        ({"deadline": {"by": "06:00"}, "schedule": None}, "a deadline needs a schedule of one run a day"),
         ({"recordings": {"when_deleted": "forget"}}, "recordings.when_deleted: should be 'keep' or 'drop'"),
         ({"recordings": {"call_time": "created"}}, "recordings.call_time: should be 'last_modified'"),
         (

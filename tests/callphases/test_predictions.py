@@ -16,10 +16,9 @@ from callphases.errors import ConfigurationError
 from callphases.gateway import Gateway
 from callphases.labelled import LabelledCall, PredictedCall
 from callphases.pipeline import LlmPrice, Pipeline, Prices
-from callphases.predictions import Spent, asked, matched, pipeline_of, published, published_days
+from callphases.predictions import Spent, asked, matched, pipeline_of, published
 from callphases.scoring import Span
 from callphases.segmentation import Segmenter
-from callphases.storage import Folder
 from callphases.tables import CALLS, PHASES, object_name
 from doubles import DAY, Answer, Request, Store, Web, answer, chat_answer, phases_answer
 
@@ -110,21 +109,11 @@ def test_a_published_day_is_read_from_a_folder(tmp_path: Path) -> None:
     assert published(tmp_path, [DAY]) == EXPECTED
 
 
-def test_days_are_found_in_a_folder(tmp_path: Path) -> None:
-    put(tmp_path, "phases", PHASES, *A_DAY)
-    put(tmp_path, "phases", PHASES, phase("d", "Other", 0, 1), day=DAY - dt.timedelta(1))
-    (tmp_path / "phases" / "dt=soon").mkdir()
-    assert published_days(tmp_path) == [DAY - dt.timedelta(1), DAY]
-    assert len(published(tmp_path, published_days(tmp_path))) == 2
-
-
 @pytest.mark.integration
 def test_a_published_day_is_read_from_a_bucket(tmp_path: Path, s3: Store) -> None:
     folder = s3.tables
     for table, schema, rows in (("phases", PHASES, A_DAY), ("calls", CALLS, CALLS_OF_A_DAY)):
         folder.put(object_name(table, DAY), put(tmp_path, table, schema, *rows).read_bytes())
-    folder.put("phases/dt=2026-11-21/_temporary", b"")
-    assert published_days(folder) == [DAY]
     assert published(folder, [DAY]) == EXPECTED
 
 
@@ -208,10 +197,3 @@ def test_what_concerns_the_account_is_told_with_its_setting(web: Web, refusal: A
     web.respond = lambda _: refusal
     with pytest.raises(ConfigurationError, match=what):
         asked([labelled("a", None, "Hello.")], segmenter(web))
-
-
-@pytest.mark.integration
-def test_folders_are_named_in_errors(s3: Store) -> None:
-    nowhere = Folder(s3.tables.client, "s3://no-such-bucket-here/tables/", "--tables")
-    with pytest.raises(ConfigurationError, match=r"no-such-bucket-here.*--tables"):
-        published_days(nowhere)

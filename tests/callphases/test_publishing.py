@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,20 @@ class Shelf:
         return [self.objects.get(object_name(table, DAY)) for table in SCHEMAS]
 
 
+TALK: Row = {
+    "turn_count": 1,
+    "silence_s": 0.25,
+    "speaker_1_talk_s": 0.75,
+    "speaker_1_talk_share": 1.0,
+    "speaker_2_talk_s": None,
+    "speaker_2_talk_share": None,
+    "other_talk_s": 0.0,
+    "interruption_count": 0,
+    "words_per_minute": 150.0,
+    "confidence": 0.875,
+}
+
+
 def recording(name: str) -> Recording:
     return Recording("recordings", f"calls/{name}.mp3", "e1", 8, NOON)
 
@@ -104,13 +119,16 @@ def call(name: str, **changes: Any) -> Row:
         "speech_usd": 0.25,
         "llm_usd": 0.5,
         "prompt_version": "1-abc",
-        "schema_version": 1,
+        "schema_version": 2,
         "run_id": "run-1",
         "processed_at": NOON,
         "finished": True,
         "run_speech_usd": 0.25,
         "run_llm_usd": 0.5,
         "phases": None,
+        "speaker_1": "A",
+        "speaker_2": None,
+        **TALK,
     } | changes
     phases = [
         {
@@ -124,6 +142,7 @@ def call(name: str, **changes: Any) -> Row:
             "end_cue": 1,
             "word_count": 3,
             "summary": f"{row['run_id']} of {name}.",
+            **TALK,
         }
         for number in range(row["phase_count"] or 0)
     ]
@@ -256,7 +275,7 @@ def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], wh
         cut.put_part(
             f"chunk-{part:04d}", [case.listed for case in cases if case.listed is not None and case.part == part]
         )
-    with patch("callphases.publishing.ROW_GROUP_ROWS", 4):
+    with patch("callphases.publishing.ROW_GROUP_CALLS", (1, 1)):
         at_once, in_pieces = before(cases), before(cases)
         assert run(at_once, whole, len(listed), 1, when_deleted=when_deleted) == published
         with cut_small(held):
@@ -287,20 +306,55 @@ def test_row_groups_have_all_the_same_size_but_the_last() -> None:
     tables, state = Shelf(), Shelf()
     for part in range(3):
         state.put_part(f"chunk-{part:04d}", [call(f"{part}-{number}", phase_count=3) for number in range(5)])
-    with patch("callphases.publishing.ROW_GROUP_ROWS", 10), cut_small(0):
+    with patch("callphases.publishing.ROW_GROUP_CALLS", (10, 10)), cut_small(0):
         run(tables, state, 15, 3)
-    for table, sizes in {"calls": [10, 5], "phases": [10, 10, 10, 10, 5]}.items():
+    for table, sizes in {"calls": [10, 5], "phases": [40, 5]}.items():
         file = pq.ParquetFile(io.BytesIO(tables.objects[object_name(table, DAY)]))
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == sizes
 
 
-def test_calls_are_replaced_before_phases() -> None:
+def test_who_asks_for_one_call_reads_a_small_part_of_the_file() -> None:
     tables, state = Shelf(), Shelf()
-    state.put_part("chunk-0000", [call("a")])
-    run(tables, state, 1, 1)
-    run(tables, Shelf(), 0, 0, when_deleted="drop")
+    ids = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(10_000)]
+    state.put_part("chunk-0000", [call(one, phase_count=4) for one in sorted(ids)])
+    run(tables, state, 10_000, 1)
+    for table in ("calls", "phases"):
+        body = tables.objects[object_name(table, DAY)]
+        footer = pq.ParquetFile(io.BytesIO(body)).metadata
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        edges = [groups[0].column(0).statistics.min, *(group.column(0).statistics.max for group in groups)]
+        assert edges == sorted(edges), "a range of calls is in one place"
+        sizes = [
+            sum(group.column(place).total_compressed_size for place in range(footer.num_columns)) for group in groups
+        ]
+        assert max(sizes) < 0.1 * sum(sizes)
+
+
+def test_no_phase_is_ever_of_a_call_that_calls_does_not_know() -> None:
+    tables, state = Shelf(), Shelf()
+    state.put_part("chunk-0000", [call("a"), call("b")])
+    run(tables, state, 2, 1)
     names = [object_name(table, DAY) for table in ("calls", "phases")]
-    assert tables.done == [("put", names[0]), ("put", names[1]), ("delete", names[0]), ("delete", names[1])]
+    assert tables.done == [("put", names[0]), ("put", names[1])]
+    seen: list[tuple[set[str], set[str]]] = []
+    put_file, delete = tables.put_file, tables.delete
+
+    def look() -> None:
+        calls, phases = ({row["call_id"] for row in tables.rows(table)} for table in ("calls", "phases"))
+        assert phases <= calls
+        seen.append((calls, phases))
+
+    with (
+        patch.object(tables, "put_file", lambda *given: (put_file(*given), look())),
+        patch.object(tables, "delete", lambda *given: (delete(*given), look())),
+    ):
+        other = Shelf()
+        other.put_part("chunk-0000", [call("b"), call("c")])
+        run(tables, other, 2, 1, when_deleted="drop")
+        run(tables, Shelf(), 0, 0, when_deleted="drop")
+    # How many calls and phases a reader sees after each step.
+    assert [tuple(map(len, pair)) for pair in seen] == [(3, 2), (3, 2), (2, 2), (2, 2), (2, 0), (0, 0)]
+    assert seen[0][1] != seen[1][1]
 
 
 def test_old_phases_are_not_read_where_no_old_row_stays() -> None:
@@ -332,6 +386,33 @@ def test_a_table_of_an_earlier_version_lacks_columns() -> None:
     assert run(tables, state, 1, 1).kept == 1
     (row,) = [row for row in tables.rows("calls") if row["transcript_id"] == "t-gone"]
     assert row == in_calls(call("gone", language=None, llm_usd=None))
+
+
+def test_rows_of_version_1_are_kept_beside_new_ones() -> None:
+    tables, state = Shelf(), Shelf()
+    new_columns = ["speaker_1", "speaker_2", *TALK]
+    old, new = call("gone", schema_version=1, phase_count=2), call("a")
+    for table, rows in {"calls": [in_calls(old)], "phases": in_phases(old)}.items():
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]).drop_columns(new_columns), buffer)
+        tables.objects[object_name(table, DAY)] = buffer.getvalue()
+    state.put_part("chunk-0000", [new])
+    assert run(tables, state, 1, 1).kept == 1
+    without = old | dict.fromkeys(new_columns)
+    without["phases"] = [phase | dict.fromkeys(TALK) for phase in old["phases"]]
+    by_call = sorted([new, without], key=lambda row: str(row["call_id"]))
+    assert tables.rows("calls") == [in_calls(row) for row in by_call]
+    assert tables.rows("phases") == [phase for row in by_call for phase in in_phases(row)]
+
+
+@pytest.mark.parametrize("table", ["calls", "phases"])
+def test_an_object_says_which_version_its_columns_are_of(table: str) -> None:
+    tables, state = Shelf(), Shelf()
+    state.put_part("chunk-0000", [call("a")])
+    run(tables, state, 1, 1)
+    schema = pq.read_schema(io.BytesIO(tables.objects[object_name(table, DAY)]))
+    assert schema.equals(SCHEMAS[table])
+    assert schema.metadata == {b"schema_version": b"2"}
 
 
 # Parts that are not there, or out of date

@@ -19,7 +19,7 @@ from callphases.parts import PartWriter, folder_of
 from callphases.publishing import Published, publish
 from callphases.recordings import DayList, Recording
 from callphases.segmentation import question
-from callphases.tables import read_rows
+from callphases.tables import object_name, read_rows
 from doubles import DAY, LONG_AGO, NOON, Store
 
 pytestmark = pytest.mark.integration
@@ -33,6 +33,20 @@ LINEAGE = {
     "schema_version": "int32",
     "run_id": "string",
     "processed_at": UTC_MICROSECONDS,
+}
+TALK = {
+    "turn_count": "int32",
+    "silence_s": "double",
+    "speaker_1": "string",
+    "speaker_1_talk_s": "double",
+    "speaker_1_talk_share": "double",
+    "speaker_2": "string",
+    "speaker_2_talk_s": "double",
+    "speaker_2_talk_share": "double",
+    "other_talk_s": "double",
+    "interruption_count": "int32",
+    "words_per_minute": "double",
+    "confidence": "double",
 }
 PHASES = {
     "call_id": "string",
@@ -49,6 +63,7 @@ PHASES = {
     "word_count": "int32",
     "summary": "string",
     **LINEAGE,
+    **TALK,
 }
 CALLS = {
     "call_id": "string",
@@ -71,6 +86,7 @@ CALLS = {
     "speech_usd": "double",
     "llm_usd": "double",
     **{name: LINEAGE[name] for name in ("prompt_version", "schema_version", "run_id", "processed_at")},
+    **TALK,
 }
 CALLS_KEY = "tables/calls/dt=2026-11-20/calls.parquet"
 PHASES_KEY = "tables/phases/dt=2026-11-20/phases.parquet"
@@ -110,7 +126,14 @@ class Desk:
         self.knows(recording, event)
         return recording
 
-    def completed(self, name: str, body: bytes = b"RIFF", edges: Sequence[float] = (0.0, 2.5, 10.0)) -> Recording:
+    def completed(
+        self,
+        name: str,
+        body: bytes = b"RIFF",
+        edges: Sequence[float] = (0.0, 2.5, 10.0),
+        talk: Sequence[dict[str, Any]] = (),
+    ) -> Recording:
+        """``talk``: what is said of the call, and of each of its phases; of none by an earlier version."""
         recording = self.transcribed(name, body)
         parts = [
             {
@@ -126,6 +149,8 @@ class Desk:
                 zip(("Introduction", "Complaint", "Goodbye"), edges, edges[1:], strict=False), start=1
             )
         ]
+        for part, said in zip(parts, talk[1:], strict=False):
+            part["talk"] = said
         event = {
             "event": "answered",
             "key": self.answer_key(recording),
@@ -136,7 +161,7 @@ class Desk:
             "llm_output_tokens": 20,
             "llm_usd": 0.5,
             "prompt_version": "1-abc",
-        }
+        } | ({"talk": talk[0]} if talk else {})
         self.knows(recording, event)
         return recording
 
@@ -250,8 +275,9 @@ def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
         "speech_usd": 0.25,
         "llm_usd": 0.5,
         "prompt_version": "1-abc",
-        "schema_version": 1,
+        "schema_version": 2,
         "run_id": "run-1",
+        **dict.fromkeys(TALK),
     }
     phases = desk.rows("phases")
     assert [row["call_id"] for row in phases] == [recording.call_id] * 2
@@ -262,6 +288,36 @@ def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
     assert [(row["duration_s"], row["share_of_call"]) for row in phases] == [(2.5, 0.25), (7.5, 0.75)]
     assert phases[1]["summary"] == "Complaint of a."
     assert phases[1]["run_id"] == "run-1"
+
+
+SAID_OF_CALL = {
+    "speakers": ["B", "A"],
+    "spoken_s": 8.0,
+    "talk_s": [6.0, 2.5],
+    "turn_count": 5,
+    "interruption_count": 1,
+    "words_per_minute": 120.5,
+    "confidence": 0.9375,
+}
+SAID_OF_FIRST = {"spoken_s": 2.0, "talk_s": [2.0, 0.0], "other_s": 0.5, "turn_count": 4, "interruption_count": 0}
+
+
+def test_who_talks_is_in_the_row_of_the_call_and_in_those_of_its_phases(desk: Desk) -> None:
+    desk.publish([desk.completed("a", talk=[SAID_OF_CALL, SAID_OF_FIRST, {"spoken_s": 0.0, "talk_s": [0.0, 0.0]}])])
+    (call,) = desk.rows("calls")
+    found = [{name: row[name] for name in TALK} for row in (call, *desk.rows("phases"))]
+    assert [list(one.values()) for one in found] == [
+        [5, 2.0, "B", 6.0, 0.75, "A", 2.5, 0.3125, 0.0, 1, 120.5, 0.9375],
+        [4, 0.5, "B", 2.0, 1.0, "A", 0.0, 0.0, 0.5, 0, None, None],
+        [None, 7.5, "B", 0.0, None, "A", 0.0, None, 0.0, None, None, None],
+    ]
+
+
+def test_where_nobody_speaks_all_is_silence(desk: Desk) -> None:
+    desk.publish([desk.transcribed("a", status="no_speech"), desk.unanswered("b")])
+    for row in desk.rows("calls"):
+        silence_s = row["duration_s"] if row["status"] == "no_speech" else None
+        assert {name: row[name] for name in TALK} == dict.fromkeys(TALK) | {"silence_s": silence_s}
 
 
 def test_a_call_that_lasts_no_time_is_one_whole_phase(desk: Desk) -> None:
@@ -538,6 +594,23 @@ def test_a_warehouse_reads_a_day_and_its_date_from_the_path(desk: Desk, tmp_path
     noon = NOON.replace(tzinfo=None)
     assert found == [(DAY, "Complaint", 2, 15.0, noon), (DAY, "Introduction", 2, 5.0, noon)]
     assert "dt" not in table_at(desk.s3, PHASES_KEY).schema.names
+
+
+@pytest.mark.parametrize("older", [DAY, DAY + dt.timedelta(days=1)], ids=["the first day", "the last day"])
+def test_days_of_version_1_are_read_beside_others(desk: Desk, tmp_path: Path, older: dt.date) -> None:
+    desk.publish([desk.completed("a", talk=[SAID_OF_CALL, SAID_OF_FIRST, SAID_OF_FIRST])])
+    new = pq.read_table(io.BytesIO(desk.s3.bytes_of(CALLS_KEY)), partitioning=None)
+    for day in (DAY, DAY + dt.timedelta(days=1)):
+        path = tmp_path / object_name("calls", day)
+        path.parent.mkdir(parents=True)
+        pq.write_table(new.drop_columns(list(TALK)) if day == older else new, path)
+    found = duckdb.sql(
+        f"SELECT dt = DATE '{older}', sum(turn_count) "
+        f"FROM read_parquet('{tmp_path}/calls/*/*.parquet', hive_partitioning = true, union_by_name = true) GROUP BY 1"
+    ).fetchall()
+    assert sorted(found) == [(False, 5), (True, None)]
+    (row,) = read_rows(tmp_path, "calls", older)
+    assert (row["duration_s"], row["turn_count"], row["speaker_1"]) == (10.0, None, None)
 
 
 def test_rows_are_read_from_a_copy_as_from_the_bucket(desk: Desk, tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ def test_joined_phases_join_their_summaries() -> None:
     assert phase.summary == "Broken. Still broken."
 
 
-@pytest.mark.parametrize(("audio_s", "end_s"), [(0, 9.4), (9, 9.4), (10, 10)])
-def test_a_call_ends_with_its_audio_or_its_last_cue(audio_s: float, end_s: float) -> None:
+@pytest.mark.parametrize(("audio_s", "end_s"), [(0, 9.4), (9, 9.4), (10, 10), (8, 8)])
+def test_a_call_ends_with_its_audio_or_where_that_is_rounded_with_its_last_cue(audio_s: float, end_s: float) -> None:
     assert call_end_s(audio_s, [cue(1, 0, 9.4), cue(2, 1, 2)]) == end_s
 
 

@@ -51,6 +51,7 @@ from doubles import (
     LOST,
     NEXT_RUN,
     NOON,
+    WORDS,
     Answer,
     Clock,
     OneThread,
@@ -1074,6 +1075,26 @@ def test_cues_that_were_collected_together_are_read_with_one_request(desk: Desk)
     before, transcripts = desk.s3.counted()["GetObject"], Transcripts(desk.s3.state)
     assert [read(transcripts, event) for event in events] == [CUES] * 3
     assert desk.s3.counted()["GetObject"] - before == 1
+
+
+def test_cues_are_kept_with_how_sure_they_are(desk: Desk) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    desk.speech.ending = {"words": [WORDS[0] | {"confidence": 0.9}, WORDS[1]]}
+    desk.transcribe(recording)
+    assert [cue.confidence for cue in Transcripts(desk.s3.state).cues(desk.event(recording))] == [0.9, None]
+
+
+def test_cues_that_were_kept_by_an_earlier_version_are_as_sure_as_nobody_knows(desk: Desk) -> None:
+    recording = desk.s3.put("calls/a.mp3")
+    desk.transcribe(recording)
+    event = desk.event(recording)
+    kept = json.loads(desk.s3.state.get(event["cues"]) or b"")
+    for cue in kept["cues"]:
+        del cue["confidence"]
+    desk.s3.state.put(event["cues"], json.dumps(kept).encode())
+    transcripts = Transcripts(desk.s3.state)
+    assert read(transcripts, event) == CUES
+    assert [cue.confidence for cue in transcripts.cues(event)] == [None, None]
 
 
 def test_cues_that_were_not_kept_together_are_read_from_the_transcript(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -47,6 +48,21 @@ def test_rows_are_what_the_service_knows(night: Night, send: str) -> None:
     [call] = night.table("calls", DAY)
     assert (call["status"], call["phase_count"], call["duration_s"]) == ("completed", 4, 12.0)
     assert night.table("calls", "2026-11-19") == []
+
+
+def test_rows_tell_who_talks(night: Night) -> None:
+    night.put(f"calls/{DAY}/one.wav")
+    assert night.run(DAY) == "success"
+    [call], phases = night.table("calls", DAY), night.table("phases", DAY)
+    assert (call["speaker_1"], call["speaker_1_talk_s"], call["speaker_2"], call["speaker_2_talk_s"]) == (
+        *("A", pytest.approx(5.7)),
+        *("B", pytest.approx(2.7)),
+    )
+    assert (call["turn_count"], call["silence_s"], call["interruption_count"]) == (4, pytest.approx(3.6), 0)
+    assert [row["turn_count"] for row in phases] == [1, 1, 1, 1]
+    assert [row["silence_s"] for row in phases] == pytest.approx([0.8, 0.3, 0.5, 2.0])
+    assert [row["speaker_1_talk_share"] for row in phases] == pytest.approx([1.0, 0.0, 1.0, 0.0])
+    assert all(0 < row["confidence"] <= 1 and row["words_per_minute"] > 0 for row in (call, *phases))
 
 
 def test_one_bad_recording_is_one_bad_row(night: Night) -> None:
@@ -114,6 +130,54 @@ def test_a_recording_replaced_under_its_key_is_transcribed_again(night: Night) -
     assert night.submitted() == 2
 
 
+def test_the_next_night_puts_right_what_came_late_or_was_replaced(night: Night) -> None:
+    for name in ("same.wav", "replaced.wav"):
+        night.put(f"calls/{DAY}/{name}", name.encode())
+    assert night.run(DAY) == "success"
+    before = {row["recording_uri"].rsplit("/", 1)[-1]: row for row in night.table("calls", DAY)}
+    night.put(f"calls/{DAY}/replaced.wav", b"RIFF second")
+    night.put(f"calls/{DAY}/late.wav", b"RIFF late")
+    night.put("calls/2026-11-22/new.wav", b"RIFF new")
+    assert night.run("2026-11-22") == "success"
+    after = {row["recording_uri"].rsplit("/", 1)[-1]: row for row in night.table("calls", DAY)}
+    assert set(after) == {"same.wav", "replaced.wav", "late.wav"}
+    assert after["same.wav"] == before["same.wav"]
+    assert after["replaced.wav"]["recording_etag"] != before["replaced.wav"]["recording_etag"]
+    assert phases_of(night, f"calls/{DAY}/late.wav") == TRUTH
+    assert list(statuses(night, "2026-11-22")) == ["new.wav"]
+    assert night.submitted() == 5
+    untouched = night.body("calls", DAY)
+    assert night.run("2026-11-23") == "success"
+    assert night.submitted() == 5
+    assert night.body("calls", DAY) == untouched
+
+
+def test_a_late_recording_of_an_archive_without_dates_is_put_right(night: Night) -> None:
+    call_time = {"key_pattern": "-(?P<time>[0-9]{8}T[0-9]{4})", "format": "%Y%m%dT%H%M"}
+    night.pipeline(recordings={"prefix": "flat/", "call_time": call_time})
+    # Of a day that has not ended an archive is listed anew, as it is each night.
+    today = dt.datetime.now(dt.UTC).date()
+    yesterday = today - dt.timedelta(days=1)
+    night.put(f"flat/a-{yesterday:%Y%m%d}T1000.wav")
+    assert night.run(str(yesterday)) == "success"
+    night.put(f"flat/late-{yesterday:%Y%m%d}T1100.wav", b"RIFF late")
+    assert night.run(str(today)) == "success"
+    assert list(statuses(night, str(yesterday)).values()) == ["completed", "completed"]
+    assert night.submitted() == 2
+
+
+def test_a_day_that_retention_has_emptied_keeps_its_rows_over_any_run(night: Night) -> None:
+    for name in ("a.wav", "b.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    before = night.body("calls", DAY), night.body("phases", DAY)
+    for name in ("a.wav", "b.wav"):
+        night.s3.delete_object(Bucket="recordings", Key=f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    assert night.run("2026-11-21") == "success"
+    assert (night.body("calls", DAY), night.body("phases", DAY)) == before
+
+
 @pytest.mark.parametrize(("when_deleted", "left"), [("keep", 2), ("drop", 1)])
 def test_rows_of_deleted_recordings(night: Night, when_deleted: str, left: int) -> None:
     night.pipeline(recordings={"when_deleted": when_deleted})
@@ -123,6 +187,28 @@ def test_rows_of_deleted_recordings(night: Night, when_deleted: str, left: int) 
     night.s3.delete_object(Bucket="recordings", Key=f"calls/{DAY}/a.wav")
     assert night.run(DAY) == "success"
     assert len(night.table("calls", DAY)) == left
+
+
+def test_each_table_is_an_asset_whose_event_says_what_the_day_holds(night: Night) -> None:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    night.put(f"calls/{DAY}/one.wav")
+    assert night.run(DAY) == "success"
+    with create_session() as session:
+        events = session.execute(
+            select(AssetModel.name, AssetEvent.extra)
+            .join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+            .where(AssetEvent.source_run_id == night.last.run_id)
+        ).all()
+    extras = dict(tuple(event) for event in events)
+    assert set(extras) == {"call_phases_night.calls", "call_phases_night.phases"}
+    for table, rows in (("calls", 1), ("phases", 4)):
+        extra = extras[f"call_phases_night.{table}"]
+        assert (extra["dt"], extra["table"], extra["rows"]) == (DAY, f"s3://warehouse/tables/{table}/", rows)
+        assert (extra["statuses"], extra["failures"], extra["late"]) == ({"completed": 1}, {}, [])
+        assert extra["speech_usd"] > 0
 
 
 def test_an_empty_day_leaves_no_object(night: Night) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from callphases.pipeline import Pipeline
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from callphases.night import Night
+    from callphases.night import Listed, Night
     from callphases.recordings import Manifest
 
 POLL_IN_WORKER_S = 30.0
@@ -30,8 +30,8 @@ POLL_INTERVAL_S = 20.0
 LONGEST_WAIT = dt.timedelta(hours=12)
 LONGEST_SLEEP_S = 600.0
 """After which a task that waits for others looks how far they are, whatever was to be expected."""
-DAY = "day"
-"""The XCom key of the day's manifest; the chunks' URIs are what the list task returns."""
+DAYS = "days"
+"""The XCom key of the days' manifests, the run's own first; the chunks' URIs are what the list task returns."""
 
 
 class _PipelineOperator(BaseOperator):
@@ -114,13 +114,34 @@ class _PipelineOperator(BaseOperator):
 
 
 class ListRecordings(_PipelineOperator):
-    """Lists the day, writes its manifest and the chunks' into the state area, and returns the chunks' URIs."""
+    """Lists the day, writes its manifest and the chunks' into the state area, and returns the chunks' URIs.
+
+    Days before it whose recordings have changed since they were published are run again with it.
+    """
 
     def work(self, context: Context) -> list[str]:
         """See the class."""
-        listed = self.night.begin(self.day(context), context["run_id"], context["params"].get("replay"))
-        context["ti"].xcom_push(DAY, listed.day)
-        return listed.chunks
+        day, run_id, replay = self.day(context), context["run_id"], context["params"].get("replay")
+        listed = [self.night.begin(day, run_id, replay)]
+        # A backfill runs each of its days itself; a replay is for failed calls alone.
+        if replay is None and context["dag_run"].run_type != "backfill":
+            listed += self._late(day, run_id, listed[0].budget_usd)
+        context["ti"].xcom_push(DAYS, [one.day for one in listed])
+        return [chunk for one in listed for chunk in one.chunks]
+
+    def _late(self, day: dt.date, run_id: str, budget_usd: float | None) -> Iterator[Listed]:
+        try:
+            for late in self.night.late_days(day):
+                try:
+                    listed = self.night.begin(late, run_id, budget_usd=budget_usd)
+                    budget_usd = listed.budget_usd
+                    yield listed
+                except DayHeld as held:
+                    self.log.info("%s changed since it was published. %s", late, held)
+                else:
+                    self.log.info("%s changed since it was published, and is run again.", late)
+        except ServiceUnavailable as error:
+            self.log.warning("Whether days before %s have changed is for the next run to find out: %s", day, error)
 
 
 class _ChunkOperator(_PipelineOperator):
@@ -178,7 +199,7 @@ class SegmentCalls(_ChunkOperator):
 
 
 class PublishDay(_PipelineOperator):
-    """Publishes all of the day's rows, whatever became of single chunks, and tells the day's Asset what it holds.
+    """Publishes all of the day's rows, whatever became of single chunks, and tells the tables' Assets what it holds.
 
     Args:
         listed: the id of the task that listed the day. What it pushed is fetched by hand: a template of an XCom that is
@@ -191,21 +212,26 @@ class PublishDay(_PipelineOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
-        manifest = context["ti"].xcom_pull(task_ids=self.listed, key=DAY)
-        if manifest is None:
+        manifests = context["ti"].xcom_pull(task_ids=self.listed, key=DAYS)
+        if manifests is None:
             raise AirflowFailException(f"The day was not listed, so nothing is published: see the task {self.listed}.")
-        listed = self.night.load_day(manifest)
         tables = self.pipeline.output.tables
-        published = {"dt": listed.day.isoformat(), **asdict(self.night.end(listed))}
+        days: list[dict[str, Any]] = []
+        for manifest in manifests:
+            listed = self.night.load_day(manifest)
+            days.append({"dt": listed.day.isoformat(), **asdict(self.night.end(listed))})
+            self.log.info(
+                "%s: %d rows in calls, %d in phases, below %s",
+                listed.day,
+                days[-1]["listed"] + days[-1]["kept"],
+                days[-1]["phases"],
+                tables,
+            )
+        published = {**days[0], "late": days[1:]}
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {**published, "tables": tables}
-        self.log.info(
-            "%s: %d rows in calls, %d in phases, below %s",
-            listed.day,
-            published["listed"] + published["kept"],
-            published["phases"],
-            tables,
-        )
+            table = outlet.name.rpartition(".")[2]
+            rows = days[0]["phases"] if table == "phases" else days[0]["listed"] + days[0]["kept"]
+            context["outlet_events"][outlet].extra = {**published, "table": f"{tables}{table}/", "rows": rows}
         return published
 
 
@@ -224,7 +250,12 @@ class VerifyDay(_PipelineOperator):
 
     def work(self, context: Context) -> None:  # noqa: ARG002
         """See the class."""
-        day: dict[str, Any] = self.published
+        problems = [problem for day in (self.published, *self.published["late"]) if (problem := self._problem(day))]
+        if problems:
+            raise AirflowFailException(" ".join(problems))
+
+    def _problem(self, day: dict[str, Any]) -> str | None:
+        """What is wrong with a day; logs what it holds and cost."""
         listed, failed = day["listed"], day["statuses"].get("failed", 0)
         statuses = " + ".join(f"{count} {status}" for status, count in sorted(day["statuses"].items())) or "none"
         classes = ", ".join(f"{count} {name}" for name, count in sorted(day["failures"].items()))
@@ -244,11 +275,11 @@ class VerifyDay(_PipelineOperator):
             day["speech_usd"] + day["llm_usd"],
         )
         if sum(day["statuses"].values()) != listed:
-            raise AirflowFailException(f"{summary}: the table calls does not hold every recording listed.")
+            return f"{summary}: the table calls does not hold every recording listed."
         if day["stopped"]:
-            raise AirflowFailException(f"{summary}: the run was stopped. {day['stopped']}")
+            return f"{summary}: the run was stopped. {day['stopped']}"
         if day["unfinished"]:
-            raise AirflowFailException(
+            return (
                 f"{summary}: {day['unfinished']} recordings were not finished. The log of the failed task in the group "
                 "calls says why; run the day again, what is paid for is not paid for again."
             )
@@ -258,8 +289,9 @@ class VerifyDay(_PipelineOperator):
             self.log.warning("%s.%s", summary, over)
         most = self.pipeline.limits.max_failed_ratio
         if listed and failed / listed > most:
-            raise AirflowFailException(
+            return (
                 f"{summary}: {failed / listed:.1%} failed, more than limits.max_failed_ratio ({most:.1%}).{over} The "
                 "columns failure_class and failure_message of the table calls say why; all rows are published."
             )
         self.log.info("%s", summary)
+        return None

@@ -19,8 +19,10 @@ from speechbox.sentences import Recognition, Sentence, Word, split_sentences
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel  # type: ignore[import-untyped]
 
-#: Answers that Whisper gives to noise and music: it doubts them itself, or repeats itself.
+#: Answers that Whisper gives to noise and music: it doubts them itself, or repeats itself. That nobody speaks is
+#: believed only where it is not sure of its words either: of clear speech on a telephone it says so now and then.
 MAX_NO_SPEECH_PROBABILITY = 0.6
+MIN_MEAN_LOG_PROBABILITY_OF_SPEECH = -0.5
 MIN_MEAN_LOG_PROBABILITY = -1.0
 MAX_COMPRESSION_RATIO = 2.4
 
@@ -150,7 +152,10 @@ def _credible_words(segments: list[Any], start_ms: int, end_ms: int) -> list[Wor
         if (
             segment.compression_ratio > MAX_COMPRESSION_RATIO
             or segment.avg_logprob < MIN_MEAN_LOG_PROBABILITY
-            or segment.no_speech_prob > MAX_NO_SPEECH_PROBABILITY
+            or (
+                segment.no_speech_prob > MAX_NO_SPEECH_PROBABILITY
+                and segment.avg_logprob < MIN_MEAN_LOG_PROBABILITY_OF_SPEECH
+            )
         ):
             continue
         for word in segment.words or []:
