@@ -436,7 +436,7 @@ def _asked(
 
 def _published(tables: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
     source = _source(tables, "--tables")
-    days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source)
+    days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source, "phases")
     return published(source, days)
 
 

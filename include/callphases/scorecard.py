@@ -173,14 +173,14 @@ def remarks(card: Scorecard) -> list[str]:
     """What there is to know about the figures, in sentences."""
     worst = card.calls[0]
     said = [f"Worst call: {worst.labelled.call_id} ({worst.labelled.path}), accuracy {worst.score.accuracy:.3f}."]
-    if card.missing:
-        said.append(f"{card.missing} of {len(card.calls)} labelled calls have no prediction and count as wrong.")
-    if card.left_out:
-        said.append(f"{card.left_out} labelled calls have no prediction and are left out.")
-    if card.without_phases:
-        said.append(f"{card.without_phases} calls are labelled as without phases, and not scored.")
-    if card.unlabelled:
-        said.append(f"{card.unlabelled} predicted calls are not labelled.")
+    for number, what in (
+        (card.missing, "labelled without a prediction, and counted as wrong"),
+        (card.left_out, "labelled without a prediction, and left out"),
+        (card.without_phases, "labelled as without phases, and not scored"),
+        (card.unlabelled, "predicted and not labelled"),
+    ):
+        if number:
+            said.append(f"{number} {'call is' if number == 1 else 'calls are'} {what}.")
     if card.spent is not None:
         spent = card.spent
         cost = "a price that is not known (prices.llm_usd_per_million of a pipeline file)"
