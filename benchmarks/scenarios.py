@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import bulk, rivals
+from benchmarks import bulk, rivals, segmentation
 from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_least, at_most
@@ -117,5 +117,11 @@ _SCENARIOS = (
     Scenario("listing", "a day of 1,000,000 recordings, dated and flat", 4, lambda bench, _: bulk.listing(bench)),
     Scenario("archive", "365 days of a flat archive of 100,000 recordings", 2, lambda bench, _: bulk.archive(bench)),
     Scenario("publish", "1,000,000 rows of phases, beside pyarrow alone", 2, lambda bench, _: bulk.publish(bench)),
+    Scenario(
+        "segmentation",
+        "the samples' phases by the local model, beside guesses",
+        0.5,
+        lambda bench, _: segmentation.measure(bench),
+    ),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _SCENARIOS}

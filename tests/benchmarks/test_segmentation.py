@@ -1,0 +1,66 @@
+"""The bench of segmentation: guesses that know nothing of a call's own labels, and the table beside the local model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import segmentation
+from benchmarks.floors import floors
+from callphases.labelled import read_labelled
+from callphases.scorecard import scorecard
+from callphases.scoring import Span
+
+SAMPLES = read_labelled([segmentation.SAMPLES])
+WAYS = ["always the longest phase", "mean proportions", "rules"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_guess_does_not_look_at_the_calls_own_labels(way: str) -> None:
+    one = next(place for place, call in enumerate(SAMPLES) if len(call.phases) > 2)
+    wrong = replace(SAMPLES[one], phases=(Span("Goodbye", 0, 1), Span("Introduction", 1, SAMPLES[one].end_s)))
+    others = [*SAMPLES[:one], wrong, *SAMPLES[one + 1 :]]
+    guessed, again = floors(SAMPLES)[way][one], floors(others)[way][one]
+    assert guessed is not None
+    assert guessed == again
+
+
+def test_mean_proportions_fill_the_call() -> None:
+    for call, guess in zip(SAMPLES, floors(SAMPLES)["mean proportions"], strict=True):
+        if guess is not None:
+            assert sum(span.end_s - span.start_s for span in guess.phases) == pytest.approx(call.end_s)
+
+
+def test_rules_are_better_than_proportions_and_those_than_one_phase() -> None:
+    found = [scorecard(SAMPLES, predicted).means["accuracy"].mean for predicted in floors(SAMPLES).values()]
+    assert list(floors(SAMPLES)) == WAYS
+    assert found == sorted(found)
+    assert found[0] < 0.6 < found[2]
+
+
+@pytest.mark.integration
+def test_the_bench_scores_the_local_model_beside_the_floors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(segmentation, "FOLDER", tmp_path)
+    monkeypatch.delenv("ASSEMBLYAI_API_KEY", raising=False)
+    assert segmentation.main([]) == 0
+    ways = json.loads((tmp_path / "segmentation.json").read_text())["ways"]
+    assert list(ways) == [*WAYS, segmentation.LOCAL]
+    assert ways[segmentation.LOCAL]["mean"]["accuracy"]["mean"] > ways["rules"]["mean"]["accuracy"]["mean"]
+    assert segmentation.LOCAL in (tmp_path / "segmentation.txt").read_text()
+    assert "mean proportions" in capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_a_model_that_can_not_be_asked_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(segmentation, "FOLDER", tmp_path)
+    monkeypatch.delenv("CALLPHASES_LLM_KEY", raising=False)
+    assert segmentation.main(["--model", "some", "--url", "http://127.0.0.1:9"]) == 1
+    assert "BROKEN some: Set CALLPHASES_LLM_KEY" in capsys.readouterr().out
+    assert segmentation.LOCAL in (tmp_path / "segmentation.txt").read_text()
