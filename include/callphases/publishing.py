@@ -387,10 +387,11 @@ class _New:
 
     def _encode(self, rows: pa.Table) -> None:
         """Write a row group while the next one is made. Its chunks are made one: they show in the bytes."""
+        whole = rows.combine_chunks()
         if self._encoding is not None:
             self._encoding.result()
-        self._rows += rows.num_rows
-        self._encoding = self._encoder.submit(lambda: self._file.write_table(rows.combine_chunks(), rows.num_rows))
+        self._rows += whole.num_rows
+        self._encoding = self._encoder.submit(lambda: self._file.write_table(whole, whole.num_rows))
 
 
 def _level(column: pa.Field[Any]) -> int:
