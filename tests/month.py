@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ipc
 
-from callphases.parts import PART, folder_of
+from callphases.parts import folder_of, part_schema
 from callphases.publishing import publish
 from callphases.recordings import DayList
 from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name
@@ -120,9 +120,9 @@ def make(folder: Path, calls_a_day: int) -> Month:
 def publish_day(tables: Any, state: Any, day: dt.date, calls: list[Row], when_deleted: str = "keep") -> None:
     """Publish a day as a run does whose only part holds ``calls``."""
     buffer = io.BytesIO()
-    with ipc.new_file(buffer, PART) as file:
+    with ipc.new_file(buffer, part_schema(pipeline())) as file:
         own = {"finished": True, "run_speech_usd": 0.0, "run_llm_usd": 0.0}
-        file.write_table(pa.Table.from_pylist([{**call, **own} for call in calls], schema=PART))
+        file.write_table(pa.Table.from_pylist([{**call, **own} for call in calls], schema=part_schema(pipeline())))
     state.put(f"{folder_of(day, 'run-1')}chunk-0000.arrow", buffer.getvalue())
     listed = DayList(day, "run-1", "run-1", term=1, listed_at=LONG_AGO, listed=len(calls), chunks=1, rest=0)
     publish(tables, state, pipeline(recordings={"when_deleted": when_deleted}), listed, lambda _: [])

@@ -36,7 +36,7 @@ from callphases.labelled import LabelledCall, PredictedCall, read_labelled, read
 from callphases.ledger import read_day
 from callphases.night import ALL_FAILED, Night
 from callphases.phases import unsettled
-from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder
+from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
 from callphases.predictions import Spent, asked, matched, pipeline_of, published
 from callphases.recordings import Listing, Recording
 from callphases.scorecard import document, remarks, scorecard
@@ -249,6 +249,10 @@ def doctor(
         _tell(Finding(Health.BAD, "pipeline file", mistake))
     for pipeline in pipelines:
         _tell(Finding(Health.GOOD, f"pipeline {pipeline.pipeline}", "Its file is valid."))
+        if mixed := sharing(pipeline, pipelines):
+            said = f"{', '.join(mixed)} publishes below {pipeline.output.tables} too: give each an output.tables alone."
+            _tell(Finding(Health.BAD, f"pipeline {pipeline.pipeline}", said))
+            ended_bad = True
         for finding in examine(pipeline, partial(_store, pipeline), partial(_services, pipeline), days):
             ended_bad |= finding.health is Health.BAD
             _tell(finding)

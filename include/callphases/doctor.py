@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
+from callphases import columns
 from callphases.assemblyai import DEFAULT_URL, AssemblyAI
 from callphases.errors import CallphasesError, ModelRetired, NoModelLeft
 from callphases.gateway import Gateway
 from callphases.pipeline import Pipeline
 from callphases.recordings import Listing, Recording, time_of
 from callphases.storage import Folder, explain, split_uri
-from callphases.tables import SCHEMA_VERSION, SCHEMAS, day_of, object_name
+from callphases.tables import SCHEMA_VERSION, SCHEMAS, day_of, object_name, own_columns, schema_of
 from callphases.transcripts import URL_LIFE_S
 
 if TYPE_CHECKING:
@@ -225,6 +226,12 @@ def _recordings(s3: S3Client, pipeline: Pipeline, days: int, found: list[Recordi
         yield Finding(Health.BAD, what, f"It can be listed, and {found[0].key} not read (s3:GetObject). {problem}")
         return
     yield Finding(Health.GOOD, what, f"It can be listed, and {found[0].key} can be read.")
+    if source.columns:
+        held = columns.look(s3, found[0], pipeline)
+        without = [name for name, value in held.items() if value is None]
+        said = f"{found[0].key} has {', '.join(name for name in held if name not in without) or 'none of them'}"
+        said += f", and no {', '.join(without)}: check recordings.columns, if it should." if without else "."
+        yield Finding(Health.UNSURE if without else Health.GOOD, "own columns", said)
 
 
 class _Enough(Exception):
@@ -374,16 +381,17 @@ def _published(s3: S3Client, pipeline: Pipeline, days: int) -> Iterator[Finding]
         said = f"phases without calls, of {', '.join(map(str, alone[:NAMED_AT_MOST]))}: run these days again."
         yield Finding(Health.BAD, tables.uri, said)
     for table, of_table in found.days.items():
-        yield from _partitions(tables, table, sorted(of_table, reverse=True)[:days], len(of_table))
+        schema = schema_of(table, pipeline)
+        yield from _partitions(tables, table, schema, sorted(of_table, reverse=True)[:days], len(of_table))
 
 
-def _partitions(tables: Folder, table: str, days: list[dt.date], of: int) -> Iterator[Finding]:
+def _partitions(tables: Folder, table: str, schema: pa.Schema, days: list[dt.date], of: int) -> Iterator[Finding]:
     if not days:
         yield Finding(Health.UNSURE, f"table {table}", "No day is published yet.")
         return
     names = [object_name(table, day) for day in days]
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        looked = list(zip(names, pool.map(lambda name: _look(tables, table, name), names), strict=True))
+        looked = list(zip(names, pool.map(lambda name: _look(tables, schema, name), names), strict=True))
     versions: Counter[int] = Counter()
     bad = 0
     for name, (version, mistakes) in looked:
@@ -406,7 +414,7 @@ def _partitions(tables: Folder, table: str, days: list[dt.date], of: int) -> Ite
         yield Finding(Health.GOOD, f"table {table}", said)
 
 
-def _look(tables: Folder, table: str, name: str) -> tuple[int, list[str]]:
+def _look(tables: Folder, ours: pa.Schema, name: str) -> tuple[int, list[str]]:
     """The ``schema_version`` of an object, and in what it is not as that version should be; 0 of what is no Parquet."""
     try:
         schema = _schema(tables, name)
@@ -416,24 +424,27 @@ def _look(tables: Folder, table: str, name: str) -> tuple[int, list[str]]:
         version = int((schema.metadata or {}).get(b"schema_version", b"1"))
     except ValueError:
         return 0, ["its schema_version is no number"]
-    return version, mistakes(table, schema, version)
+    return version, mistakes(ours, schema, version)
 
 
-def mistakes(table: str, schema: pa.Schema, version: int) -> list[str]:
-    """In what the columns of an object are not those of the table, as it was in ``version``.
+def mistakes(ours: pa.Schema, schema: pa.Schema, version: int) -> list[str]:
+    """In what the columns of an object are not those of the table ``ours``, as it was in ``version``.
 
-    Columns are only ever added, at the end: an older version lacks the last ones, a newer one has more.
+    Columns are only ever added, at the end: an older version lacks the last ones, a newer one has more. Those of
+    ``recordings.columns`` come and go with the pipeline file.
     """
-    ours = SCHEMAS[table]
     found = [
         f"column {name} is {schema.field(name).type}, expected {ours.field(name).type}"
         for name in ours.names
         if name in schema.names and schema.field(name).type != ours.field(name).type
     ]
+    own, own_once = own_columns(ours), own_columns(schema)
+    fixed = [name for name in ours.names if name not in own]
     if version <= SCHEMA_VERSION:
-        found += [f"there is no column {name} in the table" for name in schema.names if name not in ours.names]
-    missing = [name for name in ours.names if name not in schema.names]
-    if missing and (version >= SCHEMA_VERSION or missing != ours.names[-len(missing) :]):
+        more = [name for name in schema.names if name not in ours.names and name not in own_once]
+        found += [f"there is no column {name} in the table" for name in more]
+    missing = [name for name in fixed if name not in schema.names]
+    if missing and (version >= SCHEMA_VERSION or missing != fixed[-len(missing) :]):
         found.append(f"it lacks {', '.join(missing)}")
     return found
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from callphases import costs
 from callphases.assemblyai import AssemblyAI
+from callphases.columns import describe
 from callphases.durations import audio_s
 from callphases.errors import (
     AccountError,
@@ -31,14 +32,14 @@ from callphases.gateway import Gateway
 from callphases.index import Archive
 from callphases.late import late_days
 from callphases.lease import Lease
-from callphases.ledger import Event, Known, Ledger, read_day, read_task, stop_key, transcript_key
+from callphases.ledger import Event, Known, Ledger, answer_key, read_day, read_task, stop_key, transcript_key
 from callphases.parts import PartWriter, folder_of
 from callphases.phases import Divider, unsettled
 from callphases.pipeline import Pipeline
 from callphases.publishing import Published, publish
 from callphases.quota import Rates, Slots
 from callphases.recordings import DayList, Listing, Manifest, Recording, Spool, chunk_counts, new_holder
-from callphases.segmentation import Segmenter
+from callphases.segmentation import Segmenter, question
 from callphases.storage import Folder
 from callphases.tables import rows
 from callphases.transcripts import Transcriber, Transcripts, Waiting
@@ -249,6 +250,7 @@ class Night:
             transcriber = Transcriber(
                 self.service, self.s3, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
             )
+            describe(self.s3, chunk.recordings, self.pipeline, ledger)
             give_up_at, left_before = time.monotonic() + patience_s, math.inf
             transcriber.look()  # at what an earlier process of this task has left there
             while True:
@@ -392,8 +394,12 @@ class Night:
         return True
 
     def _estimate(self, recording: Recording, known: Known) -> float:
-        event = known.find(transcript_key(recording, self.pipeline.transcription))
+        key = transcript_key(recording, self.pipeline.transcription)
+        event = known.find(key)
         if event is not None and event["event"] == "transcribed":
+            answer = known.find(answer_key(key, question(self.pipeline)))
+            if event["status"] != "completed" or (answer is not None and answer["event"] == "answered"):
+                return 0.0  # only its object's metadata are asked for
             return costs.estimated_llm_usd(self.pipeline, event["audio_s"])
         seconds = audio_s(self.s3, recording)
         speech_usd = costs.estimated_speech_usd(self.pipeline, seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -21,22 +22,26 @@ from callphases.ledger import Known
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.storage import Folder, split_uri
-from callphases.tables import CALLS, PHASES, SHARED, rows
+from callphases.tables import rows, schema_of, shared
 
-_OWN_OF_PHASES: list[pa.Field[Any]] = [column for column in PHASES if column.name not in SHARED]
-_PART_FIELDS: list[pa.Field[Any]] = [
-    *CALLS,
-    pa.field("finished", pa.bool_()),
-    pa.field("run_speech_usd", pa.float64()),
-    pa.field("run_llm_usd", pa.float64()),
-    pa.field("phases", pa.list_(pa.struct(_OWN_OF_PHASES))),
-]
-PART = pa.schema(_PART_FIELDS)
-"""Columns of a part: those of ``calls``, whether the run has finished the call, what it has spent on it, its phases."""
+log = logging.getLogger(__name__)
 
 # Arrow's own threads stay out of it: a process that ends while they start is aborted.
 _READ = ipc.IpcReadOptions(use_threads=False)
 _WRITE = ipc.IpcWriteOptions(use_threads=False, compression="lz4")
+
+
+def part_schema(pipeline: Pipeline) -> pa.Schema:
+    """Columns of a part: those of ``calls``, whether the run has finished the call, what it spent on it, its phases."""
+    of_call = shared(pipeline)
+    own_of_phases = [column for column in schema_of("phases", pipeline) if column.name not in of_call]
+    more: list[pa.Field[Any]] = [
+        pa.field("finished", pa.bool_()),
+        pa.field("run_speech_usd", pa.float64()),
+        pa.field("run_llm_usd", pa.float64()),
+        pa.field("phases", pa.list_(pa.struct(own_of_phases))),
+    ]
+    return pa.schema([*schema_of("calls", pipeline), *more])
 
 
 @dataclass
@@ -79,7 +84,10 @@ class PartWriter:
     def take(self) -> pa.Table:
         """What was added since the last part, as its rows; the next part begins."""
         added, self._rows = sorted(self._rows, key=itemgetter("call_id")), []
-        return pa.Table.from_pylist(added, schema=PART)
+        for name, column in self.pipeline.recordings.columns.items():
+            if without := sum(call[name] is None for call in added):
+                log.info("%s: %d of %d recordings have no %s for it.", name, without, len(added), column.type)
+        return pa.Table.from_pylist(added, schema=part_schema(self.pipeline))
 
     def write(self, name: str) -> None:
         """Put what was added as the part ``name``, which replaces one of that name; the next part begins.
@@ -88,8 +96,9 @@ class PartWriter:
             ConfigurationError, ServiceUnavailable: the store does not take it.
         """
         buffer = io.BytesIO()
-        with ipc.new_file(buffer, PART, options=_WRITE) as file:
-            file.write_table(self.take())
+        rows = self.take()
+        with ipc.new_file(buffer, rows.schema, options=_WRITE) as file:
+            file.write_table(rows)
         self.state.put(_object(self.folder, name), buffer.getvalue(), "application/vnd.apache.arrow.file")
 
 

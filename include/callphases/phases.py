@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from callphases import costs
+from callphases.columns import is_described
 from callphases.cues import Cue
 from callphases.errors import (
     AnswerCut,
@@ -304,6 +305,8 @@ def unsettled(
 def _settled(
     recording: Recording, pipeline: Pipeline, asked: object, known: Known, since: dt.datetime, replay: bool
 ) -> bool:
+    if not is_described(recording, pipeline, known):
+        return False
     key = transcript_key(recording, pipeline.transcription)
     event = known.find(key)
     if event is None or event["event"] == "submitted" or not known.settled(key, since, replay=replay):

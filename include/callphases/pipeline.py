@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -77,6 +78,43 @@ CallTime = Annotated[
 ]
 
 
+# fmt: off
+RESERVED_COLUMNS = frozenset({
+    "dt", "call_id", "recording_uri", "recording_etag", "recording_bytes", "call_started_at", "status",
+    "failure_class", "failure_message", "duration_s", "language", "phase_count", "transcript_id",
+    "transcript_uri", "speech_model", "llm_model", "llm_input_tokens", "llm_output_tokens", "speech_usd",
+    "llm_usd", "prompt_version", "schema_version", "run_id", "processed_at", "turn_count", "silence_s",
+    "speaker_1", "speaker_1_talk_s", "speaker_1_talk_share", "speaker_2", "speaker_2_talk_s",
+    "speaker_2_talk_share", "other_talk_s", "interruption_count", "words_per_minute", "confidence", "phase_index",
+    "phase_name", "start_s", "end_s", "share_of_call", "start_cue", "end_cue", "word_count", "summary",
+    "finished", "run_speech_usd", "run_llm_usd", "phases",
+})
+# fmt: on
+"""Columns that the tables have already, or that a run's own files have on their way there."""
+
+
+class Column(_Section):
+    """A column of both tables that a recording's key, metadata or tag gives.
+
+    ``key_pattern`` has a group of the column's name, or one group with any name; ``metadata`` and ``tag`` name what is
+    set at the object in S3. ``format`` is strptime's, for a ``timestamp`` that is not ISO 8601.
+    """
+
+    key_pattern: str | None = None
+    metadata: str | None = Field(default=None, min_length=1)
+    tag: str | None = Field(default=None, min_length=1)
+    type: Literal["string", "int64", "double", "boolean", "timestamp"] = "string"
+    format: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.key_pattern, self.metadata, self.tag)) != 1:
+            raise ValueError("expected one of key_pattern, metadata and tag")
+        if self.format is not None and self.type != "timestamp":
+            raise ValueError("a format is for columns of type timestamp")
+        return self
+
+
 class Recordings(_Section):
     """Where a day's recordings lie and how the service gets them."""
 
@@ -88,6 +126,8 @@ class Recordings(_Section):
     when_deleted: Literal["keep", "drop"] = "keep"
     look_back_days: int = Field(default=3, ge=0, le=366)
     """How many days before its own a run looks for recordings that came late or were replaced."""
+    columns: dict[str, Column] = {}
+    """More columns of both tables, by their names, at the end of each."""
 
     @field_validator("bucket")
     @classmethod
@@ -107,6 +147,24 @@ class Recordings(_Section):
         if any(name != "date" for name in fields):
             raise ValueError("expected text with {date:…} as its only placeholder, such as support/{date:%Y/%m/%d}/")
         return prefix
+
+    @field_validator("columns")
+    @classmethod
+    def _named_well(cls, columns: dict[str, Column]) -> dict[str, Column]:
+        for name, column in columns.items():
+            # Warehouses differ in what else a name may be, and some of them know no capitals.
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+                raise ValueError(f"expected lower-case letters, digits and _ as a column's name, not {name!r}")
+            if name in RESERVED_COLUMNS:
+                raise ValueError(f"the tables have a column {name} of their own; expected another name")
+            if column.key_pattern is not None:
+                try:
+                    groups = re.compile(column.key_pattern).groupindex
+                except re.error as error:
+                    raise ValueError(f"{name}.key_pattern: expected a regular expression: {error}") from None
+                if name not in groups and len(groups) != 1:
+                    raise ValueError(f"{name}.key_pattern: expected a group (?P<{name}>…)")
+        return columns
 
     @field_validator("suffixes")
     @classmethod
@@ -408,6 +466,17 @@ def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
             continue
         loaded.append(pipeline)
     return loaded, mistakes
+
+
+def sharing(pipeline: Pipeline, others: Iterable[Pipeline]) -> list[str]:
+    """The names of other pipelines whose ``output.tables`` lies in this one's, or around it: their days would mix."""
+    ours = pipeline.output.tables
+    return [
+        other.pipeline
+        for other in others
+        if other.pipeline != pipeline.pipeline
+        and (other.output.tables.startswith(ours) or ours.startswith(other.output.tables))
+    ]
 
 
 def _mistake(details: Any) -> str:

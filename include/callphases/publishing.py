@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 
 from callphases.errors import ConfigurationError, OverBudget
 from callphases.ledger import Known
-from callphases.parts import PART, PartWriter, folder_of, read_part, recordings_of
+from callphases.parts import PartWriter, folder_of, part_schema, read_part, recordings_of
 from callphases.pipeline import Pipeline
 from callphases.ranges import Ranges, borders
 from callphases.recordings import DayList, Recording
 from callphases.storage import Folder
-from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, SHARED, no_rows, object_name
+from callphases.tables import SCHEMAS, no_rows, object_name, schema_of
 
 CALLS_IN_A_RANGE = 16_384
 """What is in memory at once, a few times: with four phases a call, some 65,000 rows of ``phases``."""
@@ -115,24 +115,25 @@ def publish(
         ThreadPoolExecutor(1) as disk,
     ):
         folder = Path(name)
-        old_calls = _Old(tables, "calls", day.day, folder)
-        old_phases = _Old(tables, "phases", day.day, folder)
+        calls_schema, phases_schema = (schema_of(table, pipeline) for table in SCHEMAS)
+        old_calls = _Old(tables, "calls", calls_schema, day.day, folder)
+        old_phases = _Old(tables, "phases", phases_schema, day.day, folder)
         ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
         most_calls, keep = max(day.listed, old_calls.count()), pipeline.recordings.when_deleted == "keep"
-        new = Ranges(folder, PART, ends, disk)
+        new = Ranges(folder, part_schema(pipeline), ends, disk)
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
         sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
         counts = _Counts()
-        calls_file = _New("calls", folder, encoder, most_calls)
-        phases_file = _New("phases", folder, encoder, most_calls)
+        calls_file = _New("calls", calls_schema, folder, encoder, most_calls)
+        phases_file = _New("phases", phases_schema, folder, encoder, most_calls)
         # Of calls too, with those that are dropped: for the moment until their phases are gone.
-        last_file = None if keep else _New("calls", folder / "last", encoder, most_calls)
+        last_file = None if keep else _New("calls", calls_schema, folder / "last", encoder, most_calls)
         dropped = 0
         for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
             merged = _merge(rows, old_calls.until(end), keep)
             counts.count(merged)
-            calls, phases = merged.tables(old_phases, end)
+            calls, phases = merged.tables(calls_schema, old_phases, end)
             calls_file.write(calls)
             phases_file.write(phases)
             if last_file is not None:
@@ -176,13 +177,14 @@ def _parts(
     known: Known | None,
 ) -> Iterator[pa.Table]:
     """The rows of every recording that was listed, part by part."""
-    folder = folder_of(day.day, day.holder)
+    folder, schema = folder_of(day.day, day.holder), part_schema(pipeline)
     writer = PartWriter(state, pipeline, day.run_id, folder, day.listed_at)
     names = [f"chunk-{number:04d}" for number in range(day.chunks)]
     names += [f"rest-{number:04d}" for number in range(day.rest)]
     for name, part in zip(names, _ahead(lambda name: read_part(state, folder, name), names, PARTS_AHEAD), strict=True):
         if part is not None and known is None:
-            yield part
+            # A pipeline file may have been changed while the run was on.
+            yield part if part.schema.equals(schema) else _as(schema, part)
             continue
         if part is None and not name.startswith("chunk-"):
             raise ConfigurationError(
@@ -218,9 +220,9 @@ class _Merged:
     run_speech_usd: float
     run_llm_usd: float
 
-    def tables(self, old_phases: _Old, end: str | None) -> tuple[pa.Table, pa.Table]:
+    def tables(self, calls_schema: pa.Schema, old_phases: _Old, end: str | None) -> tuple[pa.Table, pa.Table]:
         """The rows of the range, in both tables."""
-        calls, phases = self.new.select(CALLS.names), _phases(self.new)
+        calls, phases = self.new.select(calls_schema.names), _phases(self.new, old_phases.schema)
         old = pa.concat_tables([self.stay, self.kept])
         if old.num_rows == 0:
             return calls, phases
@@ -274,32 +276,31 @@ def _staying(new: pa.Table, old: pa.Table) -> pa.Array[Any]:
     return pa.array(good, pa.string())
 
 
-def _phases(calls: pa.Table) -> pa.Table:
+def _phases(calls: pa.Table, schema: pa.Schema) -> pa.Table:
     """The rows of ``phases`` that the rows of a part hold."""
     batches = calls.combine_chunks().to_batches()
     if not batches:
-        return no_rows(PHASES)
+        return no_rows(schema)
     lists: Any = batches[0]["phases"]
     own = lists.flatten()
-    shared = batches[0].select(list(SHARED)).take(pc.list_parent_indices(lists))
-    columns = {
-        **dict(zip(shared.column_names, shared.columns, strict=True)),
-        **dict(zip((column.name for column in own.type), own.flatten(), strict=True)),
-    }
-    rows = pa.RecordBatch.from_arrays([columns[name] for name in PHASES.names], schema=PHASES)
+    columns = dict(zip((column.name for column in own.type), own.flatten(), strict=True))
+    of_call = batches[0].select([name for name in schema.names if name not in columns])
+    of_call = of_call.take(pc.list_parent_indices(lists))
+    columns |= dict(zip(of_call.column_names, of_call.columns, strict=True))
+    rows = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
     return pa.Table.from_batches([rows])
 
 
 class _Old:
     """A day of a table as it was published before, read once from its beginning to its end."""
 
-    def __init__(self, tables: Folder, table: str, day: dt.date, folder: Path) -> None:
+    def __init__(self, tables: Folder, table: str, schema: pa.Schema, day: dt.date, folder: Path) -> None:
+        self.schema = schema
         self._tables, self._table, self._name = tables, table, object_name(table, day)
         self._path = folder / f"old-{table}.parquet"
-        self._schema = SCHEMAS[table]
         self._file: pq.ParquetFile | None = None
         self._batches: Iterator[pa.RecordBatch] | None = None
-        self._rest = no_rows(self._schema)
+        self._rest = no_rows(self.schema)
 
     def count(self) -> int:
         """How many rows there are."""
@@ -308,7 +309,7 @@ class _Old:
 
     def until(self, end: str | None, only: pa.Array[Any] | None = None) -> pa.Table:
         """The rows that come next, up to those with a ``call_id`` before ``end``; of the calls ``only``, if given."""
-        found = [no_rows(self._schema)]
+        found = [no_rows(self.schema)]
         while self._rest.num_rows or self._advance():
             ids: Any = self._rest["call_id"]
             count = self._rest.num_rows if end is None else bisect_left(ids, end, key=lambda one: one.as_py())
@@ -321,7 +322,7 @@ class _Old:
     def _advance(self) -> bool:
         batch = next(self._open(), None)
         if batch is not None:
-            self._rest = _as(self._schema, pa.Table.from_batches([batch]))
+            self._rest = _as(self.schema, pa.Table.from_batches([batch]))
         return batch is not None
 
     def _open(self) -> Iterator[pa.RecordBatch]:
@@ -335,24 +336,26 @@ class _Old:
 
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
-    """With the columns of ``schema``: an older version may have had fewer."""
-    columns = [
-        table[column.name].cast(column.type)
-        if column.name in table.column_names
-        else pa.nulls(table.num_rows, column.type)
-        for column in schema
-    ]
-    return pa.table(columns, schema=schema)
+    """With the columns of ``schema``: an older version, or an older pipeline file, may have had fewer, or others."""
+    return pa.Table.from_arrays([_column(table, column) for column in schema], schema=schema)
+
+
+def _column(table: pa.Table, column: pa.Field[Any]) -> Any:
+    if column.name in table.column_names:
+        # The pipeline file may have given one of its own columns another type.
+        with contextlib.suppress(pa.ArrowException):
+            return table[column.name].cast(column.type)
+    return pa.nulls(table.num_rows, column.type)
 
 
 class _New:
     """A day of a table on its way to its object: sorted rows, as they come; ``calls`` is about how many it has."""
 
-    def __init__(self, table: str, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
+    def __init__(self, table: str, schema: pa.Schema, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
         folder.mkdir(exist_ok=True)
         self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
-        few: Any = [name for name in SCHEMAS[table].names if name in _FEW_VALUES]  # the stubs know it as a bool
-        schema = SCHEMAS[table].with_metadata({"schema_version": str(SCHEMA_VERSION)})
+        own = set(schema.names) - set(SCHEMAS[table].names)  # queues, agents: few in a night, too
+        few: Any = [name for name in schema.names if name in own.union(_FEW_VALUES)]  # the stubs know it as a bool
         levels: Any = {column.name: _level(column) if calls <= QUICK_CALLS else 1 for column in schema}
         self._file = pq.ParquetWriter(
             self._path, schema, compression="zstd", compression_level=levels, use_dictionary=few
@@ -361,7 +364,7 @@ class _New:
         self._group_rows = min(max(calls // ROW_GROUPS, at_least), at_most) * (
             PHASES_A_CALL if table == "phases" else 1
         )
-        self._waiting = no_rows(SCHEMAS[table])
+        self._waiting = no_rows(schema)
         self._encoding: Future[None] | None = None
         self._rows = 0
 

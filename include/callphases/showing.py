@@ -18,7 +18,7 @@ from rich.text import Text
 from callphases.errors import ConfigurationError
 from callphases.storage import Folder
 from callphases.strips import colours_of
-from callphases.tables import PHASES, published_days, read_rows
+from callphases.tables import CALLS, PHASES, published_days, read_rows
 
 Row = dict[str, Any]
 
@@ -128,16 +128,18 @@ def _letters(names: Iterable[str]) -> dict[str, str]:
     return letters
 
 
-def write_csv(calls: Iterable[Row], file: TextIO) -> None:
+def write_csv(calls: Sequence[Row], file: TextIO) -> None:
     """A line for each phase, with the columns of ``phases`` and its call's status; for a call without phases one line
     without them. Times are ISO 8601, numbers have all their digits, nothing is an empty field."""
-    columns = [*OF_CALL, *(name for name in PHASES.names if name not in OF_CALL)]
+    # A pipeline's own columns, which are the same in both tables; not all days need have them.
+    own = list(dict.fromkeys(name for call in calls for name in call if name not in {"dt", "phases", *CALLS.names}))
+    columns = [*OF_CALL, *(name for name in PHASES.names if name not in OF_CALL), *own]
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for call in calls:
         of_call = {name: call[name] for name in OF_CALL}
         # What a call has in common with its phases is said of one that has none, too; its talk is not a phase's.
-        alone = {name: call.get(name) for name in ("transcript_id", *_LINEAGE)}
+        alone = {name: call.get(name) for name in ("transcript_id", *_LINEAGE, *own)}
         for phase in call["phases"] or [alone]:
             row = {**phase, **of_call}
             writer.writerow({key: _iso(value) for key, value in row.items()})

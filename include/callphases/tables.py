@@ -6,7 +6,6 @@ Each table has one object a day, ``<table>/dt=<day>/<table>.parquet``; a day wit
 from __future__ import annotations
 
 import datetime as dt
-import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,16 +14,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from callphases import columns
 from callphases.errors import OverBudget, Unfinished
 from callphases.ledger import Event, Known, answer_key, failed, stop_key, transcript_key
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.segmentation import question
 from callphases.storage import Folder
-from callphases.talk import columns, speaker_columns
+from callphases.talk import columns as talk_columns
+from callphases.talk import speaker_columns
 
 SCHEMA_VERSION = 2
 """Of the columns. 2: who talks, how long, how fast and how surely heard."""
+OWN_COLUMNS = "own_columns"
+"""In an object's metadata: the names of the columns that the pipeline file lists, with spaces between."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _LINEAGE: list[pa.Field[Any]] = [
@@ -98,12 +101,31 @@ CALLS = pa.schema(_CALLS_FIELDS)
 
 
 SCHEMAS = {"calls": CALLS, "phases": PHASES}
+"""Without the columns of ``recordings.columns``, which come after these; see ``schema_of``."""
 
-SHARED = (
+_SHARED = (
     *("call_id", "recording_uri", "call_started_at", "speaker_1", "speaker_2"),
     *(field.name for field in _LINEAGE),
 )
-"""Columns that each row of ``phases`` has from the row of its call."""
+
+
+def schema_of(table: str, pipeline: Pipeline) -> pa.Schema:
+    """The columns of a table as the pipeline publishes it, and in the metadata which of them are its own."""
+    own = columns.fields(pipeline)
+    said: dict[str | bytes, str | bytes] = {"schema_version": str(SCHEMA_VERSION)}
+    if own:
+        said[OWN_COLUMNS] = " ".join(column.name for column in own)
+    return pa.schema([*SCHEMAS[table], *own], said)
+
+
+def own_columns(schema: pa.Schema) -> list[str]:
+    """The columns of an object's schema that a pipeline file has listed."""
+    return (schema.metadata or {}).get(OWN_COLUMNS.encode(), b"").decode().split()
+
+
+def shared(pipeline: Pipeline) -> list[str]:
+    """Columns that each row of ``phases`` has from the row of its call."""
+    return [*_SHARED, *pipeline.recordings.columns]
 
 
 def rows(
@@ -169,7 +191,8 @@ def rows(
         "run_id": last["run_id"],
         "processed_at": dt.datetime.fromisoformat(last["at"]),
         **speaker_columns(talk),
-        **columns(talk, duration_s),
+        **talk_columns(talk, duration_s),
+        **columns.values(recording, pipeline, known),
     }
     phases = [_phase(index, phase, duration_s) for index, phase in enumerate(said.get("phases", []))]
     return call, phases, finished
@@ -182,7 +205,7 @@ def _phase(index: int, phase: dict[str, Any], call_s: float | None) -> dict[str,
         "phase_name": phase["name"],
         "duration_s": length_s,
         "share_of_call": length_s / call_s if call_s else 1.0,
-        **columns(phase.get("talk", {}), length_s),
+        **talk_columns(phase.get("talk", {}), length_s),
     }
 
 
@@ -196,10 +219,10 @@ def no_rows(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([], schema)
 
 
-def read_day(tables: Folder, table: str, day: dt.date, columns: list[str] | None = None) -> pa.Table | None:
+def read_day(tables: Folder, table: str, day: dt.date, only: list[str] | None = None) -> pa.Table | None:
     """A day of a table, or some of its columns; None where it has no rows."""
     body = tables.get(object_name(table, day))
-    return None if body is None else _read(io.BytesIO(body), table, columns)
+    return None if body is None else _read(body, table, only)
 
 
 def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
@@ -211,9 +234,14 @@ def read_rows(tables: Folder | Path, table: str, day: dt.date) -> list[dict[str,
     return _read(path, table).to_pylist() if path.is_file() else []
 
 
-def _read(source: io.BytesIO | Path, table: str, columns: list[str] | None = None) -> pa.Table:
+def _read(source: bytes | Path, table: str, only: list[str] | None = None) -> pa.Table:
+    def file() -> Path | pa.BufferReader:
+        return source if isinstance(source, Path) else pa.BufferReader(source)
+
+    more = [column for column in pq.read_schema(file()) if column.name not in SCHEMAS[table].names]
+    schema = pa.schema([*SCHEMAS[table], *more])
     # Without threads: a day is small, and a process that ends while Arrow still starts its threads is aborted.
-    return pq.read_table(source, columns=columns, schema=SCHEMAS[table], partitioning=None, use_threads=False)
+    return pq.read_table(file(), columns=only, schema=schema, partitioning=None, use_threads=False)
 
 
 def object_name(table: str, day: dt.date | str) -> str:

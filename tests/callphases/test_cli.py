@@ -477,6 +477,19 @@ def test_doctor_looks_at_the_store_without_a_key(
     assert f"✓ {aws.state.uri}: " in out
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize(("tables", "is_mixed"), [("/", True), ("/inside/", True), ("-other/", False)])
+def test_doctor_tells_of_pipelines_that_share_their_tables(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path, tables: str, is_mixed: bool
+) -> None:
+    document = yaml.safe_load(pipeline_file.read_text())
+    name, document["pipeline"] = document["pipeline"], "other"
+    document["output"]["tables"] = document["output"]["tables"].rstrip("/") + tables
+    (other := pipeline_file.with_name("other.yaml")).write_text(yaml.safe_dump(document))
+    _, out, _ = run("doctor", pipeline_file, other)
+    assert (f"✗ pipeline other: {name} publishes below" in out) is is_mixed
+
+
 def test_doctor_of_a_folder_without_pipelines_says_so(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,8 @@ from callphases.doctor import Finding, Health, examine, mistakes
 from callphases.errors import ConfigurationError
 from callphases.gateway import Gateway
 from callphases.pipeline import Pipeline
-from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name
-from doubles import DAY, KEY, Answer, Request, Speech, Store, Web, answer, text_answer
+from callphases.tables import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name, schema_of
+from doubles import DAY, KEY, Answer, Request, Speech, Store, Web, answer, pipeline, text_answer
 
 pytestmark = pytest.mark.integration
 
@@ -404,7 +404,37 @@ def test_phases_of_calls_that_nobody_knows_are_red(look: Examine, healthy: Store
 def test_columns_are_judged_by_their_version(table: str) -> None:
     ours = SCHEMAS[table]
     shorter = ours.remove(len(ours) - 1)
-    assert mistakes(table, ours, SCHEMA_VERSION) == []
-    assert mistakes(table, shorter, SCHEMA_VERSION - 1) == []
-    assert mistakes(table, shorter, SCHEMA_VERSION) == [f"it lacks {ours.names[-1]}"]
-    assert mistakes(table, ours.remove(0), SCHEMA_VERSION - 1) == ["it lacks call_id"]
+    assert mistakes(SCHEMAS[table], ours, SCHEMA_VERSION) == []
+    assert mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION - 1) == []
+    assert mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION) == [f"it lacks {ours.names[-1]}"]
+    assert mistakes(SCHEMAS[table], ours.remove(0), SCHEMA_VERSION - 1) == ["it lacks call_id"]
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_own_columns_come_and_go(table: str) -> None:
+    columns = {"agent": {"metadata": "agent"}, "crm_id": {"tag": "crm", "type": "int64"}}
+    ours, before = schema_of(table, pipeline(recordings={"columns": columns})), schema_of(table, pipeline())
+    assert mistakes(ours, ours, SCHEMA_VERSION) == mistakes(ours, before, SCHEMA_VERSION) == []
+    assert mistakes(before, ours, SCHEMA_VERSION) == []
+    other = pa.schema([pa.field("crm_id", pa.string()) if one.name == "crm_id" else one for one in ours], ours.metadata)
+    assert mistakes(ours, other, SCHEMA_VERSION) == ["column crm_id is string, expected int64"]
+    unlisted = pa.schema([*before, pa.field("mood", pa.string())])
+    assert mistakes(ours, unlisted, SCHEMA_VERSION) == ["there is no column mood in the table"]
+
+
+def test_own_columns_are_tried_with_a_recording(look: Examine, healthy: Store) -> None:
+    key = f"calls/{TODAY}/a.mp3"
+    columns = {"agent": {"metadata": "agent"}, "crm_id": {"tag": "crm", "type": "int64"}}
+    healthy.client.put_object(
+        Bucket=healthy.recordings, Key=key, Body=b"RIFF", Metadata={"agent": "Ada"}, Tagging="crm=17"
+    )
+    ours = healthy.pipeline(recordings={"columns": columns})
+    found = look(ours)["own columns"]
+    assert (found.health, found.said) == (Health.GOOD, f"{key} has agent, crm_id.")
+    healthy.client.put_object(Bucket=healthy.recordings, Key=key, Body=b"RIFF", Metadata={"agent": "Ada"})
+    found = look(ours)["own columns"]
+    assert (found.health, found.said) == (
+        Health.UNSURE,
+        f"{key} has agent, and no crm_id: check recordings.columns, if it should.",
+    )
+    assert "own columns" not in look()

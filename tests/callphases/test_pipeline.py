@@ -31,6 +31,8 @@ recordings:
   send: presigned
   when_deleted: keep
   look_back_days: 3
+  columns:
+    crm_id: {key_pattern: null, metadata: null, tag: crm, type: int64, format: null}
 transcription:
   speech_models: [universal-3-pro]
   speaker_labels: true

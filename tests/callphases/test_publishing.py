@@ -22,7 +22,7 @@ from pyarrow import ipc
 
 from callphases.errors import ConfigurationError
 from callphases.ledger import Known, transcript_key
-from callphases.parts import PART, folder_of
+from callphases.parts import folder_of, part_schema
 from callphases.publishing import Published, publish
 from callphases.recordings import DayList, Recording
 from callphases.tables import CALLS, PHASES, SCHEMAS, object_name
@@ -59,8 +59,9 @@ class Shelf:
 
     def put_part(self, name: str, rows: Sequence[Row]) -> None:
         buffer = io.BytesIO()
-        with ipc.new_file(buffer, PART) as file:
-            file.write_table(pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["call_id"])), schema=PART))
+        schema = part_schema(pipeline())
+        with ipc.new_file(buffer, schema) as file:
+            file.write_table(pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["call_id"])), schema=schema))
         self.objects[f"{folder_of(DAY, 'run-1')}{name}.arrow"] = buffer.getvalue()
 
     def publish_before(self, table: str, rows: Sequence[Row]) -> None:

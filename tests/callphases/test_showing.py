@@ -140,7 +140,9 @@ def test_what_a_terminal_would_obey_is_not_printed() -> None:
 def test_csv_has_a_line_for_each_phase_and_for_each_call_without() -> None:
     start_s = 0.1 + 0.2
     good = call('a, "b"\n😀.mp3', ("Hello", start_s, 1e-7), ("Bye", 2, 3))
-    bad = call("c.mp3", status="failed", failure_class="bad_audio", failure_message="No.", transcript_id="t", talk=9.0)
+    bad = call(
+        "c.mp3", status="failed", failure_class="bad_audio", failure_message="No.", transcript_id="t", confidence=0.9
+    )
     file = io.StringIO()
     showing.write_csv([good, bad], file)
     lines = list(csv.DictReader(io.StringIO(file.getvalue())))
@@ -150,6 +152,16 @@ def test_csv_has_a_line_for_each_phase_and_for_each_call_without() -> None:
     assert (lines[2]["status"], lines[2]["failure_class"], lines[2]["phase_name"]) == ("failed", "bad_audio", "")
     assert (lines[2]["transcript_id"], lines[2]["confidence"]) == ("t", "")
     assert set(lines[0]) == {*showing.OF_CALL, *PHASES.names}
+
+
+def test_csv_has_a_pipelines_own_columns_at_its_end() -> None:
+    one, other = call("a.mp3", ("Hello", 0, 1), agent="7"), call("b.mp3", status="no_speech", queue="sales")
+    one["phases"][0]["agent"] = "7"
+    file = io.StringIO()
+    showing.write_csv([one, other], file)
+    lines = list(csv.DictReader(io.StringIO(file.getvalue())))
+    assert list(lines[0])[-2:] == ["agent", "queue"]
+    assert [(line["agent"], line["queue"]) for line in lines] == [("7", ""), ("", "sales")]
 
 
 def test_json_has_a_line_for_each_call_with_its_phases() -> None:

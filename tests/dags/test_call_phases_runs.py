@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,6 +211,22 @@ def test_each_table_is_an_asset_whose_event_says_what_the_day_holds(night: Night
         assert (extra["dt"], extra["table"], extra["rows"]) == (DAY, f"s3://warehouse/tables/{table}/", rows)
         assert (extra["statuses"], extra["failures"], extra["late"]) == ({"completed": 1}, {}, [])
         assert extra["speech_usd"] > 0
+    _ask_as_the_example_does(extras["call_phases_night.phases"])
+
+
+def _ask_as_the_example_does(extra: dict[str, Any]) -> None:
+    """The Dag of docs/examples, given the event that it would be triggered by."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(collect_dags=False)
+    bag.process_file(str(Path(__file__).parents[2] / "docs" / "examples" / "longest_introductions.py"))
+    assert not bag.import_errors
+    dag: Any = bag.dags["longest_introductions_support_calls"]
+    [asset] = dag.schedule
+    assert asset.name == "call_phases_support_calls.phases"
+    absent = extra | {"dt": "2020-01-01"}
+    event = SimpleNamespace(extra=extra | {"late": [absent]})
+    assert dag.get_task("ask").python_callable({asset: [event]}) == {DAY: 1}
 
 
 def test_an_empty_day_leaves_no_object(night: Night) -> None:
