@@ -31,8 +31,8 @@ from callphases.recordings import DayList, Recording
 from callphases.storage import Folder
 from callphases.tables import SCHEMAS, no_rows, object_name, schema_of
 
-CALLS_IN_A_RANGE = 16_384
-"""What is in memory at once, a few times: with four phases a call, some 65,000 rows of ``phases``."""
+CALLS_IN_A_RANGE = 8_192
+"""What is in memory at once, a few times: with four phases a call, some 33,000 rows of ``phases``."""
 ROW_GROUPS = 16
 """Of a day, so that who asks for one call reads some 6 % of it and the file's end; more of them make that end long."""
 ROW_GROUP_CALLS = (512, 8_192)

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import ipc
 
-HELD_BYTES = 64 << 20
-"""What is held in memory before it goes to disk: small days never do."""
+HELD_BYTES = 320 << 20
+"""What is held in memory before it goes to disk, which days of up to some 250,000 calls never do: to write all and read
+it again took a fifth of the time that publishing them takes."""
 
 _READ = ipc.IpcReadOptions(use_threads=False)
 _WRITE = ipc.IpcWriteOptions(use_threads=False)
