@@ -46,9 +46,8 @@ RUN python -m venv --without-pip /opt/venv \
 
 # The user and the folders. Any other user id works too, with the group 0.
 FROM ${BASE} AS user
-RUN useradd --uid 50000 --gid 0 --home-dir /opt/airflow --create-home --shell /bin/bash airflow \
-    && install -d -o airflow -g 0 -m 775 /opt/airflow/logs /opt/airflow/dags /opt/airflow/pipelines /data \
-    && chmod 775 /opt/airflow
+RUN useradd --uid 50000 --gid 0 --home-dir /opt/airflow --no-create-home --shell /bin/bash airflow \
+    && install -d -o airflow -g 0 -m 775 /opt/airflow /opt/airflow/logs /opt/airflow/dags /opt/airflow/pipelines /data
 ENV PATH=/opt/venv/bin:$PATH HOME=/opt/airflow USER=airflow PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY deploy/entrypoint.sh /entrypoint
 COPY deploy/healthy.py /opt/healthy.py

@@ -15,11 +15,11 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-# Compose as a plugin, or the program before it; workers that `make cluster` starts.
+# Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 WORKERS ?= 2
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-down bench check test test-fast samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,13 +47,16 @@ down:  ## End what `make up` started
 cluster:  ## Airflow with Celery in containers, S3 and speechbox with it (WORKERS=3); needs Docker
 	@./deploy/make-env.sh
 	@echo "==> Building the images; the first time takes some minutes"
-	@$(COMPOSE) build --quiet
+	@$(COMPOSE) build --quiet $(BUILD)
 	@echo "==> Starting, with $(WORKERS) workers"
 	@$(COMPOSE) up --detach --scale worker=$(WORKERS)
 	@COMPOSE="$(COMPOSE)" ./deploy/wait.sh
 
 cluster-demo:  ## Two days of sample calls through the cluster
 	@$(COMPOSE) run --rm demo
+
+cluster-check: setup  ## Look at the running cluster: health, ports, users, where keys are
+	@$(BIN)/python -m pytest tests/deploy/check_running.py
 
 cluster-down:  ## Stop the cluster; its data stays (docs/cluster.md: to remove it)
 	@$(COMPOSE) down

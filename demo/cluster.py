@@ -28,9 +28,7 @@ class Airflow:
     def __init__(self, url: str, password: str) -> None:
         self._url = f"{url}/api/v2"
         self._session = requests.Session()
-        answer = requests.post(
-            f"{url}/auth/token", json={"username": "admin", "password": password}, timeout=REQUEST_S
-        )
+        answer = requests.post(f"{url}/auth/token", json={"username": "admin", "password": password}, timeout=REQUEST_S)
         answer.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
