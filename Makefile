@@ -15,10 +15,14 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help setup demo up down bench check test test-fast samples lock clean
+# Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+WORKERS ?= 2
+
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast samples lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make the environment (.venv) from the lock file
 
@@ -39,6 +43,23 @@ up: setup  ## The same stack, left running, with Airflow's UI
 
 down:  ## End what `make up` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "Nothing is running."; fi
+
+cluster:  ## Airflow with Celery in containers, S3 and speechbox with it (WORKERS=3); needs Docker
+	@./deploy/make-env.sh
+	@echo "==> Building the images; the first time takes some minutes"
+	@$(COMPOSE) build --quiet $(BUILD)
+	@echo "==> Starting, with $(WORKERS) workers"
+	@$(COMPOSE) up --detach --scale worker=$(WORKERS)
+	@COMPOSE="$(COMPOSE)" ./deploy/wait.sh
+
+cluster-demo:  ## Two days of sample calls through the cluster
+	@$(COMPOSE) run --rm demo
+
+cluster-check: setup  ## Look at the running cluster: health, ports, users, where keys are
+	@$(BIN)/python -m pytest tests/deploy/check_running.py
+
+cluster-down:  ## Stop the cluster; its data stays (docs/cluster.md: to remove it)
+	@$(COMPOSE) down
 
 bench: setup  ## Measure the real stack, beside other ways (40 minutes; ONLY="night-5000 rivals" for a part)
 	@PYTHONPATH=include:. $(BIN)/python -m benchmarks $(ONLY)

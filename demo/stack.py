@@ -85,15 +85,15 @@ def running() -> Iterator[Stack]:
     host, port = s3_server.get_host_and_port()
     s3_url = f"http://{host}:{port}"
     try:
-        s3 = _client(s3_url)
-        count = _fill(s3)
+        s3 = client(s3_url)
+        count = fill(s3)
         say(f"    S3 server on {s3_url}, {count} sample calls in s3://recordings/support/")
         try:
             with _speechbox() as speech_url:
                 say(f"    speechbox on {speech_url}")
                 yield Stack(s3_url, speech_url)
         finally:
-            _keep(s3)  # only what was filled: from a bucket that is half full, the folder would lose the rest
+            keep(s3)  # only what was filled: from a bucket that is half full, the folder would lose the rest
     finally:
         s3_server.stop()
 
@@ -171,7 +171,8 @@ def _speechbox() -> Iterator[str]:
             stop(process)
 
 
-def _client(s3_url: str) -> Any:
+def client(s3_url: str) -> Any:
+    """The client for an S3 server of the demo's."""
     return boto3.client(
         "s3",
         endpoint_url=s3_url,
@@ -181,7 +182,8 @@ def _client(s3_url: str) -> Any:
     )
 
 
-def _fill(s3: Any) -> int:
+def fill(s3: Any) -> int:
+    """Make the buckets, with the samples and with the tables that were kept; how many samples there are."""
     for bucket in ("recordings", "warehouse"):
         s3.create_bucket(Bucket=bucket)
     samples = sorted(path for path in SAMPLES.rglob("*") if path.is_file())
@@ -193,7 +195,8 @@ def _fill(s3: Any) -> int:
     return len(samples)
 
 
-def _keep(s3: Any) -> None:
+def keep(s3: Any) -> None:
+    """Write the bucket of the tables to its folder; what is gone from the bucket goes from the folder."""
     kept: set[Path] = set()
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket="warehouse"):
         for item in page.get("Contents", []):
