@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks import sizing
 from benchmarks.accounting import Accounting
 from benchmarks.airflow import COMPONENTS, Run, Sample
 from benchmarks.bench import Bench
 from benchmarks.bound import Service, bound_s
 from benchmarks.figures import Figure, Target
 from benchmarks.processes import Broken, say
-from benchmarks.report import CORE_MS, OVER_BOUND
+from benchmarks.report import CORE_MS, OVER_BOUND, machine
 from benchmarks.services import DAY, RECORDINGS, WAREHOUSE, Services
 
 SERVERS = ("S3 server", "speechbox")
@@ -142,7 +143,7 @@ def _figures(
     bound = bound_s(night.service, calls, health["questions"])
     asked = health.get("requests")
     yield Figure("calls", calls)
-    yield Figure("makespan", run.makespan_s, "s", note=f"bound {bound:.1f} s")
+    yield Figure("makespan", run.makespan_s, "s", note=f"bound {bound:.1f} s{_by_the_model(night, calls, used)}")
     yield Figure(OVER_BOUND, run.makespan_s / bound if bound else None)
     yield Figure("calls an hour", calls / run.makespan_s * 3600)
     yield Figure(PER_CALL, sum(asked.values()) / calls if asked else None, note=_kinds(asked, calls))
@@ -166,6 +167,15 @@ def _figures(
         yield Figure("most questions at once", at_once)
     if (a_minute := health.get("most_chats_a_minute")) is not None:
         yield Figure("most questions in a minute", max(a_minute.values(), default=0))
+
+
+def _by_the_model(night: Night, calls: int, used: Accounting) -> str:
+    """What docs/scaling.md would have said of a night as it should be."""
+    if night.faults or not night.packing:
+        return ""
+    beside_core_s = used.of(*SERVERS, "database") / calls
+    site = sizing.Site(night.service, cores=machine()["cores"], beside_core_s=beside_core_s)
+    return f", by the model {sizing.makespan_s(calls, site):.1f} s"
 
 
 def _outcome(night: Night, services: Services, run: Run, calls: int) -> list[Figure]:
