@@ -25,8 +25,9 @@ import yaml
 from benchmarks.airflow import COMPONENTS, Airflow, Run, Sample, airflow
 from benchmarks.bound import Service
 from benchmarks.database import free_port, postgres, postgres_programs
-from benchmarks.processes import ROOT, Program, running, say, wait_for
+from benchmarks.processes import Program, running, say, wait_for
 from benchmarks.services import RECORDINGS, WAREHOUSE, Ports, Services, services
+from celery_settings import celery_settings
 from link import Link
 
 WORKERS = ("worker-1", "worker-2")
@@ -54,10 +55,10 @@ PIPELINE = {
 }
 OWN = {
     "calls": "call_id, recording_uri, call_started_at, recording_etag, transcript_id, transcript_uri, run_id, "
-    "processed_at, llm_input_tokens, llm_output_tokens, llm_usd",
-    "phases": "call_id, recording_uri, call_started_at, transcript_id, run_id, processed_at",
+    "processed_at, llm_model, llm_input_tokens, llm_output_tokens, llm_usd",
+    "phases": "call_id, recording_uri, call_started_at, transcript_id, run_id, processed_at, llm_model",
 }
-"""Columns that differ from night to night: days, ids, times, and what the model was asked again for."""
+"""Columns that differ from night to night: days, ids, times, and which model took how much to answer at last."""
 
 
 @dataclass
@@ -65,12 +66,12 @@ class Outcome:
     """What a night has left behind.
 
     Attributes:
-        tables: rows by table, in order, without the columns that differ from night to night.
+        tables: columns by table and name, rows in order, without those that differ from night to night.
         paid: how often each recording was billed, by its URL.
     """
 
     run: Run
-    tables: dict[str, list[Any]]
+    tables: dict[str, dict[str, list[Any]]]
     paid: Counter[str]
 
     @property
@@ -107,20 +108,23 @@ class Cluster:
         for task, times in self.airflow.tasks(run).items():
             say(f"  {task:18} {times}")
         paid = {url: count for url, count in self.services.paid().items() if f"/night/{day}/" in url}
-        outcome = Outcome(run, {table: self.rows(table, day) for table in OWN}, Counter(paid))
+        outcome = Outcome(run, {table: self.columns(table, day) for table in OWN}, Counter(paid))
         say(f"  {run.state} after {run.makespan_s:.0f} s, paid {len(paid)} recordings, {outcome.paid_twice} twice")
         return outcome
 
-    def rows(self, table: str, day: dt.date) -> list[Any]:
-        """A day's rows of a table, without the columns that differ from night to night."""
+    def columns(self, table: str, day: dt.date) -> dict[str, list[Any]]:
+        """A day's columns of a table, without those that differ from night to night."""
         key = f"tables/{table}/dt={day}/{table}.parquet"
-        found = self.services.s3().list_objects_v2(Bucket=WAREHOUSE, Prefix=key).get("Contents", [])
-        if not found:
-            return []
+        if not self.services.s3().list_objects_v2(Bucket=WAREHOUSE, Prefix=key).get("KeyCount"):
+            return {}
         file = self.folder / f"{table}-{day}.parquet"
         self.services.s3().download_file(WAREHOUSE, key, str(file))
-        query = f"select parse_filename(recording_uri) as name, * exclude ({OWN[table]}) from '{file}' order by all"
-        return duckdb.sql(query).fetchall()
+        order = "name" if table == "calls" else "name, phase_index"
+        found = duckdb.sql(
+            f"select parse_filename(recording_uri) as name, * exclude ({OWN[table]}) from '{file}' order by {order}"
+        )
+        rows = found.fetchall()
+        return {name: [row[place] for row in rows] for place, name in enumerate(found.columns)}
 
     def lose(self, program: Program, for_s: float = RESTART_S) -> None:
         """Kill a program by -9 and start it again, as a supervisor would."""
@@ -153,7 +157,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         assert database.server is not None
         redis, url = stack.enter_context(_redis(folder))
         settings = {
-            **_celery_settings(),
+            **celery_settings(),
             **dataclasses.replace(ports, speech=link.port).environment,
             "AIRFLOW__CELERY__BROKER_URL": url,
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database.url}",
@@ -166,12 +170,6 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         }
         running_airflow = stack.enter_context(airflow(folder, database, settings, {DAG_ID}, components))
         yield Cluster(folder, both, running_airflow, redis, link)
-
-
-def _celery_settings() -> dict[str, str]:
-    lines = (ROOT / "deploy" / "celery.env").read_text().splitlines()
-    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {name: value for name, _, value in pairs}
 
 
 @contextlib.contextmanager

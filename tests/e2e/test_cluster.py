@@ -51,8 +51,8 @@ def quiet(stack: Cluster) -> Outcome:
 
 def test_a_quiet_night(stack: Cluster, quiet: Outcome) -> None:
     assert quiet.run.state == "success"
-    assert len(quiet.tables["calls"]) == CALLS
-    assert len(quiet.tables["phases"]) == 4 * CALLS
+    assert quiet.tables["calls"]["status"] == ["completed"] * CALLS
+    assert quiet.tables["phases"]["phase_index"] == [0, 1, 2, 3] * CALLS
     assert len(quiet.paid) == CALLS
     assert quiet.paid_twice == 0
     worked = [stack.airflow.programs[name].log.read_text().count("Executing workload") for name in WORKERS]
@@ -78,7 +78,8 @@ def disturbed(
     night = stack.night(FIRST_DAY + dt.timedelta(number), CALLS, ROUGH, once)
     assert once.done_at is not None
     assert night.run.state == "success"
-    assert night.tables == quiet.tables
+    for table, columns in quiet.tables.items():
+        assert [name for name in columns if night.tables[table].get(name) != columns[name]] == []
     assert len(night.paid) == CALLS
     assert night.paid_twice == 0
     return night
