@@ -19,10 +19,10 @@ export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 WORKERS ?= 2
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast e2e samples lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make the environment (.venv) from the lock file
 
@@ -70,11 +70,14 @@ check: setup  ## Lint, format and types
 
 test: check  ## Everything that CI runs: check, then all tests
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not kill"
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 
 test-fast: setup  ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
+
+e2e: setup  ## The whole product as processes, with machines that are lost (an hour; ONLY=worker for a part)
+	@$(BIN)/python -m pytest tests/e2e $(if $(ONLY),-k "$(ONLY)")
 
 samples: setup  ## Make the sample calls again from their scripts
 	@$(BIN)/python include/samples/make_samples.py

@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from typing import Any
 import requests
 
 from benchmarks.database import Database, free_port
-from benchmarks.processes import ROOT, Broken, clean_environment, running, wait_for
+from benchmarks.processes import ROOT, Broken, Program, clean_environment, running, wait_for
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+COMPONENTS: Mapping[str, Sequence[str]] = {
+    name: (name,) for name in ("api-server", "scheduler", "dag-processor", "triggerer")
+}
+"""Names, and the arguments of the command ``airflow`` that starts each."""
 
 SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -76,9 +79,14 @@ class Airflow:
 
     url: str
     database: Database
-    pids: dict[str, int]
+    programs: dict[str, Program]
     log: Path
     session: requests.Session = field(default_factory=requests.Session)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by the programs' names."""
+        return {name: program.pid for name, program in self.programs.items()}
 
     def call(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
         """A request to the REST API."""
@@ -145,8 +153,21 @@ class Airflow:
 
 
 @contextlib.contextmanager
-def airflow(folder: Path, database: Database, environment: dict[str, str], dag_ids: set[str]) -> Iterator[Airflow]:
+def airflow(
+    folder: Path,
+    database: Database,
+    environment: dict[str, str],
+    dag_ids: set[str],
+    components: Mapping[str, Sequence[str]] = COMPONENTS,
+) -> Iterator[Airflow]:
     """Run Airflow while the block lasts, with the product's Dags and those of the other ways.
+
+    Args:
+        folder: for its home, and for ``logs``, which is there.
+        database: of its own.
+        environment: settings and connections, in place of ``SETTINGS``.
+        dag_ids: of Dags that it must find.
+        components: its processes.
 
     Raises:
         Broken: it did not start, or does not know all of ``dag_ids``.
@@ -179,11 +200,11 @@ def airflow(folder: Path, database: Database, environment: dict[str, str], dag_i
     if made.returncode:
         raise Broken(f"Airflow's database could not be made; see {log}")
     with contextlib.ExitStack() as stack:
-        pids: dict[str, int] = {}
-        for name in COMPONENTS:
-            process, _ = stack.enter_context(running(["airflow", name], log.with_name(f"{name}.log"), variables))
-            pids[name] = process.pid
-        running_airflow = Airflow(url, database, pids, log)
+        programs: dict[str, Program] = {}
+        for name, arguments in components.items():
+            command = ["airflow", *arguments]
+            programs[name], _ = stack.enter_context(running(command, log.with_name(f"{name}.log"), variables))
+        running_airflow = Airflow(url, database, programs, log)
         wait_for(lambda: _healthy(url), 180, "Airflow was not healthy", log.with_name("api-server.log"))
 
         def knows_all() -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Broken, running, wait_for
+from benchmarks.processes import Broken, Program, running, wait_for
 
 # What makes a crash of the machine harmless costs time on disks that differ from machine to machine; a bench's database
 # is thrown away.
@@ -31,25 +31,39 @@ POSTGRES_SETTINGS = {
 
 @dataclass
 class Database:
-    """Where Airflow keeps its runs. ``pid`` is that of the server, None where there is none."""
+    """Where Airflow keeps its runs. ``server`` is None where there is none, ``url`` is SQLAlchemy's."""
 
     name: str
+    url: str
     settings: dict[str, str]
     connect: Any
-    pid: int | None = None
+    server: Program | None = None
     _connection: Any = field(default=None, repr=False)
 
     def rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         """The rows of a query, whose values are marked by ``?``."""
+        try:
+            return self._ask(query, values)
+        except Exception:
+            self.close()
+            return self._ask(query, values)  # the server may have been restarted
+
+    def answers(self) -> bool:
+        """Whether it can be connected to."""
+        try:
+            self.connect().close()
+        except Exception:
+            return False
+        return True
+
+    def _ask(self, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = self.connect()
         cursor = self._connection.cursor()
-        try:
-            cursor.execute(query if self.pid is None else query.replace("?", "%s"), values)
-            found: list[tuple[Any, ...]] = cursor.fetchall()
-            return found
-        finally:
-            self._connection.rollback()  # a transaction left open would see the same rows for ever
+        cursor.execute(query if self.server is None else query.replace("?", "%s"), values)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        self._connection.rollback()  # a transaction left open would see the same rows for ever
+        return found
 
     def close(self) -> None:
         """Close the bench's own connection."""
@@ -61,11 +75,11 @@ class Database:
 @contextlib.contextmanager
 def database(folder: Path) -> Iterator[Database]:
     """A database for one Airflow, gone afterwards."""
-    programs = _postgres()
+    programs = postgres_programs()
     if programs is None:
         yield _sqlite(folder)
     else:
-        with _cluster(programs, folder) as cluster:
+        with postgres(programs, folder) as cluster:
             yield cluster
 
 
@@ -76,7 +90,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _postgres() -> Path | None:
+def postgres_programs() -> Path | None:
     """The folder of Postgres's programs, of the newest version there is; None where it or its driver is missing."""
     try:
         import asyncpg  # noqa: F401
@@ -95,7 +109,17 @@ def _postgres() -> Path | None:
 
 
 @contextlib.contextmanager
-def _cluster(programs: Path, folder: Path) -> Iterator[Database]:
+def postgres(programs: Path, folder: Path, **more_settings: str) -> Iterator[Database]:
+    """A private Postgres, gone afterwards.
+
+    Args:
+        programs: the folder of its programs.
+        folder: of its log.
+        more_settings: in place of ``POSTGRES_SETTINGS``.
+
+    Raises:
+        Broken: it did not start.
+    """
     import psycopg2
 
     log = folder / "postgres.log"
@@ -118,7 +142,9 @@ def _cluster(programs: Path, folder: Path) -> Iterator[Database]:
         if made.returncode:
             raise Broken(f"Postgres could not be set up; see {log}")
         port = free_port()
-        settings = [word for name, value in POSTGRES_SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = [
+            word for name, value in {**POSTGRES_SETTINGS, **more_settings}.items() for word in ("-c", f"{name}={value}")
+        ]
         command = [*as_user, str(programs / "postgres"), "-D", str(data), "-p", str(port), *settings]
 
         def connect() -> Any:
@@ -126,17 +152,10 @@ def _cluster(programs: Path, folder: Path) -> Iterator[Database]:
                 host="127.0.0.1", port=port, user="airflow", password=password, dbname="postgres", connect_timeout=5
             )
 
-        def answers() -> bool:
-            try:
-                connect().close()
-            except psycopg2.OperationalError:
-                return False
-            return True
-
-        with running(command, log) as (process, _):
-            wait_for(answers, 30, "Postgres did not answer", log)
+        with running(command, log) as (server, _):
             url = f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/postgres"
-            cluster = Database("Postgres", {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}, connect, process.pid)
+            cluster = Database("Postgres", url, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}, connect, server)
+            wait_for(cluster.answers, 30, "Postgres did not answer", log)
             try:
                 yield cluster
             finally:
@@ -154,8 +173,9 @@ def _some_user() -> str:
 
 def _sqlite(folder: Path) -> Database:
     path = folder / "airflow.db"
+    url = f"sqlite:///{path}"
     settings = {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{path}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "demo.sqlite.CONNECT_ARGS",
     }
-    return Database("SQLite", settings, lambda: sqlite3.connect(path, timeout=60))
+    return Database("SQLite", url, settings, lambda: sqlite3.connect(path, timeout=60))

@@ -91,7 +91,11 @@ class Night:
             services.reset()
             slots = _Slots(services, calls)
             database = bench.airflow.database
-            roots = {**bench.airflow.pids, **services.pids, **({"database": database.pid} if database.pid else {})}
+            roots = {
+                **bench.airflow.pids,
+                **services.pids,
+                **({"database": database.server.pid} if database.server else {}),
+            }
             with Accounting(roots) as used:
                 run = bench.airflow.run(
                     self.dag_id, {"date": DAY.isoformat()}, self.observed_s or self.limit_s, slots.look

@@ -46,45 +46,96 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+class Program:
+    """A server that can be killed and started again.
+
+    Args:
+        command: what to run.
+        log: where its output goes.
+        environment: its variables; ours where there are none.
+    """
+
+    process: subprocess.Popen[str]
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.command, self.log = command, log
+        self.environment = dict(environment or clean_environment())
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        return self.process.pid
+
+    def start(self, announced_by: str | None = None) -> str:
+        """Start it; returns the last word of the line that announced it.
+
+        Args:
+            announced_by: what its first line on the standard output begins with; None where it announces nothing.
+
+        Raises:
+            Broken: it did not start.
+        """
+        with self.log.open("a") as out:
+            self.process = subprocess.Popen(  # noqa: S603 (a command of the bench's own)
+                self.command,
+                env=self.environment,
+                stdout=subprocess.PIPE if announced_by else out,
+                stderr=out,
+                text=True,
+                start_new_session=True,
+                cwd=ROOT,
+            )
+        if announced_by is None:
+            return ""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith(announced_by):
+            self.end()
+            raise Broken(f"{self.command[0]} did not start; see {self.log}")
+        return line.split()[-1]
+
+    def kill(self) -> None:
+        """Kill it with everything that it started, by -9: as where a machine is lost."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
+            for process in tree:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        """End it, with everything that it started: politely first, then not."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started = psutil.Process(self.pid).children(recursive=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=15)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            for child in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        self.process.wait()
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str],
     log: Path,
     environment: Mapping[str, str] | None = None,
     announced_by: str | None = None,
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server while the block lasts; gives its process and the last word of the line that announced it.
+) -> Iterator[tuple[Program, str]]:
+    """Run a server while the block lasts; gives it and the last word of the line that announced it.
 
-    Args:
-        command: what to run.
-        log: where its output goes.
-        environment: its variables; ours where there are none.
-        announced_by: what its first line on the standard output begins with; None where it announces nothing.
-
-    Raises:
-        Broken: it did not start.
+    The arguments are those of ``Program`` and its ``start``, and so is what is raised.
     """
-    with log.open("a") as out:
-        process = subprocess.Popen(  # noqa: S603 (a command of the bench's own)
-            command,
-            env=dict(environment or clean_environment()),
-            stdout=subprocess.PIPE if announced_by else out,
-            stderr=out,
-            text=True,
-            start_new_session=True,
-            cwd=ROOT,
-        )
-        try:
-            word = ""
-            if announced_by:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                if not line.startswith(announced_by):
-                    raise Broken(f"{command[0]} did not start; see {log}")
-                word = line.split()[-1]
-            yield process, word
-        finally:
-            end(process)
+    program = Program(command, log, environment)
+    word = program.start(announced_by)
+    try:
+        yield program, word
+    finally:
+        program.end()
 
 
 @dataclass(frozen=True)
@@ -126,22 +177,6 @@ def measured(module: str, given: Any, log: Path) -> Used:
     if process.returncode or not lines:
         raise Broken(f"{module} ended with {process.returncode}; see {log}")
     return Used(json.loads(lines[-1]), usage.ru_utime + usage.ru_stime)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """End a process, with everything that it started: politely first, then not."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        started = psutil.Process(process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=15)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        for child in started:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        process.wait()
 
 
 def wait_for(done: Callable[[], bool], limit_s: float, what: str, log: Path) -> None:

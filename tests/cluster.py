@@ -1,0 +1,216 @@
+"""A cluster of processes on this machine: Postgres, Redis, Airflow with two Celery workers, S3, a scripted service.
+
+Airflow's settings are those of ``deploy/celery.env``. Redis and Postgres are installed where they are missing and that
+is possible; else what needs them fails and says what to install.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import yaml
+
+from benchmarks.airflow import COMPONENTS, Airflow, Run, Sample, airflow
+from benchmarks.bound import Service
+from benchmarks.database import free_port, postgres, postgres_programs
+from benchmarks.processes import Program, running, say, wait_for
+from benchmarks.services import RECORDINGS, WAREHOUSE, Ports, Services, services
+from celery_settings import celery_settings
+from link import Link
+
+WORKERS = ("worker-1", "worker-2")
+DAG_ID = "call_phases_night"
+SPEECH_S = 45.0
+"""A job takes longer than a task waits for it in its worker, so that every chunk is deferred."""
+MOST_AT_ONCE = 20_000
+RESTART_S = 5.0
+"""How soon a supervisor starts again what has died."""
+PIPELINE = {
+    "pipeline": "night",
+    "schedule": None,
+    "recordings": {
+        "bucket": RECORDINGS,
+        "prefix": "night/{date:%Y-%m-%d}/",
+        "look_back_days": 0,  # days are the tests' own
+    },
+    "output": {"tables": f"s3://{WAREHOUSE}/tables/", "state": f"s3://{WAREHOUSE}/state/"},
+    "limits": {
+        "ramp": False,
+        "transcriptions_at_once": MOST_AT_ONCE,
+        "llm_requests_per_minute": 6000,
+        "max_failed_ratio": 0.0,
+    },
+}
+OWN = {
+    "calls": "call_id, recording_uri, call_started_at, recording_etag, transcript_id, transcript_uri, run_id, "
+    "processed_at, llm_model, llm_input_tokens, llm_output_tokens, llm_usd",
+    "phases": "call_id, recording_uri, call_started_at, transcript_id, run_id, processed_at, llm_model",
+}
+"""Columns that differ from night to night: days, ids, times, and which model took how much to answer at last."""
+
+
+@dataclass
+class Outcome:
+    """What a night has left behind.
+
+    Attributes:
+        tables: columns by table and name, rows in order, without those that differ from night to night.
+        paid: how often each recording was billed, by its URL.
+    """
+
+    run: Run
+    tables: dict[str, dict[str, list[Any]]]
+    paid: Counter[str]
+
+    @property
+    def paid_twice(self) -> int:
+        """Transcriptions paid for in vain."""
+        return sum(count - 1 for count in self.paid.values())
+
+
+@dataclass
+class Cluster:
+    """A running cluster."""
+
+    folder: Path
+    services: Services
+    airflow: Airflow
+    redis: Program
+    link: Link
+
+    def night(
+        self,
+        day: dt.date,
+        calls: int,
+        faults: tuple[dict[str, Any], ...] = (),
+        seen: Callable[[Sample], bool] | None = None,
+        limit_s: float = 900.0,
+    ) -> Outcome:
+        """Run the Dag for a day of its own; ``seen`` is called every second and may do what it likes to the cluster."""
+        self.services.fill("night/", calls, "%Y-%m-%d/", first_day=day)
+        self.services.misbehave(day.toordinal(), list(faults))
+        try:
+            run = self.airflow.run(DAG_ID, {"date": day.isoformat()}, limit_s, seen)
+        finally:
+            self.services.misbehave(0, [])
+        for task, times in self.airflow.tasks(run).items():
+            say(f"  {task:18} {times}")
+        paid = {url: count for url, count in self.services.paid().items() if f"/night/{day}/" in url}
+        outcome = Outcome(run, {table: self.columns(table, day) for table in OWN}, Counter(paid))
+        say(f"  {run.state} after {run.makespan_s:.0f} s, paid {len(paid)} recordings, {outcome.paid_twice} twice")
+        return outcome
+
+    def columns(self, table: str, day: dt.date) -> dict[str, list[Any]]:
+        """A day's columns of a table, without those that differ from night to night."""
+        key = f"tables/{table}/dt={day}/{table}.parquet"
+        if not self.services.s3().list_objects_v2(Bucket=WAREHOUSE, Prefix=key).get("KeyCount"):
+            return {}
+        file = self.folder / f"{table}-{day}.parquet"
+        self.services.s3().download_file(WAREHOUSE, key, str(file))
+        order = "name" if table == "calls" else "name, phase_index"
+        found = duckdb.sql(
+            f"select parse_filename(recording_uri) as name, * exclude ({OWN[table]}) from '{file}' order by {order}"
+        )
+        rows = found.fetchall()
+        return {name: [row[place] for row in rows] for place, name in enumerate(found.columns)}
+
+    def lose(self, program: Program, for_s: float = RESTART_S) -> None:
+        """Kill a program by -9 and start it again, as a supervisor would."""
+        program.kill()
+        time.sleep(for_s)
+        program.start()
+        if program is self.airflow.database.server:
+            wait_for(self.airflow.database.answers, 60, "Postgres did not come back", program.log)
+
+    def submissions(self) -> int:
+        """How many transcriptions the service has ever taken."""
+        return int(self.services.health()["submissions"])
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Run a cluster while the block lasts."""
+    install()
+    programs = postgres_programs()
+    assert programs is not None, MISSING
+    for name in ("logs", "pipelines", "redis"):
+        (folder / name).mkdir(parents=True)
+    (folder / "pipelines" / "night.yaml").write_text(yaml.safe_dump(PIPELINE))
+    ports, service = Ports(), Service(speech_s=SPEECH_S, jobs=MOST_AT_ONCE)
+    with contextlib.ExitStack() as stack:
+        both = stack.enter_context(services(folder, ports, service))
+        link = stack.enter_context(Link(ports.speech).up())
+        # A server that is killed loses what it has not written, as on a machine in earnest.
+        database = stack.enter_context(postgres(programs, folder, synchronous_commit="on"))
+        assert database.server is not None
+        redis, url = stack.enter_context(_redis(folder))
+        settings = {
+            **celery_settings(),
+            **dataclasses.replace(ports, speech=link.port).environment,
+            "AIRFLOW__CELERY__BROKER_URL": url,
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database.url}",
+            "CALLPHASES_PIPELINES": str(folder / "pipelines"),
+        }
+        components = {
+            **COMPONENTS,
+            "triggerer": ("triggerer", "--skip-serve-logs"),
+            **{name: ("celery", "worker", "--celery-hostname", name, "--skip-serve-logs") for name in WORKERS},
+        }
+        running_airflow = stack.enter_context(airflow(folder, database, settings, {DAG_ID}, components))
+        yield Cluster(folder, both, running_airflow, redis, link)
+
+
+@contextlib.contextmanager
+def _redis(folder: Path) -> Iterator[tuple[Program, str]]:
+    """Redis, which keeps its queue over a restart."""
+    port, log = free_port(), folder / "logs" / "redis.log"
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder / "redis"),
+               "--save", "", "--appendonly", "yes"]  # fmt: skip
+    with running(command, log) as (server, _):
+        wait_for(lambda: "Ready to accept connections" in log.read_text(), 30, "Redis did not answer", log)
+        yield server, f"redis://127.0.0.1:{port}/0"
+
+
+MISSING = (
+    "The cluster needs the programs of Redis and of Postgres, 15 or newer. Install them: the packages redis-server and "
+    "postgresql on Debian and Ubuntu, redis and postgresql elsewhere."
+)
+
+
+def install() -> None:
+    """Install Redis and Postgres by Debian's packages where they are missing, where we may.
+
+    Raises:
+        AssertionError: something is missing; says what to install.
+    """
+    missing = [
+        package
+        for package, there in (
+            ("redis-server", shutil.which("redis-server")),
+            ("postgresql", postgres_programs()),
+        )
+        if not there
+    ]
+    if not missing:
+        return
+    may = os.geteuid() == 0 and shutil.which("apt-get")
+    assert may, f"{MISSING} Missing here: {', '.join(missing)}."
+    say(f"Installing {', '.join(missing)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
+    done = subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=environment, check=False
+    )
+    assert done.returncode == 0, MISSING
