@@ -76,7 +76,7 @@ test: check  ## Everything that CI runs: check, then all tests
 test-fast: setup  ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
 
-e2e: setup  ## The whole product as processes, with machines that are lost (an hour; ONLY=worker for a part)
+e2e: setup  ## The whole product as processes, with machines that are lost (45 minutes; ONLY=redis for a part)
 	@$(BIN)/python -m pytest tests/e2e $(if $(ONLY),-k "$(ONLY)")
 
 samples: setup  ## Make the sample calls again from their scripts

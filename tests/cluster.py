@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import shutil
 import subprocess
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ DAG_ID = "call_phases_night"
 SPEECH_S = 45.0
 """A job takes longer than a task waits for it in its worker, so that every chunk is deferred."""
 MOST_AT_ONCE = 20_000
-RESTART_S = 5.0
-"""How soon a supervisor starts again what has died."""
+RESTART_S = 8.0
+"""A supervisor starts again what has died within so many seconds."""
 PIPELINE = {
     "pipeline": "night",
     "schedule": None,
@@ -89,6 +89,7 @@ class Cluster:
     airflow: Airflow
     redis: Program
     link: Link
+    supervised: list[Program]
 
     def night(
         self,
@@ -126,13 +127,17 @@ class Cluster:
         rows = found.fetchall()
         return {name: [row[place] for row in rows] for place, name in enumerate(found.columns)}
 
-    def lose(self, program: Program, for_s: float = RESTART_S) -> None:
-        """Kill a program by -9 and start it again, as a supervisor would."""
+    def lose(self, program: Program) -> None:
+        """Kill a program by -9; what is supervised is started again, and so is what dies of it."""
         program.kill()
-        time.sleep(for_s)
-        program.start()
-        if program is self.airflow.database.server:
-            wait_for(self.airflow.database.answers, 60, "Postgres did not come back", program.log)
+        database = self.airflow.database
+        if program is database.server:
+            wait_for(database.answers, 60, "Postgres did not come back", program.log)
+
+    def lose_for_good(self, program: Program) -> None:
+        """Kill a program by -9, as where its machine is gone."""
+        self.supervised.remove(program)
+        program.kill()
 
     def submissions(self) -> int:
         """How many transcriptions the service has ever taken."""
@@ -169,7 +174,27 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             **{name: ("celery", "worker", "--celery-hostname", name, "--skip-serve-logs") for name in WORKERS},
         }
         running_airflow = stack.enter_context(airflow(folder, database, settings, {DAG_ID}, components))
-        yield Cluster(folder, both, running_airflow, redis, link)
+        supervised = [*running_airflow.programs.values(), database.server, redis]
+        stack.enter_context(_supervisor(supervised))
+        yield Cluster(folder, both, running_airflow, redis, link, supervised)
+
+
+@contextlib.contextmanager
+def _supervisor(programs: list[Program]) -> Iterator[None]:
+    """Start again what has ended, as restart policies do: Airflow's processes end where their database is away."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(RESTART_S):
+            for program in list(programs):
+                if program.process.poll() is not None:
+                    program.start()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
 @contextlib.contextmanager

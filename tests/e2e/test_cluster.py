@@ -87,8 +87,8 @@ def disturbed(
 
 def test_a_worker_is_lost_in_the_middle_of_a_chunk(stack: Cluster, quiet: Outcome) -> None:
     worker = stack.airflow.programs["worker-1"]
-    disturbed(stack, quiet, 1, submitting(stack), worker.kill)
-    worker.start()
+    disturbed(stack, quiet, 1, submitting(stack), lambda: stack.lose_for_good(worker))
+    stack.supervised.append(worker)
 
 
 @pytest.mark.kill
@@ -127,9 +127,10 @@ def test_two_schedulers(stack: Cluster, quiet: Outcome) -> None:
     second = Program(first.command, first.log.with_name("scheduler-2.log"), first.environment)
     second.start()
     try:
-        disturbed(stack, quiet, 7, deferred, lambda: None)
+        disturbed(stack, quiet, 7, deferred, lambda: stack.lose_for_good(first))
     finally:
         second.end()
+        stack.supervised.append(first)
 
 
 @pytest.mark.kill
