@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 import yaml
 
 from benchmarks.airflow import COMPONENTS, Airflow, Run, Sample, airflow
@@ -217,6 +218,8 @@ MISSING = (
 def install() -> None:
     """Install Redis and Postgres by Debian's packages where they are missing, where we may.
 
+    Where we may not, tests that want a cluster are skipped, and say what to install; in CI they fail.
+
     Raises:
         AssertionError: something is missing; says what to install.
     """
@@ -230,8 +233,10 @@ def install() -> None:
     ]
     if not missing:
         return
-    may = os.geteuid() == 0 and shutil.which("apt-get")
-    assert may, f"{MISSING} Missing here: {', '.join(missing)}."
+    if not (os.geteuid() == 0 and shutil.which("apt-get")):
+        why = f"{MISSING} Missing here: {', '.join(missing)}."
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)
     say(f"Installing {', '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
