@@ -84,8 +84,8 @@ S3_A_CALL, S3_A_CHUNK = 3.0, 75.0
 """The service's download and two objects; manifest, ledger, lease, room for jobs, cues and rows."""
 SPEECH_REQUESTS_A_CALL = 2.1
 """A submission, a look-up, a part of a list. Questions go to the gateway."""
-LIST_MB, PUBLISH_MB, TASK_MB = 142.0, 561.0, 312.0
-"""The largest process: a million keys listed, a million rows published, a chunk's task of 143 calls."""
+LIST_MB, TASK_MB = 142.0, 312.0
+"""The largest process: a million keys listed, a chunk's task of 143 calls."""
 LEDGER_BYTES, KNOWN_BYTES, CUE_BYTES = 2_890, 14_000, 480
 """Of a call in the ledger, the same in memory where a task reads the whole day's; of a cue in a chunk's task.
 tests/benchmarks/test_sizing.py counts them."""
