@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -71,23 +72,30 @@ def deferred(sample: Sample) -> bool:
 
 
 def disturbed(
-    stack: Cluster, quiet: Outcome, number: int, when: Callable[[Sample], bool], what: Callable[[], None]
-) -> Outcome:
+    stack: Cluster,
+    quiet: Outcome,
+    number: int,
+    when: Callable[[Sample], bool],
+    what: Callable[[], None],
+    faults: tuple[dict[str, Any], ...] = ROUGH,
+) -> None:
     """A night that is disturbed, of which nothing is to be seen in its tables and on its bill."""
     once = Once(when, what)
-    night = stack.night(FIRST_DAY + dt.timedelta(number), CALLS, ROUGH, once)
+    night = stack.night(FIRST_DAY + dt.timedelta(number), CALLS, faults, once)
     assert once.done_at is not None
     assert night.run.state == "success"
     for table, columns in quiet.tables.items():
         assert [name for name in columns if night.tables[table].get(name) != columns[name]] == []
     assert len(night.paid) == CALLS
     assert night.paid_twice == 0
-    return night
 
 
-def test_a_worker_is_lost_in_the_middle_of_a_chunk(stack: Cluster, quiet: Outcome) -> None:
+@pytest.mark.parametrize(("number", "faults"), [(1, ()), pytest.param(8, ROUGH, marks=pytest.mark.kill)])
+def test_a_worker_is_lost_in_the_middle_of_a_chunk(
+    stack: Cluster, quiet: Outcome, number: int, faults: tuple[dict[str, Any], ...]
+) -> None:
     worker = stack.airflow.programs["worker-1"]
-    disturbed(stack, quiet, 1, submitting(stack), lambda: stack.lose_for_good(worker))
+    disturbed(stack, quiet, number, submitting(stack), lambda: stack.lose_for_good(worker), faults)
     stack.supervised.append(worker)
 
 
