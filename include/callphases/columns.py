@@ -61,7 +61,10 @@ def values(recording: Recording, pipeline: Pipeline, known: Known) -> dict[str, 
 def _text(name: str, column: Column, recording: Recording, said: Event) -> str | None:
     if column.key_pattern is not None:
         match = re.search(column.key_pattern, recording.key)
-        return None if match is None else match[name if name in match.re.groupindex else 1]
+        if match is None:
+            return None
+        groups = match.re.groupindex
+        return match[name if name in groups else next(iter(groups))]
     found: dict[str, str] = said.get("tags" if column.metadata is None else "metadata", {})
     return found.get(column.tag or (column.metadata or "").lower())
 
@@ -104,7 +107,8 @@ def describe(s3: S3Client, recordings: Sequence[Recording], pipeline: Pipeline, 
     todo = iter([one for one in recordings if not is_described(one, pipeline, ledger)])
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while batch := list(itertools.islice(todo, BATCH)):
-            ledger.note(pool.map(lambda one: _described(s3, one, pipeline, wanted), batch))
+            events = list(pool.map(lambda one: _described(s3, one, pipeline, wanted), batch))
+            ledger.note(events)
             ledger.lease.hold()
 
 

@@ -48,7 +48,8 @@ def test_a_key_gives_the_group_of_the_columns_name() -> None:
 
 
 def test_a_single_group_may_have_any_name() -> None:
-    ours = pipeline(recordings={"columns": {"crm_call": {"key_pattern": r"_(?P<call_id>\d+)\.", "type": "int64"}}})
+    rule = {"key_pattern": r"(a|b)_(?P<call_id>\d+)\.", "type": "int64"}
+    ours = pipeline(recordings={"columns": {"crm_call": rule}})
     assert values(recording("calls/a_0042.mp3"), ours, Known()) == {"crm_call": 42}
 
 
