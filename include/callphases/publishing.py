@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from callphases.errors import ConfigurationError, OverBudget
 from callphases.ledger import Known
 from callphases.parts import PartWriter, folder_of, part_schema, read_part, recordings_of
-from callphases.pipeline import Pipeline
+from callphases.pipeline import RESERVED_COLUMNS, Pipeline
 from callphases.ranges import Ranges, borders
 from callphases.recordings import DayList, Recording
 from callphases.storage import Folder
@@ -342,11 +342,14 @@ def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
 
 
 def _column(table: pa.Table, column: pa.Field[Any]) -> Any:
-    if column.name in table.column_names:
-        # The pipeline file may have given one of its own columns another type.
-        with contextlib.suppress(pa.ArrowException):
-            return table[column.name].cast(column.type)
-    return pa.nulls(table.num_rows, column.type)
+    if column.name not in table.column_names:
+        return pa.nulls(table.num_rows, column.type)
+    try:
+        return table[column.name].cast(column.type)
+    except pa.ArrowException:
+        if column.name in RESERVED_COLUMNS:
+            raise
+        return pa.nulls(table.num_rows, column.type)  # the pipeline file has given one of its own another type
 
 
 class _New:
