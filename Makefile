@@ -19,7 +19,11 @@ export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 WORKERS ?= 2
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast e2e samples lock clean
+# What `make ledger` runs: 60 seeds of 350 examples.
+SEEDS ?= $(shell seq 1 60)
+EXAMPLES ?= 350
+
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast ledger e2e samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +79,12 @@ test: check  ## Everything that CI runs: check, then all tests
 
 test-fast: setup  ## The tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
+
+ledger: setup  ## The state machine of the ledger over many seeds (10 minutes; SEEDS="1 2 3", EXAMPLES=1000)
+	@for seed in $(SEEDS); do \
+		LEDGER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/callphases/test_ledger_machine.py --hypothesis-seed=$$seed \
+			|| { echo "Repeat it with: make ledger SEEDS=$$seed EXAMPLES=$(EXAMPLES)"; exit 1; }; \
+	done; echo "==> No second payment with the seeds $(SEEDS), $(EXAMPLES) examples each."
 
 e2e: setup  ## The whole product as processes, with machines that are lost (45 minutes; ONLY=redis for a part)
 	@$(BIN)/python -m pytest tests/e2e $(if $(ONLY),-k "$(ONLY)")

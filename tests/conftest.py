@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,19 @@ os.environ.update(
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME}/airflow.db",
     AWS_EC2_METADATA_DISABLED="true",
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed of the property tests, so that a failure on another machine can be repeated here."""
+    if config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = str(random.getrandbits(32))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how to repeat the property tests of a run that failed."""
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"To repeat the property tests: --hypothesis-seed={config.option.hypothesis_seed}")
 
 
 def pytest_unconfigure() -> None:

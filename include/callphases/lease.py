@@ -27,6 +27,7 @@ LIFE_S = 60.0
 FRESH_S = 20.0
 """How long a confirmation may be acted upon."""
 TRIES = 10
+NAP_S = 5.0
 
 
 def has_run(state: Folder, day: dt.date) -> bool:
@@ -97,19 +98,29 @@ class Lease:
             f"The lease of {self.day} can't be written below output.state; its store must do conditional writes."
         )
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the lease was confirmed less than ``FRESH_S`` ago, so that a paid request may be sent now."""
+        return time.monotonic() - self._confirmed_at < FRESH_S
+
     def hold(self) -> None:
-        """Confirm, where the last time is too long ago, that the lease is still the one that was taken.
+        """Confirm the lease unless it is fresh; it is fresh when this returns.
 
         Raises:
-            DayHeld: it is not; what is known of the day must be read again.
+            DayHeld: another run has had the day since; its ledger must be read again.
             RunStopped: as ``take``.
+            ServiceUnavailable: the store takes so long to confirm the lease that it is never fresh.
         """
         with self._lock:
-            if time.monotonic() - self._confirmed_at < FRESH_S:
-                return
-            term = self.term
-            if self.take() != term:
-                raise DayHeld(f"Another run has worked on the day {self.day} meanwhile; it is read again.", 0)
+            for _ in range(TRIES):
+                if self.is_fresh:  # checked after each confirmation too: a slow store may use up the whole period
+                    return
+                term = self.term
+                if self.take() != term:
+                    raise DayHeld(f"Another run has worked on the day {self.day} meanwhile; it is read again.", 0)
+        raise ServiceUnavailable(
+            f"The lease of {self.day} could not be confirmed within {FRESH_S:.0f} s: the store of output.state is slow."
+        )
 
     def begin(self) -> dt.datetime:
         """When the run's first task began to submit, which is now if none has."""
@@ -127,6 +138,19 @@ class Lease:
     def stop(self, error: AccountError) -> None:
         """Tell the run's other tasks that going on is useless."""
         self._mark(stopped={"task": self.task, "message": str(error)})
+
+    def retire(self) -> None:
+        """Return when no task of this run can pay any more, though one of them was lost and may be alive.
+
+        Its next confirmation fails, and what it sent on the strength of the last one is answered or given up within
+        the life of a lease. A task of this run that is started again later takes the lease as usual.
+        """
+        self._mark(stopped={"task": None, "message": "The day is published; a task that was lost must not go on."})
+        retired_at = time.monotonic()
+        while (left_s := retired_at + LIFE_S - time.monotonic()) > 0:
+            time.sleep(min(left_s, NAP_S))
+            self.hold()
+        self._mark(again=True, stopped=None)
 
     def release(self) -> None:
         """Let the next run begin at once."""

@@ -19,6 +19,7 @@ import hashlib
 import json
 import threading
 import time
+import uuid
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from itertools import count
 from typing import Any
 
 from callphases.errors import CallFailure, ServiceUnavailable
-from callphases.lease import FRESH_S, LIFE_S, Lease
+from callphases.lease import FRESH_S, LIFE_S, TRIES, Lease
 from callphases.recordings import Recording
 from callphases.storage import Folder
 
@@ -37,6 +38,7 @@ FINAL = frozenset({"transcribed", "answered", "deleted"})
 WRITE_EVERY_S = 20.0
 """How long events that can be had again (from the provider) may wait for others to share a PUT with."""
 READERS = 8
+NAP_S = 5.0
 SEGMENT_BYTES = 1 << 18
 """From this size on an object is not written any more. Who has read it knows so: two processes go on in the same next
 one, and the second of them is noticed there."""
@@ -191,6 +193,7 @@ class Ledger(Known):
     _etag: str | None = None
     _put_at: float = float("-inf")
     _quiet_at: float = float("-inf")
+    _silent_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -221,7 +224,8 @@ class Ledger(Known):
         while seen is not None:
             ledger._written += _events(seen.body)
             ledger._body, ledger._etag = seen.body, seen.etag
-            ledger._quiet_at = time.monotonic() + LIFE_S - seen.age_s
+            read_at = time.monotonic()
+            ledger._quiet_at, ledger._silent_at = read_at + LIFE_S - seen.age_s, read_at + FRESH_S - seen.age_s
             if len(seen.body) < SEGMENT_BYTES:
                 break
             ledger._next()
@@ -229,6 +233,8 @@ class Ledger(Known):
         ledger.learn(ledger._written)
         if not any((ledger.find(event["key"]) or event)["event"] == "intended" for event in ledger._written):
             ledger._quiet_at = float("-inf")
+        if not any(event["event"] == "claimed" for event in ledger._written):
+            ledger._silent_at = float("-inf")
         return ledger
 
     @property
@@ -246,6 +252,22 @@ class Ledger(Known):
     def quiet_in_s(self) -> float:
         """In how many seconds an earlier process of this task can't be paying any more."""
         return max(self._quiet_at - time.monotonic(), 0.0)
+
+    def replace_earlier_process(self) -> None:
+        """Return when no earlier process of this task can send another question.
+
+        It can't once this process has written the object and what the other confirmed before is no longer fresh. A
+        question that it has sent by then may still be answered, and that answer is lost, as after a kill.
+
+        Raises:
+            DayHeld, RunStopped, ServiceUnavailable: as ``hold``.
+        """
+        if self._silent_at <= time.monotonic():
+            return
+        self.hold()
+        while (left_s := self._silent_at - time.monotonic()) > 0:
+            time.sleep(min(left_s, NAP_S))
+            self.lease.hold()
 
     @property
     def _object(self) -> str:
@@ -277,11 +299,39 @@ class Ledger(Known):
                 self._put(self._unwritten)
 
     def hold(self) -> None:
-        """Confirm that this process may send what it has written that it will; see ``Lease.hold``."""
-        self.lease.hold()
-        with self._writing:
-            if time.monotonic() - self._put_at >= FRESH_S:
-                self._put(self._unwritten)
+        """Return when this process may send a paid request, of either service.
+
+        The lease says that no other run works on the day, the last PUT of the ledger's object that no other process
+        works on this task. Confirming one takes time in which the other may expire, so both are checked together, and
+        that check is the last thing done: the caller sends without any other I/O in between.
+
+        Raises:
+            DayHeld, RunStopped: as ``Lease.hold``.
+            ServiceUnavailable: another process works on this task, or the store is too slow to confirm both.
+        """
+        for _ in range(TRIES):
+            if self.lease.is_fresh and self._is_fresh:
+                return
+            self.lease.hold()
+            with self._writing:
+                if not self._is_fresh:
+                    self._put(self._unwritten or self._claim())
+        raise ServiceUnavailable(
+            f"Lease and ledger of {self.day} could not both be confirmed within {FRESH_S:.0f} s: the store of "
+            "output.state is slow."
+        )
+
+    @property
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._put_at < FRESH_S
+
+    def _claim(self) -> list[Event]:
+        """What a process writes that has written nothing yet: a PUT of the same bytes would leave the same ETag, and
+        an earlier process of this task would not notice it."""
+        if self._put_at > float("-inf"):
+            return []
+        claim = {"event": "claimed", "key": f"claimed/{uuid.uuid4().hex}", "recording": self.name}
+        return list(self._stamped([claim]))
 
     def _stamped(self, events: Iterable[Event]) -> list[Event]:
         now = dt.datetime.now(dt.UTC).isoformat()

@@ -290,16 +290,29 @@ class Night:
         # Another run may have done more since, of which the parts of this one's tasks know nothing.
         known = read_day(self.state, day.day) if lease.take() != day.term else None
 
+        is_abandoned = False
+
         def left(chunk: str) -> Iterator[tuple[Recording, Known]]:
             listed = self.load(self.state.uri_of(f"runs/dt={day.day}/{day.holder}/{chunk}.jsonl"))
             now = known or Known([*listed.known, *read_task(self.state, day.day, day.holder, chunk)])
+            nonlocal is_abandoned
+            is_abandoned |= self._is_abandoned(listed, now)
             return ((recording, now) for recording in listed.recordings)
 
         published = publish(self.tables, self.state, self.pipeline, day, left, known, partial(self._forget, day.day))
         if self.pipeline.privacy.delete_after:
             self._delete_at_provider(Ledger.open(self.state, lease, day.run_id, "publish"))
+        published = replace(published, stopped=lease.stopped)
+        if is_abandoned and published.stopped is None:
+            lease.retire()
         lease.release()
-        return replace(published, stopped=lease.stopped)
+        return published
+
+    def _is_abandoned(self, chunk: Manifest, known: Known) -> bool:
+        """Whether the task of a chunk was lost: it is not done, and did not write why it stopped."""
+        left = unsettled(chunk.recordings, self.pipeline, known, chunk.listed_at, replay=chunk.replay)
+        stops = (known.find(stop_key(transcript_key(one, self.pipeline.transcription))) for one in left)
+        return any(stop is None or dt.datetime.fromisoformat(stop["at"]) < chunk.listed_at for stop in stops)
 
     def _forget(self, day: dt.date, calls: pa.Table) -> None:
         """Delete the transcripts of calls whose rows are dropped, in the state area and at the provider."""
@@ -370,8 +383,13 @@ class Night:
             and event["transcript_id"] not in wanted
             and ledger.find(_deleted_key(event["transcript_id"])) is None
         }
+
+        def delete(transcript_id: str) -> bool:
+            ledger.lease.hold()  # another run that has the day by now may still want to fetch it
+            return self._delete(transcript_id)
+
         with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
-            done = [one for one, gone in zip(ids, pool.map(self._delete, ids), strict=True) if gone]
+            done = [one for one, gone in zip(ids, pool.map(delete, ids), strict=True) if gone]
         ledger.write(
             {"event": "deleted", "key": _deleted_key(one), "recording": ids[one], "transcript_id": one} for one in done
         )

@@ -101,6 +101,7 @@ class Divider:
             DayHeld, RunStopped: as ``Lease.hold``.
         """
         problem: BaseException | None = None
+        self.ledger.replace_earlier_process()
         self._spent_usd = sum(costs.spent_usd(self.ledger.own, self.ledger.run_id, self.chunk.listed_at))
         packs, steps = deque[list[_Call]](), self._read()
         with ThreadPoolExecutor(QUESTIONS_AT_ONCE + 1) as pool:
@@ -261,7 +262,7 @@ class Divider:
         """What sends a request about some calls where the chunk's budget holds it, and raises OverBudget else."""
         budget_usd = self.chunk.budget_usd
         if budget_usd is None:
-            return lambda ask: ask(may_send=self._unless_ended)
+            return lambda ask: ask(may_send=self._may_send)
         cues = [cue for call in pack for cue in call.cues]
         estimate = costs.estimated_question_usd(self.pipeline, sum(call.audio_s for call in pack), cues, len(pack))
 
@@ -272,7 +273,7 @@ class Divider:
                 self._spent_usd += estimate
             used_usd = 0.0
             try:
-                answer = ask(may_send=self._unless_ended)
+                answer = ask(may_send=self._may_send)
                 used_usd = costs.llm_usd(self.pipeline, answer.model, answer.input_tokens, answer.output_tokens) or 0.0
                 return answer
             finally:
@@ -280,6 +281,11 @@ class Divider:
                     self._spent_usd += used_usd - estimate
 
         return pay
+
+    def _may_send(self) -> None:
+        """Called right before each attempt of a question is sent."""
+        self._unless_ended()
+        self.ledger.hold()
 
     def _unless_ended(self) -> None:
         if self._ended.is_set():

@@ -226,6 +226,31 @@ def test_a_run_that_has_let_go_lets_nobody_else_go(s3: Store, clock: Clock) -> N
     assert document(s3)["holder"] == "second"
 
 
+def test_a_lost_task_of_a_retired_run_can_not_pay_when_the_day_is_free(s3: Store, clock: Clock) -> None:
+    lost, publish = s3.lease("run", "chunk-0000"), s3.lease("run", None)
+    lost.take()
+    publish.take()
+
+    def asleep(_: float) -> None:
+        if not lost.is_fresh:
+            with pytest.raises(RunStopped, match="must not go on"):
+                lost.hold()
+
+    clock.asleep = asleep
+    publish.retire()
+    publish.release()
+    assert not lost.is_fresh
+    assert s3.lease("next").take() == 2
+
+
+def test_a_task_of_a_retired_run_may_be_started_again(s3: Store) -> None:
+    publish = s3.lease("run", None)
+    publish.take()
+    publish.retire()
+    publish.release()
+    assert s3.lease("run", "chunk-0000").take() == 1
+
+
 def test_to_release_twice_writes_once(s3: Store) -> None:
     lease = s3.lease()
     lease.take()

@@ -1,13 +1,18 @@
-"""The ledger as a state machine: runs of one day, interleaved at every request, killed anywhere, never pay twice.
+"""The ledger as a state machine: runs of one day, interleaved at every request and killed anywhere, never pay twice.
 
-The runs are the product's own code, each in a thread that stops before every request to the store or the service
-until the machine lets it go on. The store, the service and the clock are models: a conditional write is atomic, a
-submission is answered, refused or its answer lost, and time passes as the machine says, also while a run stands still.
+The runs execute the product's own code, each in a thread that stops before every request to the store or a service
+until the machine lets it continue. The store, the services and the clock are models: a conditional write is atomic; a
+submission is answered, refused, or its answer is lost; time passes as the machine says, also while a run is stopped.
+
+Set ``LEDGER_EXAMPLES`` to run more examples than CI does (``make ledger``). Hypothesis prints the steps of a failure
+as a test that can be copied here; ``--hypothesis-seed`` repeats a whole run.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,9 +25,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callphases import lease, ledger, night, transcripts
+from callphases import lease, ledger, night, phases, recordings, transcripts
 from callphases.assemblyai import Job
-from callphases.errors import AnswerLost, CallphasesError, DayHeld
+from callphases.errors import AnswerLost, CallphasesError, DayHeld, ServiceUnavailable
+from callphases.gateway import Answer
 from callphases.ledger import read_day, transcript_key
 from callphases.night import Night
 from callphases.storage import Seen
@@ -36,6 +42,15 @@ class Killed(BaseException):
 
 
 @dataclass
+class Question:
+    """A question as it was sent: by which process, and what became of it."""
+
+    sender: Run
+    calls: set[str]
+    answered: bool = False
+
+
+@dataclass
 class World:
     """What outlives a run: the store, the provider and the clock."""
 
@@ -43,7 +58,10 @@ class World:
     now: float = 0.0
     objects: dict[str, tuple[bytes, str, float]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    questions: list[Question] = field(default_factory=list)
     fates: list[str] = field(default_factory=list)
+    lost_answers: list[bool] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     writes: int = 0
     run: threading.local = field(default_factory=threading.local)
 
@@ -55,6 +73,15 @@ class World:
     def turn(self, at: str) -> None:
         """Stop before a request until the machine lets this run go on."""
         self.run.it.turn(at)
+
+    def answers(self, task: str, known: list[dict[str, Any]]) -> set[str]:
+        """The calls whose answers a task is bound to know: by its chunk's list, and by what was written for it."""
+        events = list(known)
+        for name, (body, _, _) in self.objects.items():
+            if name.startswith(f"s3://warehouse/state/{task}"):
+                events += [json.loads(line) for line in body.splitlines()]
+        keys = {event["recording"] for event in events if event["event"] == "answered"}
+        return {f"http://s3/{key}" for key in keys}
 
 
 @dataclass
@@ -92,6 +119,7 @@ class MemoryFolder:
 
     def _write(self, name: str, body: bytes) -> str:
         self.world.writes += 1
+        self.world.run.it.wrote(name)
         self.world.objects[self.uri + name] = (body, f"e{self.world.writes}", self.world.now)
         return f"e{self.world.writes}"
 
@@ -130,12 +158,39 @@ class Provider:
 
     def transcript(self, one: str) -> dict[str, Any]:
         self.world.turn("transcript")
-        return {"id": one, "text": "", "audio_duration": 6}
+        text = self.world.jobs[one]["url"]
+        return {"id": one, "text": text, "words": [{"text": text, "start": 0, "end": 900}], "audio_duration": 6}
 
     def _job(self, one: str) -> Job:
         job = self.world.jobs[one]
         error = "Server error, developers have been alerted." if job["status"] == "error" else None
         return Job(one, job["status"], error, job["url"], job["created"])
+
+
+@dataclass
+class Models:
+    """``Gateway``: answers each question, or loses the answer, after the run has stopped for as long as the machine
+    says."""
+
+    world: World
+    rates: Any = None
+
+    def check(self, models: list[str]) -> None:
+        self.world.turn("check")
+
+    def chat(self, model: str, messages: list[dict[str, str]], may_send: Callable[[], None], **_: Any) -> Answer:
+        self.world.turn("ask")
+        may_send()
+        calls = json.loads(messages[1]["content"])["calls"]
+        question = Question(self.world.run.it, {call["cues"][0]["text"] for call in calls})
+        self.world.run.it.asks(question)
+        self.world.questions.append(question)
+        self.world.turn("answer")
+        if self.world.lost_answers and self.world.lost_answers.pop():
+            raise ServiceUnavailable("no answer")
+        question.answered = True
+        parts = [{"call": one["call"], "phases": [{"name": "Other", "start_cue": 1, "summary": ""}]} for one in calls]
+        return Answer(json.dumps({"calls": parts}), False, False, model, 1, 1)
 
 
 @dataclass
@@ -165,11 +220,16 @@ class Run:
     def __init__(self, world: World, number: int, same: Run | None = None) -> None:
         self.world = world
         self.listed = same.listed if same else None
-        self.killed = self.ended = False
+        self.killed = self.ended = self.is_asking = False
+        self.listed_as = ""
+        self.known_answers: set[str] = set()
+        self.confirmed_at = float("-inf")
         self.at = ""
         self.wakes_at = 0.0
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self.night = Night(pipeline(limits={"ramp": False}), Bucket(world), Provider(world), GATEWAY)  # type: ignore[arg-type]
+        limits = {"ramp": False}
+        self.night = Night(pipeline(limits=limits), Bucket(world), Provider(world), Models(world))  # type: ignore[arg-type]
+        self.night.gateway.rates = None
         self.night.state = MemoryFolder(world, "s3://warehouse/state/")  # type: ignore[assignment]
         self.run_id = f"run-{number}"
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -187,6 +247,7 @@ class Run:
     def go_to(self, at: str) -> None:
         """Let it come to its next request of a kind, if there is one."""
         for _ in range(100):
+            self.world.now = max(self.world.now, self.wakes_at)
             self.step()
             if self.at == at:
                 return
@@ -213,21 +274,55 @@ class Run:
         self.wakes_at = self.world.now + seconds
         self.turn("sleep")
 
+    def wrote(self, name: str) -> None:
+        """Take note of a write: from the first one on, an older process of the same task has lost its object."""
+        if "/chunk-" in name and name.startswith("ledger/"):
+            self.task, self.confirmed_at = name, self.world.now
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether it has asked questions and could send another right now."""
+        is_fresh = self.world.now < self.confirmed_at + lease.FRESH_S - 1e-6
+        return self.is_asking and is_fresh and not self.killed
+
+    def asks(self, question: Question) -> None:
+        """Check that nobody else can be asking about these calls, and that their answers are not in the ledger."""
+        violations = self.world.violations
+        lease_of_day = json.loads(self.world.objects[f"s3://warehouse/state/ledger/dt={DAY}/lease.json"][0])
+        if lease_of_day["holder"] != self.listed_as:
+            violations.append("a question was sent by a run that had lost the day")
+        for other in self.world.questions:
+            if other.calls & question.calls and other.sender is not self and other.sender.may_ask:
+                violations.append("two processes were able to ask about the same call at the same time")
+        self.is_asking = True
+        if self.known_answers & question.calls:
+            violations.append("a question was sent whose answer was in the ledger")
+
     def _live(self) -> None:
         self.world.run.it = self
         try:
             self.turn("start")
             if self.listed is None:
                 self.listed = self._patiently(lambda: self.night.begin(DAY, self.run_id))
+            day = self.night.load_day(self.listed.day)
+            self.listed_as = day.holder
             for uri in self.listed.chunks:
                 self._patiently(lambda uri=uri: self.night.transcribe(self.night.load(uri), float("inf")))
-            day = self.night.load_day(self.listed.day)
+                self._patiently(lambda uri=uri: self._segment(uri))
             lease.Lease(self.night.state, day.day, day.holder, term=day.term).release()
         except (CallphasesError, Killed):
             pass
         finally:
             self.ended = True
             self._stopped.release()
+
+    def _segment(self, uri: str) -> None:
+        chunk = self.night.load(uri)
+        self.known_answers = self.world.answers(f"ledger/dt={DAY}/{chunk.holder}/{chunk.name}", chunk.known)
+        try:
+            self.night.segment(chunk)
+        finally:
+            self.is_asking = False
 
     def _patiently(self, task: Callable[[], Any]) -> Any:
         failures = 0
@@ -243,26 +338,27 @@ class Run:
                 self.sleep(20)
 
 
-GATEWAY = SimpleNamespace(check=lambda models: None)
-
-
 class Nights(RuleBasedStateMachine):
     """Up to four runs of a day, at first two at once."""
 
     @initialize(
-        recordings=st.integers(1, 4), fates=st.lists(st.sampled_from(["taken", "lost", "refused", "fails"]), max_size=8)
+        count=st.integers(1, 4),
+        fates=st.lists(st.sampled_from(["taken", "lost", "refused", "fails"]), max_size=8),
+        lost_answers=st.lists(st.booleans(), max_size=STARTS_OF_A_TASK - 1),
     )
-    def begin(self, recordings: int, fates: list[str]) -> None:
+    def begin(self, count: int, fates: list[str], lost_answers: list[bool]) -> None:
         # A job that fails on the provider's side is tried so often and no more; the last run must have a try left.
         fails = [place for place, fate in enumerate(fates) if fate == "fails"][transcripts.TRIES_AT_PROVIDER - 1 :]
-        self.world = World(recordings, fates=[fate for place, fate in enumerate(fates) if place not in fails])
+        self.world = World(count, fates=[fate for place, fate in enumerate(fates) if place not in fails])
+        self.world.lost_answers = lost_answers
         self.runs: list[Run] = []
         self.patch = pytest.MonkeyPatch()
         clock = SimpleNamespace(monotonic=lambda: self.world.now, sleep=lambda s: self.world.run.it.sleep(s))
         for module in (lease, ledger, night, transcripts):
             self.patch.setattr(module, "time", clock)
-        for module in (ledger, transcripts):
+        for module in (ledger, transcripts, phases):
             self.patch.setattr(module, "ThreadPoolExecutor", OneThread)
+        self.patch.setattr(recordings, "TASK_EACH_UP_TO", 1)  # chunks of more than one recording
         self.start()
         self.start()
 
@@ -275,7 +371,7 @@ class Nights(RuleBasedStateMachine):
     def go_on(self, which: int, steps: int) -> None:
         self.runs[which % len(self.runs)].step(steps)
 
-    @rule(which=st.integers(0, 3), at=st.sampled_from(["submit", "swap", "look", "jobs_since"]))
+    @rule(which=st.integers(0, 3), at=st.sampled_from(["submit", "ask", "answer", "swap", "look", "jobs_since"]))
     def go_to(self, which: int, at: str) -> None:
         self.runs[which % len(self.runs)].go_to(at)
 
@@ -302,6 +398,7 @@ class Nights(RuleBasedStateMachine):
     @invariant()
     def nothing_is_paid_twice(self) -> None:
         assert not [url for url, times in self.world.paid.items() if times > 1]
+        assert not self.world.violations
 
     def teardown(self) -> None:
         """However it was left: one more run, and every call is there, paid once."""
@@ -313,6 +410,8 @@ class Nights(RuleBasedStateMachine):
             self.world.run.it = SimpleNamespace(turn=lambda at: None)
             known = read_day(MemoryFolder(self.world, "s3://warehouse/state/"), DAY)  # type: ignore[arg-type]
             keys = [self._key(number) for number in range(self.world.recordings)]
+            answered = {event["recording"] for event in known.all() if event["event"] == "answered"}
+            assert len(answered) == self.world.recordings
             assert [(known.find(key) or {}).get("event") for key in keys] == ["transcribed"] * self.world.recordings
             assert sum(self.world.paid.values()) == self.world.recordings
         finally:
@@ -340,5 +439,34 @@ class Nights(RuleBasedStateMachine):
 
 TestNights = Nights.TestCase
 TestNights.settings = settings(
-    max_examples=300, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("LEDGER_EXAMPLES", "300")),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.parametrize("request_", ["submit", "ask"])
+def test_a_stalled_ledger_write_never_lets_the_lease_expire_before_a_payment(request_: str) -> None:
+    """Run 1 confirms its lease and stalls while it writes the ledger; meanwhile run 0 takes the day over and pays."""
+    state = Nights()
+    state.begin(count=1, fates=[], lost_answers=[])
+    state.go_to(which=1, at=request_)
+    state.pass_time(seconds=21)
+    state.go_on(which=1, steps=3)
+    assert state.runs[1].at == "swap"
+    state.finish(which=0, seconds=0)
+    state.finish(which=1, seconds=0)
+    state.nothing_is_paid_twice()
+    state.teardown()
+
+
+def test_a_second_process_of_a_task_asks_nothing_while_the_first_still_can() -> None:
+    state = Nights()
+    state.begin(count=1, fates=[], lost_answers=[])
+    state.go_to(which=0, at="answer")
+    state.start_task_again(which=0)
+    state.finish(which=2, seconds=0)
+    assert len(state.world.questions) == 2
+    state.nothing_is_paid_twice()
+    state.teardown()
