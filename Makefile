@@ -82,7 +82,7 @@ test-fast: setup  ## The tests that start no server
 
 ledger: setup  ## The state machine of the ledger over many seeds (10 minutes; SEEDS="1 2 3", EXAMPLES=1000)
 	@for seed in $(SEEDS); do \
-		LEDGER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/callphases/test_ledger_machine.py --hypothesis-seed=$$seed \
+		LEDGER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/callphases/state/test_ledger_machine.py --hypothesis-seed=$$seed \
 			|| { echo "Repeat it with: make ledger SEEDS=$$seed EXAMPLES=$(EXAMPLES)"; exit 1; }; \
 	done; echo "==> No second payment with the seeds $(SEEDS), $(EXAMPLES) examples each."
 

@@ -106,12 +106,12 @@ def _pipeline(prefix: str) -> Any:
 
 def _begin(task: dict[str, Any]) -> dict[str, Any]:
     """What the task ``list`` does, for some days."""
-    from callphases.assemblyai import AssemblyAI
-    from callphases.gateway import Gateway
-    from callphases.night import Night
+    from callphases.day_run import DayRun
+    from callphases.segmentation.gateway import Gateway
+    from callphases.transcription.assemblyai import AssemblyAI
 
     speech, gateway = AssemblyAI(KEY, task["speech_url"]), Gateway(KEY, task["speech_url"])
-    night = Night(_pipeline(task["prefix"]), s3_client(task["s3_url"]), speech, gateway)
+    night = DayRun(_pipeline(task["prefix"]), s3_client(task["s3_url"]), speech, gateway)
     first = dt.date.fromisoformat(task["first"])
     began = time.monotonic()
     chunks = [
@@ -125,9 +125,9 @@ def _begin(task: dict[str, Any]) -> dict[str, Any]:
 
 def _calls(count: int) -> Iterator[tuple[Any, Any]]:
     """Recordings, and what the ledger knows of each when its run is done."""
-    from callphases.ledger import Known, answer_key, transcript_key
     from callphases.recordings import Recording
-    from callphases.segmentation import question
+    from callphases.segmentation.segmenter import question
+    from callphases.state.ledger import LedgerView, answer_key, transcript_key
 
     pipeline = _pipeline("bulk/{date:%Y-%m-%d}/")
     asked = question(pipeline)
@@ -173,7 +173,7 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
             "llm_output_tokens": 200,
             "llm_usd": 0.0057,
         }
-        yield recording, Known([heard | shared, said | shared])
+        yield recording, LedgerView([heard | shared, said | shared])
 
 
 def _talk(number: int, length_s: float) -> dict[str, Any]:
@@ -191,13 +191,13 @@ def _talk(number: int, length_s: float) -> dict[str, Any]:
 
 
 def _day(calls: int) -> Any:
-    from callphases.recordings import DayList
+    from callphases.state.manifests import DayList
 
     return DayList(
         day=DAY,
         run_id="bench",
-        holder="bench",
-        term=1,
+        run_token="bench",  # noqa: S106 - the name of a run
+        fencing_token=1,
         listed_at=dt.datetime.combine(DAY, dt.time(), dt.UTC),
         listed=calls,
         chunks=math.ceil(calls / CALLS_A_PART),
@@ -207,20 +207,20 @@ def _day(calls: int) -> Any:
 
 
 def _folders(task: dict[str, Any]) -> tuple[Any, Any, Any]:
-    from callphases.storage import Folder
+    from callphases.state.storage import ObjectPrefix
 
     s3, pipeline = s3_client(task["s3_url"]), _pipeline("bulk/{date:%Y-%m-%d}/")
-    tables = Folder(s3, pipeline.output.tables, "output.tables")
-    return pipeline, tables, Folder(s3, pipeline.output.state, "output.state")
+    tables = ObjectPrefix(s3, pipeline.output.tables, "output.tables")
+    return pipeline, tables, ObjectPrefix(s3, pipeline.output.state, "output.state")
 
 
 def _parts(task: dict[str, Any]) -> dict[str, Any]:
     """Leave behind what a run's chunks leave for ``publish``."""
-    from callphases.parts import PartWriter, folder_of
+    from callphases.tables.parts import PartWriter, folder_of
 
     pipeline, _, state = _folders(task)
     day = _day(task["calls"])
-    writer = PartWriter(state, pipeline, day.run_id, folder_of(day.day, day.holder), day.listed_at)
+    writer = PartWriter(state, pipeline, day.run_id, folder_of(day.day, day.run_token), day.listed_at)
     part = 0
     for recording, known in _calls(task["calls"]):
         writer.add(recording, known)
@@ -234,8 +234,8 @@ def _parts(task: dict[str, Any]) -> dict[str, Any]:
 
 def _publish(task: dict[str, Any]) -> dict[str, Any]:
     """What the task ``publish`` does."""
-    from callphases.publishing import publish as publish_day
-    from callphases.tables import SCHEMAS, object_name
+    from callphases.tables.publishing import publish as publish_day
+    from callphases.tables.schema import SCHEMAS, object_name
 
     pipeline, tables, state = _folders(task)
     for table in SCHEMAS:  # as on a day's first run; the first request to S3, which is slow, is over then

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from callphases.labelled import LabelledCall, PredictedCall
-from callphases.scoring import Span
+from callphases.scoring.labelled import LabelledCall, PredictedCall
+from callphases.scoring.metrics import Span
 
 NEED = re.compile(
     r"\b(i need|i want|i['’]?d like|i would like|i was wondering|i['’]?m calling|calling (about|because|to)|i lost|"

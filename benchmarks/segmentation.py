@@ -23,12 +23,12 @@ from benchmarks.figures import Figure
 from benchmarks.floors import floors
 from benchmarks.processes import ROOT, Broken, clean_environment, running, say
 from callphases.errors import CallphasesError
-from callphases.gateway import Gateway
-from callphases.labelled import LabelledCall, read_labelled
 from callphases.pipeline import load
-from callphases.predictions import asked, pipeline_of
-from callphases.scorecard import LABELS, Scorecard, document, scorecard
-from callphases.segmentation import Segmenter
+from callphases.scoring.labelled import LabelledCall, read_labelled
+from callphases.scoring.predictions import asked, pipeline_of
+from callphases.scoring.scorecard import LABELS, Scorecard, document, scorecard
+from callphases.segmentation.gateway import Gateway
+from callphases.segmentation.segmenter import Segmenter
 
 SAMPLES = ROOT / "include" / "samples" / "truth"
 LOCAL = "speechbox's local model"

@@ -15,15 +15,15 @@ from functools import cache
 from benchmarks.bound import Service
 from benchmarks.call import CUES, sentences
 from benchmarks.figures import number
-from callphases.costs import expected_tokens
 from callphases.cues import Cue
-from callphases.lease import FRESH_S
-from callphases.ledger import SEGMENT_BYTES
+from callphases.limits.quota import LEAST_SHARE, TURNS_FOR_S, TYPICAL_JOB_S, WINDOW_S
+from callphases.limits.throttle import SPEECH_REQUESTS_A_S, ramp_s
+from callphases.listing.listing import MAX_CHUNKS, TASK_EACH_UP_TO
 from callphases.pipeline import Limits, Output, Pipeline, Recordings
-from callphases.quota import LEAST_SHARE, TURNS_FOR_S, TYPICAL_JOB_S, WINDOW_S
-from callphases.recordings import MAX_CHUNKS, TASK_EACH_UP_TO
-from callphases.segmentation import packed
-from callphases.throttle import SPEECH_REQUESTS_A_S, ramp_s
+from callphases.segmentation.segmenter import packed
+from callphases.segmentation.tokens import expected_tokens
+from callphases.state.lease import FRESH_S
+from callphases.state.ledger import SEGMENT_BYTES
 
 MB = 2**20
 
@@ -90,7 +90,7 @@ LEDGER_BYTES, KNOWN_BYTES, CUE_BYTES = 2_890, 14_000, 480
 """Of a call in the ledger, the same in memory where a task reads the whole day's; of a cue in a chunk's task.
 tests/benchmarks/test_sizing.py counts them."""
 POLL_IN_WORKER_S, LONGEST_SLEEP_S, QUICK_JOBS = 30.0, 600.0, 0.25
-"""As in ``callphases.airflow.operators`` and ``callphases.night``, which import Airflow and pyarrow."""
+"""As in ``callphases.airflow.operators`` and ``callphases.day_run``, which import Airflow and pyarrow."""
 HOUR_S = 3600.0
 ALONE = 3
 """Tasks of a run that have no chunk: list, publish, verify."""

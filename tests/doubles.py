@@ -20,11 +20,12 @@ from typing import Any
 import requests
 
 from callphases.cues import Cue
-from callphases.lease import Lease
-from callphases.ledger import Event, Known, Ledger, read_day
 from callphases.pipeline import Pipeline
-from callphases.recordings import Manifest, Recording
-from callphases.storage import Folder
+from callphases.recordings import Recording
+from callphases.state.lease import Lease
+from callphases.state.ledger import Event, Ledger, LedgerView, read_ledger_day
+from callphases.state.manifests import Manifest
+from callphases.state.storage import ObjectPrefix
 
 KEY = "secret-key-1234"
 DAY = dt.date(2026, 11, 20)
@@ -275,16 +276,16 @@ class Store:
         return self.client.get_object(Bucket=self.warehouse, Key=key)["Body"].read()
 
     @property
-    def state(self) -> Folder:
-        return Folder(self.client, f"s3://{self.warehouse}/state/", "output.state")
+    def state(self) -> ObjectPrefix:
+        return ObjectPrefix(self.client, f"s3://{self.warehouse}/state/", "output.state")
 
     @property
-    def tables(self) -> Folder:
-        return Folder(self.client, f"s3://{self.warehouse}/tables/", "output.tables")
+    def tables(self) -> ObjectPrefix:
+        return ObjectPrefix(self.client, f"s3://{self.warehouse}/tables/", "output.tables")
 
-    def lease(self, holder: str = "run-1", task: str | None = "chunk-0000", day: dt.date = DAY) -> Lease:
+    def lease(self, run_token: str = "run-1", task: str | None = "chunk-0000", day: dt.date = DAY) -> Lease:
         """A lease of the day, for a task of a run; not taken."""
-        return Lease(self.state, day, holder, task)
+        return Lease(self.state, day, run_token, task)
 
     def ledger(self, run_id: str = "run-1", task: str = "chunk-0000", day: dt.date = DAY, **known: Any) -> Ledger:
         """The ledger as a task of a run opens it, which has the day from then on."""
@@ -296,9 +297,9 @@ class Store:
         body = "".join(json.dumps(head | event) + "\n" for event in events)
         self.state.put(f"ledger/dt={day}/run-0-{uuid.uuid4().hex[:8]}/chunk-0000.jsonl", body.encode())
 
-    def known(self, day: dt.date = DAY) -> Known:
+    def known(self, day: dt.date = DAY) -> LedgerView:
         """What the ledger of a day holds now, whoever may write to it."""
-        return read_day(self.state, day)
+        return read_ledger_day(self.state, day)
 
     def counted(self) -> Counter[str]:
         """How often each operation was asked for."""
@@ -315,7 +316,14 @@ class Store:
 
 def manifest(*recordings: Recording, **changes: Any) -> Manifest:
     """A chunk of a run that began long ago."""
-    values = {"name": "chunk-0000", "day": DAY, "run_id": "run-1", "holder": "run-1", "term": 0, "listed_at": LONG_AGO}
+    values = {
+        "name": "chunk-0000",
+        "day": DAY,
+        "run_id": "run-1",
+        "run_token": "run-1",
+        "fencing_token": 0,
+        "listed_at": LONG_AGO,
+    }
     return Manifest(recordings=list(recordings), **{**values, **changes})
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from callphases.tables import SCHEMAS, no_rows
+from callphases.tables.schema import SCHEMAS, no_rows
 
 SQL = Path(__file__).resolve().parents[1] / "include" / "sql"
 

@@ -21,11 +21,11 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from callphases.assemblyai import AssemblyAI
+from callphases.day_run import DayRun
 from callphases.errors import DayHeld
-from callphases.gateway import Gateway
-from callphases.night import Night
 from callphases.pipeline import Pipeline
+from callphases.segmentation.gateway import Gateway
+from callphases.transcription.assemblyai import AssemblyAI
 from servers import s3_client
 
 
@@ -70,7 +70,7 @@ def main() -> None:
 
     s3.meta.events.register("before-parameter-build.s3", before)
     s3.meta.events.register("after-call.s3", lambda context, **_: killer.pass_by(context["callphases"], "after"))
-    night = Night(
+    night = DayRun(
         Pipeline.model_validate(told["pipeline"]),
         s3,
         AssemblyAI(told["key"], told["speech_url"], session),
@@ -79,7 +79,7 @@ def main() -> None:
     run(night, dt.date.fromisoformat(told["day"]), told["run_id"])
 
 
-def run(night: Night, day: dt.date, run_id: str) -> None:
+def run(night: DayRun, day: dt.date, run_id: str) -> None:
     while True:
         try:
             listed = night.begin(day, run_id)

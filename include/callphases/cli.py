@@ -26,24 +26,26 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from callphases import assemblyai, showing
-from callphases.assemblyai import AssemblyAI
-from callphases.doctor import Finding, Health, examine
+from callphases.day_run import ALL_FAILED, DayRun
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
-from callphases.gateway import Gateway, gateway_beside
-from callphases.index import ByDay
-from callphases.labelled import LabelledCall, PredictedCall, read_labelled, read_predicted
-from callphases.ledger import read_day
-from callphases.night import ALL_FAILED, Night
-from callphases.phases import unsettled
+from callphases.inspection import showing
+from callphases.inspection.doctor import Finding, Health, examine
+from callphases.listing.archive import ByDay
+from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
-from callphases.predictions import Spent, asked, matched, pipeline_of, published
-from callphases.recordings import Listing, Recording
-from callphases.scorecard import document, remarks, scorecard
-from callphases.scorecard import tables as card_tables
-from callphases.segmentation import Segmenter
-from callphases.storage import Folder
-from callphases.tables import published_days
+from callphases.recordings import Recording
+from callphases.scoring.labelled import LabelledCall, PredictedCall, read_labelled, read_predicted
+from callphases.scoring.predictions import Spent, asked, matched, pipeline_of, published
+from callphases.scoring.scorecard import document, remarks, scorecard
+from callphases.scoring.scorecard import tables as card_tables
+from callphases.segmentation.chunk_segmenter import unsettled
+from callphases.segmentation.gateway import Gateway, gateway_beside
+from callphases.segmentation.segmenter import Segmenter
+from callphases.state.ledger import read_ledger_day
+from callphases.state.storage import ObjectPrefix
+from callphases.tables.reading import published_days
+from callphases.transcription import assemblyai
+from callphases.transcription.assemblyai import AssemblyAI
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -85,9 +87,9 @@ def plan(
     """
     pipeline = load(pipeline_file)
     s3 = _s3()
-    state = Folder(s3, pipeline.output.state, "output.state")
+    state = ObjectPrefix(s3, pipeline.output.state, "output.state")
     for day, recordings in _days(s3, pipeline, [moment.date() for moment in date]):
-        known, since = read_day(state, day), dt.datetime.now(dt.UTC)
+        known, since = read_ledger_day(state, day), dt.datetime.now(dt.UTC)
         listed = todo = size = 0
         for recording in recordings:
             listed += 1
@@ -206,7 +208,7 @@ def show(
             _write(output, text.getvalue())
             errors.print(f"Written: {output}", soft_wrap=True)
     if png is not None:
-        from callphases.strips import MOST_CALLS, draw
+        from callphases.inspection.strips import MOST_CALLS, draw
 
         draw(calls, [phase for one in calls for phase in one["phases"]], png)
         of = f" (the first {MOST_CALLS} calls)" if len(calls) > MOST_CALLS else ""
@@ -330,7 +332,7 @@ def score(
         if json_file is not None:
             _write(Path(json_file), json.dumps(document(card), indent=1, ensure_ascii=False) + "\n")
     if png is not None:
-        from callphases.comparison import draw
+        from callphases.scoring.comparison import draw
 
         draw(card.calls, png)
     for path in (json_file if json_file != "-" else None, png):
@@ -390,9 +392,9 @@ def _only_pipeline() -> Pipeline:
     return pipelines[0]
 
 
-def _night(pipeline: Pipeline) -> Night:
+def _night(pipeline: Pipeline) -> DayRun:
     service, gateway = _services(pipeline)
-    return Night(pipeline, _store(pipeline), service, gateway)
+    return DayRun(pipeline, _store(pipeline), service, gateway)
 
 
 def _services(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
@@ -452,7 +454,7 @@ def _write(path: Path, text: str) -> None:
         raise ConfigurationError(f"{path}: can't be written: {error.strerror}") from None
 
 
-def _source(tables: str, setting: str) -> Folder | Path:
+def _source(tables: str, setting: str) -> ObjectPrefix | Path:
     if tables.startswith("s3://"):
-        return Folder(_s3(), tables if tables.endswith("/") else f"{tables}/", setting)
+        return ObjectPrefix(_s3(), tables if tables.endswith("/") else f"{tables}/", setting)
     return Path(tables)

@@ -181,7 +181,7 @@ class Recordings(_Section):
         return self.prefix.format(date=day)
 
 
-class Phase(_Section):
+class PhaseDefinition(_Section):
     """A phase's name, as it is in the table, and what belongs to it, as the model is told."""
 
     name: str = Field(min_length=1, max_length=60)
@@ -196,22 +196,22 @@ class Phase(_Section):
 
 
 DEFAULT_PHASES = [
-    Phase(
+    PhaseDefinition(
         name="Introduction",
         description="From the start of the call: the answering line, names and greetings, until the first cue that "
         "says why the customer calls.",
     ),
-    Phase(
+    PhaseDefinition(
         name="Complaint",
         description="From the first cue that carries the customer's need or problem. The agent's echo of it and "
         "questions about what the problem is belong here, and so do a bare 'okay' and an apology.",
     ),
-    Phase(
+    PhaseDefinition(
         name="Resolution",
         description="From the agent's first move to act: 'I can help with that', a lookup, verification, asking for "
         "data or for a name to find the account, an answer, a fix, a booking. Questions after it stay here.",
     ),
-    Phase(
+    PhaseDefinition(
         name="Goodbye",
         description="From the first closing move that no new business follows: 'anything else?' answered with no, or "
         "the thanks that end the business, and the farewells.",
@@ -309,7 +309,7 @@ class Pipeline(_Section):
     connections: Connections = Connections()
     recordings: Recordings
     transcription: dict[str, Any] = {"speech_models": DEFAULT_SPEECH_MODELS, "speaker_labels": True}
-    phases: list[Phase] = Field(default=DEFAULT_PHASES, min_length=1)
+    phases: list[PhaseDefinition] = Field(default=DEFAULT_PHASES, min_length=1)
     segmentation: Segmentation = Segmentation()
     output: Output
     limits: Limits = Limits()
@@ -343,7 +343,7 @@ class Pipeline(_Section):
 
     @field_validator("phases")
     @classmethod
-    def _distinct(cls, phases: list[Phase]) -> list[Phase]:
+    def _distinct(cls, phases: list[PhaseDefinition]) -> list[PhaseDefinition]:
         names = [phase.name.casefold() for phase in phases]
         if len(set(names)) < len(names):
             raise ValueError("expected each name once")

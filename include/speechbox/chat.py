@@ -43,9 +43,9 @@ class LocalResponder:
 
     def _answer(self, document: Json) -> Json:
         if self._segmenter is None:
-            from speechbox.segmenter import Segmenter
+            from speechbox.segmenter import LocalSegmenter
 
-            self._segmenter = Segmenter()
+            self._segmenter = LocalSegmenter()
         try:
             answer: Json = self._segmenter.answer(document)
         except ValueError as error:

@@ -188,7 +188,7 @@ class _Knowledge:
         return _log_softmax(nearest / _EMBEDDING_TEMPERATURE)
 
 
-class Segmenter:
+class LocalSegmenter:
     """Answers the question "which phases does this call have?" for documents of calls, cues and phases.
 
     Phases named Introduction, Complaint, Resolution and Goodbye (or an alias such as "greeting" or "problem") are found

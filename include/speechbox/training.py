@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speechbox import segmenter
-from speechbox.segmenter import Scores, Segmenter
+from speechbox.segmenter import LocalSegmenter, Scores
 
 Json = dict[str, Any]
 Integers = npt.NDArray[np.int64]
@@ -150,12 +150,12 @@ def _misheard(words: list[str], rng: random.Random, wrong: float) -> list[str]:
     return heard
 
 
-def examples(call: Json, model: Segmenter) -> list[Example]:
+def examples(call: Json, model: LocalSegmenter) -> list[Example]:
     """The call as it is given, twice degraded, and as a recogniser heard it, where that is known."""
     return [_example(call, cues, count, model) for count, cues in _forms(call)]
 
 
-def window_examples(call: Json, model: Segmenter) -> list[Example]:
+def window_examples(call: Json, model: LocalSegmenter) -> list[Example]:
     """Windows of each of the call's forms."""
     return [part for count, cues in _forms(call) for part in _windows(_example(call, cues, count, model), cues, model)]
 
@@ -167,7 +167,7 @@ def _forms(call: Json) -> list[tuple[float, list[Json]]]:
     return forms
 
 
-def _example(call: Json, cues: list[Json], count: float, model: Segmenter) -> Example:
+def _example(call: Json, cues: list[Json], count: float, model: LocalSegmenter) -> Example:
     starts = {cue["cue"]: cue["start_s"] for cue in call["cues"]}
     truth = [(starts[phase["start_cue"]], phase["name"]) for phase in call["phases"]]
     truth[0] = (0.0, truth[0][1])
@@ -180,7 +180,7 @@ def _example(call: Json, cues: list[Json], count: float, model: Segmenter) -> Ex
     return Example(call["call_id"], count, begins, call["duration_s"], truth, inside, opens, features, phase)
 
 
-def _windows(one: Example, cues: list[Json], model: Segmenter) -> list[Example]:
+def _windows(one: Example, cues: list[Json], model: LocalSegmenter) -> list[Example]:
     """Parts from within a call, which the model sees without their place in it."""
     rng = random.Random(f"{one.call} {one.count} {len(cues)}")  # noqa: S311 - no secrets
     parts: list[Example] = []
@@ -192,7 +192,7 @@ def _windows(one: Example, cues: list[Json], model: Segmenter) -> list[Example]:
     return parts
 
 
-def _evidence(cues: list[Json], model: Segmenter) -> tuple[Scores, Scores, Scores]:
+def _evidence(cues: list[Json], model: LocalSegmenter) -> tuple[Scores, Scores, Scores]:
     plain = [{key: cue.get(key) for key in ("cue", "speaker", "text")} for cue in cues]
     read_cues = segmenter._read_cues({"cues": plain})
     return model._evidence(read_cues, model._vectors(read_cues))
@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="only score, write no weights")
     args = parser.parse_args()
 
-    model = Segmenter()
+    model = LocalSegmenter()
     left_out = [call["call_id"] for call in read(args.leave_one_out)]
     forms = [one for call in read([*args.folders, *args.leave_one_out]) for one in examples(call, model)]
     results = []

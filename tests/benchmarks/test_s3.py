@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from callphases.storage import Folder
+from callphases.state.storage import ObjectPrefix
 from servers import s3_client
 
 pytestmark = pytest.mark.integration
@@ -100,10 +100,10 @@ def test_conditions_are_kept(s3: Any) -> None:
 
 
 def test_the_product_s_own_conditional_writes_work(s3: Any) -> None:
-    folder = Folder(s3, "s3://warehouse/state/", "output.state")
-    etag = folder.swap("a.json", b"1", None)
-    assert folder.swap("a.json", b"2", None) is None
-    assert folder.swap("a.json", b"2", etag) is not None
+    folder = ObjectPrefix(s3, "s3://warehouse/state/", "output.state")
+    etag = folder.put_if_match("a.json", b"1", None)
+    assert folder.put_if_match("a.json", b"2", None) is None
+    assert folder.put_if_match("a.json", b"2", etag) is not None
     assert folder.get("a.json") == b"2"
     assert list(folder.names("")) == ["a.json"]
 

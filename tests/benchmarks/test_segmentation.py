@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import segmentation
 from benchmarks.floors import floors
-from callphases.labelled import read_labelled
-from callphases.scorecard import scorecard
-from callphases.scoring import Span
+from callphases.scoring.labelled import read_labelled
+from callphases.scoring.metrics import Span
+from callphases.scoring.scorecard import scorecard
 
 SAMPLES = read_labelled([segmentation.SAMPLES])
 WAYS = ["always the longest phase", "mean proportions", "rules"]

@@ -17,11 +17,11 @@ from benchmarks import sizing
 from benchmarks.bulk import _calls as calls_of_the_bench
 from benchmarks.call import sentences
 from benchmarks.sizing import HOUR_S, NIGHTS, PACED, PAPER, Measured, Site
-from callphases import night as product
+from callphases import day_run as product
 from callphases.airflow import operators
 from callphases.cues import Cue
-from callphases.ledger import Known
-from callphases.recordings import chunk_counts
+from callphases.listing.listing import chunk_counts
+from callphases.state.ledger import LedgerView
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -43,7 +43,7 @@ def test_what_a_call_holds_is_counted() -> None:
     lines = [line for recording, known in calls_of_the_bench(500) for line in _lines_of(recording, known)]
     assert sum(map(len, lines)) / 500 == pytest.approx(sizing.LEDGER_BYTES, rel=0.1)
     # Read as a day, and learned by the task's own ledger.
-    held = _held_bytes(lambda: [day := Known(map(json.loads, lines)), Known(day.all())])
+    held = _held_bytes(lambda: [day := LedgerView(map(json.loads, lines)), LedgerView(day.all())])
     assert held / 500 == pytest.approx(sizing.KNOWN_BYTES, rel=0.25)
     said = sentences()
     cues = [
@@ -54,7 +54,7 @@ def test_what_a_call_holds_is_counted() -> None:
     assert held / 100 / len(cues) == pytest.approx(sizing.CUE_BYTES, rel=0.25)
 
 
-def _lines_of(recording: Any, known: Known) -> list[str]:
+def _lines_of(recording: Any, known: LedgerView) -> list[str]:
     """What the ledger has of a call in the end."""
     heard, said = known.all()
     shared = {name: heard[name] for name in ("key", "recording", "term", "run_id")}

@@ -20,8 +20,9 @@ import yaml
 
 from callphases.cli import main
 from callphases.errors import BadAudio, DownloadRefused
-from callphases.ledger import failed, transcript_key
-from callphases.tables import CALLS, PHASES, object_name, read_rows
+from callphases.state.ledger import failed, transcript_key
+from callphases.tables.reading import read_rows
+from callphases.tables.schema import CALLS, PHASES, object_name
 from doubles import DAY, KEY, NOON, Clock, Speech, Store, Web, answer, phases_answer
 
 Run = Callable[..., tuple[int, str, str]]

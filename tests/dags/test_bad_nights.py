@@ -26,8 +26,8 @@ LLM_FAULTS = (
 @pytest.fixture(autouse=True)
 def no_ramp(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     night.pipeline(limits={"ramp": False, "max_failed_ratio": 1.0})
-    monkeypatch.setattr("callphases.transcripts.LOST_PAUSES_S", (0.2, 0.4))
-    monkeypatch.setattr("callphases.throttle._wait_s", lambda state: 0.05)
+    monkeypatch.setattr("callphases.transcription.transcriber.LOST_PAUSES_S", (0.2, 0.4))
+    monkeypatch.setattr("callphases.limits.throttle._wait_s", lambda state: 0.05)
 
 
 def misbehave(night: Night, *rules: dict[str, Any], seed: int = 7) -> None:

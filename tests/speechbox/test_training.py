@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speechbox import training
-from speechbox.segmenter import Segmenter
+from speechbox.segmenter import LocalSegmenter
 
 CALLS = Path(__file__).parent / "calls" / "development"
 FEW = ("bank-wire", "bank-fraud", "short-busy")
@@ -21,7 +21,7 @@ def calls() -> list[training.Json]:
 
 @pytest.fixture(scope="module")
 def few(calls: list[training.Json]) -> list[training.Example]:
-    model = Segmenter()
+    model = LocalSegmenter()
     return [example for call in calls for example in training.examples(call, model)]
 
 
@@ -113,7 +113,7 @@ def test_training_writes_weights_of_the_shipped_shape(tmp_path: Path, monkeypatc
 
 def test_windows_say_nothing_of_their_place(calls: list[training.Json]) -> None:
     call = next(call for call in calls if call["call_id"] == "bank-wire")
-    parts = training.window_examples(call, Segmenter())
+    parts = training.window_examples(call, LocalSegmenter())
     place = slice(1 + 3 * 15, -512)
     assert parts
     for part in parts:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from answers import ANSWERS
-from callphases.tables import SCHEMAS
+from callphases.tables.schema import SCHEMAS
 from engines import SQL, definition
 
 TEXT, TIME, INT, LONG, DOUBLE = pa.string(), pa.timestamp("us", tz="UTC"), pa.int32(), pa.int64(), pa.float64()

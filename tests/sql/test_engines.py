@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from answers import ANSWERS
-from callphases.tables import SCHEMAS
+from callphases.tables.schema import SCHEMAS
 from engines import ENGINES, SQL, Ask
 from month import EMPTY, LAST_OF_VERSION_1, ODD_TEXTS, Month, make
 from servers import remove, s3_client

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from callphases.tables import SCHEMAS, object_name, schema_of
+from callphases.tables.schema import SCHEMAS, object_name, schema_of
 from doubles import pipeline
 from engines import definition
 

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from callphases.storage import Folder
-from callphases.tables import SCHEMAS, object_name
+from callphases.state.storage import ObjectPrefix
+from callphases.tables.schema import SCHEMAS, object_name
 from doubles import DAY
 from engines import Ask, clickhouse
 from month import calls_of, publish_day
@@ -48,7 +48,7 @@ def client(s3_url: str) -> Iterator[Any]:
 
 
 def publish(client: Any, number: int, when_deleted: str = "keep") -> None:
-    tables, state = (Folder(client, f"s3://{BUCKET}/{name}/", f"output.{name}") for name in ("tables", "state"))
+    tables, state = (ObjectPrefix(client, f"s3://{BUCKET}/{name}/", f"output.{name}") for name in ("tables", "state"))
     calls = version(number) if when_deleted == "keep" else []
     publish_day(tables, state, DAY, calls, when_deleted)
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
 
-from callphases import assemblyai, gateway
 from callphases.errors import CallphasesError, ConfigurationError
+from callphases.segmentation import gateway
+from callphases.transcription import assemblyai
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

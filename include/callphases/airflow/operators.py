@@ -21,8 +21,8 @@ from callphases.pipeline import Pipeline
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from callphases.night import Listed, Night
-    from callphases.recordings import Manifest
+    from callphases.day_run import DayRun, Listed
+    from callphases.state.manifests import Manifest
 
 POLL_IN_WORKER_S = 30.0
 """A job that ends sooner is waited for in the worker: the scheduler fails a task whose trigger fires within seconds."""
@@ -94,13 +94,13 @@ class _PipelineOperator(BaseOperator):
         self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
 
     @cached_property
-    def night(self) -> Night:
+    def night(self) -> DayRun:
         """The pipeline's stores and services."""
-        from callphases.night import Night
+        from callphases.day_run import DayRun
 
         connections = self.pipeline.connections
         service, gateway = AssemblyAIHook(connections.assemblyai).get_clients()
-        return Night(self.pipeline, s3_client(connections.aws), service, gateway)
+        return DayRun(self.pipeline, s3_client(connections.aws), service, gateway)
 
     def day(self, context: Context) -> dt.date:
         """The day to process: the Param ``date``, else the day that the run's data interval begins on."""

@@ -13,8 +13,8 @@ import yaml
 
 from callphases.cli import main
 from callphases.errors import BadAudio
-from callphases.ledger import failed, transcript_key
-from callphases.tables import read_rows
+from callphases.state.ledger import failed, transcript_key
+from callphases.tables.reading import read_rows
 from doubles import DAY, KEY, Speech, Store, Web, answer, phases_answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("logging_as_before")]

@@ -12,8 +12,8 @@ import pytest
 from callphases.airflow import trigger
 from callphases.airflow.hook import AssemblyAIHook
 from callphases.airflow.trigger import TranscriptsTrigger
-from callphases.assemblyai import Job
 from callphases.errors import AccountError
+from callphases.transcription.assemblyai import Job
 
 
 class Service:

@@ -1,0 +1,1 @@
+"""Says how good phases are, against calls that people have labelled."""

@@ -1,0 +1,196 @@
+"""Files of calls with phases: labelled ones, which say what is right, and predicted ones. One JSON file a call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from callphases.cues import Cue
+from callphases.errors import ConfigurationError
+from callphases.scoring.metrics import Span, fitted
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class LabelledCall:
+    """A call that somebody labelled. ``phases`` cover 0 to ``end_s``; there are none where the call has none.
+
+    ``cues`` are numbered from 1 in the order of their starts, as the product's own are.
+    """
+
+    call_id: str
+    recording: str | None
+    cues: tuple[Cue, ...]
+    phases: tuple[Span, ...]
+    end_s: float
+    path: Path
+
+
+@dataclass(frozen=True)
+class PredictedCall:
+    """What is predicted of a call: ``phases``, or why there are none. ``recording`` is a path or a URI.
+
+    ``end_s`` is where the prediction ends the call.
+    """
+
+    call_id: str
+    recording: str
+    phases: tuple[Span, ...]
+    end_s: float | None = None
+    why: str = ""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+
+class _Cue(_Part):
+    cue: int
+    speaker: str | None = None
+    start_s: Seconds
+    end_s: Seconds
+    text: str = ""
+
+
+class _Phase(_Part):
+    name: str = Field(min_length=1)
+    start_cue: int | None = None
+    start_s: Seconds | None = None
+    end_s: Seconds | None = None
+
+
+class _File(_Part):
+    call_id: str = Field(default="", validate_default=False)
+    recording: str | None = None
+    duration_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    cues: list[_Cue] = []
+    phases: list[_Phase]
+
+
+def read_labelled(places: Sequence[Path]) -> list[LabelledCall]:
+    """Labelled calls of folders (all ``*.json`` below them) and files.
+
+    Raises:
+        ConfigurationError: names the file, and what is wrong with it.
+    """
+    calls: dict[str, LabelledCall] = {}
+    for path in _files(places):
+        call = _labelled(path)
+        if (first := calls.setdefault(call.call_id, call)) is not call:
+            raise ConfigurationError(f"{path}: call_id {call.call_id!r} is that of {first.path} too; expected another")
+    return list(calls.values())
+
+
+def read_predicted(places: Sequence[Path]) -> list[PredictedCall]:
+    """Predicted calls of folders and files. A phase lasts until its ``end_s`` where it has one, or the next begins.
+
+    Raises:
+        ConfigurationError: names the file, and what is wrong with it.
+    """
+    return [_predicted(path) for path in _files(places)]
+
+
+def stem(recording: str) -> str:
+    """A recording's file name, without folders and suffix."""
+    return PurePosixPath(recording).stem
+
+
+def _labelled(path: Path) -> LabelledCall:
+    file = _read(path)
+    starts_s = _starts_s(file, path)
+    ends_s = [cue.end_s for cue in file.cues] + [phase.end_s for phase in file.phases if phase.end_s is not None]
+    end_s = file.duration_s or max(ends_s, default=0.0)
+    if file.phases and end_s <= 0:
+        raise ConfigurationError(f"{path}: duration_s: missing, and there are no cues that tell where the call ends")
+    for place, start_s in enumerate(starts_s):
+        if place and start_s >= end_s:
+            raise ConfigurationError(f"{path}: phases.{place}: begins at {start_s:g} s, and the call ends at {end_s:g}")
+    # The convention of the labels: phases cover the call, so the first begins with it and silence belongs to the one
+    # before it.
+    spans = [
+        Span(phase.name, start_s, end_s) for phase, start_s in zip(file.phases, [0.0, *starts_s[1:]], strict=False)
+    ]
+    return LabelledCall(
+        call_id=file.call_id or path.stem,
+        recording=file.recording,
+        cues=tuple(
+            Cue(number, cue.start_s, cue.end_s, cue.speaker, cue.text)
+            for number, cue in enumerate(sorted(file.cues, key=lambda cue: cue.start_s), start=1)
+        ),
+        phases=tuple(fitted(spans, end_s)) if spans else (),
+        end_s=end_s,
+        path=path,
+    )
+
+
+def _predicted(path: Path) -> PredictedCall:
+    file = _read(path)
+    starts_s = _starts_s(file, path)
+    if file.phases and file.phases[0].start_s is None:
+        starts_s[0] = 0.0  # a phase that begins with the first cue begins with the call, as the product has it
+    until_s = [*starts_s[1:], max([0.0, file.duration_s or 0.0, *(cue.end_s for cue in file.cues), *starts_s])]
+    spans = [
+        Span(phase.name, start_s, next_s if phase.end_s is None else phase.end_s)
+        for phase, start_s, next_s in zip(file.phases, starts_s, until_s, strict=False)
+    ]
+    end_s = file.duration_s or max((span.end_s for span in spans), default=None)
+    why = "" if spans else "its file has no phases"
+    return PredictedCall(file.call_id or path.stem, file.recording or path.name, tuple(spans), end_s, why)
+
+
+def _starts_s(file: _File, path: Path) -> list[float]:
+    cues = {cue.cue: cue.start_s for cue in file.cues}
+    if len(cues) < len(file.cues):
+        raise ConfigurationError(f"{path}: cues: expected each number once")
+    starts_s: list[float] = []
+    for place, phase in enumerate(file.phases):
+        if phase.start_s is not None:
+            starts_s.append(phase.start_s)
+        elif phase.start_cue is None:
+            raise ConfigurationError(f"{path}: phases.{place}: expected start_cue or start_s")
+        elif phase.start_cue not in cues:
+            raise ConfigurationError(f"{path}: phases.{place}.start_cue: there is no cue {phase.start_cue}")
+        else:
+            starts_s.append(cues[phase.start_cue])
+    for place, (before_s, start_s) in enumerate(pairwise(starts_s), start=1):
+        if start_s < before_s:
+            raise ConfigurationError(
+                f"{path}: phases.{place}: begins at {start_s:g} s, and the one before it at {before_s:g}; "
+                "expected phases in their order"
+            )
+    return starts_s
+
+
+def _read(path: Path) -> _File:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{path}: expected JSON in UTF-8") from None
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path}: expected a JSON object with call_id, cues and phases")
+    try:
+        return _File.model_validate(document)
+    except ValidationError as error:
+        # Without what was given: it may be what somebody said.
+        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        more = f" (and {len(told) - 3} more)" if len(told) > 3 else ""
+        raise ConfigurationError(f"{path}: {'; '.join(told[:3])}{more}") from None
+
+
+def _files(places: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for place in places:
+        files = sorted(place.rglob("*.json")) if place.is_dir() else [place]
+        if not files:
+            raise ConfigurationError(f"{place}: there is no *.json below this folder")
+        found += files
+    return found

@@ -1,0 +1,1 @@
+"""Has a language model divide transcripts into phases."""

@@ -1,0 +1,157 @@
+"""What a run has listed, kept in the state area: the manifests of its chunks, and its list of the day."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from callphases.errors import ConfigurationError
+from callphases.recordings import Recording
+from callphases.state.storage import ObjectPrefix
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A chunk of a day's recordings, as a task hands it to the next.
+
+    Attributes:
+        name: of the chunk in its run: ``chunk-`` and a number.
+        day: the day of the calls.
+        run_id: of the run that listed it.
+        run_token: names the run for the lease of the day, and the folders of its own; unlike that of any other run.
+        fencing_token: of the lease when it was listed.
+        listed_at: when the pass over the day began: what failed before it may be tried again, what failed since not.
+        recordings: in key order.
+        known: what the ledger held about them.
+        first: how many recordings of the run's other chunks come before this one's, to pace them all by one clock.
+        total: how many recordings the run's chunks have.
+        replay: whether what failed for good is tried again too.
+        budget_usd: what may be spent on them; None is without limit.
+    """
+
+    name: str
+    day: dt.date
+    run_id: str
+    run_token: str
+    fencing_token: int
+    listed_at: dt.datetime
+    recordings: list[Recording]
+    known: list[dict[str, Any]] = field(default_factory=list)
+    first: int = 0
+    total: int = 0
+    replay: bool = False
+    budget_usd: float | None = None
+
+    def save(self, state: ObjectPrefix) -> str:
+        """Write the manifest below ``runs/`` in the state area; returns its URI."""
+        head = {
+            "name": self.name,
+            "day": self.day.isoformat(),
+            "run_id": self.run_id,
+            "holder": self.run_token,
+            "term": self.fencing_token,
+            "listed_at": self.listed_at.isoformat(),
+            "recordings": len(self.recordings),
+            "first": self.first,
+            "total": self.total,
+            "replay": self.replay,
+            "budget_usd": self.budget_usd,
+        }
+        lines = [head, *(item.as_json() for item in self.recordings), *self.known]
+        body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        return state.put(
+            f"runs/dt={self.day}/{self.run_token}/{self.name}.jsonl", body.encode(), "application/x-ndjson"
+        )
+
+    @classmethod
+    def load(cls, state: ObjectPrefix, uri: str) -> Manifest:
+        """Read a manifest by its URI.
+
+        Raises:
+            ConfigurationError: it is gone, or lies in another state area.
+        """
+        body = _body(state, uri)
+        head, *items = (json.loads(line) for line in body.splitlines())
+        count = head.pop("recordings")
+        return cls(
+            **{
+                **_field_names(head),
+                "day": dt.date.fromisoformat(head["day"]),
+                "listed_at": dt.datetime.fromisoformat(head["listed_at"]),
+            },
+            recordings=[Recording.from_json(item) for item in items[:count]],
+            known=items[count:],
+        )
+
+
+@dataclass(frozen=True)
+class DayList:
+    """A day as a run has listed it: what its last task must know of the lists that the others were given.
+
+    Attributes:
+        day: the day of the calls.
+        run_id: of the run that listed it.
+        run_token: names the run for the lease of the day, and the folders of its own; unlike that of any other run.
+        fencing_token: of the lease when it was listed.
+        listed_at: when the pass over the day began.
+        listed: how many recordings the day has.
+        chunks: how many chunks were made of what is to do.
+        rest: how many parts hold the rows of what is in no chunk.
+        replay: whether only what had failed was to do.
+    """
+
+    day: dt.date
+    run_id: str
+    run_token: str
+    fencing_token: int
+    listed_at: dt.datetime
+    listed: int
+    chunks: int
+    rest: int
+    replay: bool = False
+
+    def save(self, state: ObjectPrefix) -> str:
+        """Write it below ``runs/`` in the state area; returns its URI."""
+        document = {**_json_names(asdict(self)), "day": self.day.isoformat(), "listed_at": self.listed_at.isoformat()}
+        name = f"runs/dt={self.day}/{self.run_token}/day.json"
+        return state.put(name, json.dumps(document).encode(), "application/json")
+
+    @classmethod
+    def load(cls, state: ObjectPrefix, uri: str) -> DayList:
+        """Read it by its URI; raises as ``Manifest.load``."""
+        document = _field_names(json.loads(_body(state, uri)))
+        times = {
+            "day": dt.date.fromisoformat(document["day"]),
+            "listed_at": dt.datetime.fromisoformat(document["listed_at"]),
+        }
+        return cls(**{**document, **times})
+
+
+def _body(state: ObjectPrefix, uri: str) -> bytes:
+    body = state.get(uri.removeprefix(state.uri)) if uri.startswith(state.uri) else None
+    if body is None:
+        raise ConfigurationError(f"{uri}: this run's list is gone from output.state; clear the run's first task.")
+    return body
+
+
+def new_run_token(run_id: str) -> str:
+    """A name for one execution of a run, fit for a folder. A run's id is not unique: it may be cleared, or in two
+    Airflows at once."""
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', run_id)}-{uuid.uuid4().hex[:8]}"
+
+
+_JSON_NAMES = {"run_token": "holder", "fencing_token": "term"}
+"""What these fields are called in the state area, where versions before and after this one read them."""
+
+
+def _json_names(fields: dict[str, Any]) -> dict[str, Any]:
+    return {_JSON_NAMES.get(name, name): value for name, value in fields.items()}
+
+
+def _field_names(document: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: field_name for field_name, name in _JSON_NAMES.items()}
+    return {fields.get(name, name): value for name, value in document.items()}

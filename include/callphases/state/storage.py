@@ -1,0 +1,230 @@
+"""A folder of an S3 bucket: the little that ledger, tables and transcripts ask of object storage."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ParamValidationError,
+    ResponseStreamingError,
+)
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from callphases.errors import ConfigurationError, ServiceUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+TRIES = 4
+"""On top of botocore's own, for what it does not repeat: a body that breaks off, a PUT that is refused for once."""
+PIECE_BYTES = 1 << 20
+_T = TypeVar("_T")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """``s3://bucket/key`` → ``(bucket, key)``; the key is taken as it is, never unquoted."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def explain(error: Exception, bucket: str, setting: str) -> Exception:
+    """The error of ours that says what an error of S3 means for ``bucket``, which ``setting`` names."""
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in ("NoSuchBucket", "InvalidBucketName"):
+            return ConfigurationError(f"There is no bucket {bucket!r}: check {setting} in the pipeline file.")
+        if status in (301, 400, 401, 403):
+            return ConfigurationError(
+                f"S3 refuses access to bucket {bucket!r} ({code}): check the AWS connection's key, region and rights, "
+                f"and {setting} in the pipeline file."
+            )
+        if status == 501:
+            return ConfigurationError(
+                f"The store of bucket {bucket!r} does not do conditional writes (If-Match, If-None-Match): "
+                f"choose another for {setting}."
+            )
+        return ServiceUnavailable(f"S3 answered {status} {code} for bucket {bucket!r}.")
+    if isinstance(error, ParamValidationError):
+        return ConfigurationError(f"{bucket!r} can't be a bucket's name: check {setting} in the pipeline file.")
+    # botocore's own texts may hold a URL with its query; the kind of the error says enough.
+    return ServiceUnavailable(
+        f"S3 can't be reached for bucket {bucket!r} ({type(error).__name__}): check endpoint_url and credentials of "
+        "the AWS connection (for the command line: AWS_PROFILE, AWS_ENDPOINT_URL, …)."
+    )
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as it was read. ``age_s``: seconds since it was written, by the store's own clock and no other.
+
+    ``read_at`` is the store's clock when it answered, in whole seconds since 1970; None where it does not tell.
+    """
+
+    body: bytes
+    etag: str
+    age_s: float
+    read_at: float | None = None
+
+
+@dataclass(frozen=True)
+class ObjectPrefix:
+    """A prefix of a bucket; names are relative to it. ``setting`` names the pipeline file's key in errors.
+
+    Every method raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable.
+    """
+
+    client: S3Client
+    uri: str
+    setting: str
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return split_uri(self.uri)
+
+    def uri_of(self, name: str) -> str:
+        """The whole URI of ``name``."""
+        return self.uri + name
+
+    def put(self, name: str, body: bytes, content_type: str = "application/octet-stream") -> str:
+        """Write one object with one PUT and return its URI."""
+        bucket, prefix = self._place
+        self._tried(
+            lambda: self.client.put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type),
+            writing=True,
+        )
+        return self.uri_of(name)
+
+    def put_file(self, name: str, path: Path, content_type: str = "application/octet-stream") -> str:
+        """Write one object from a file (up to 5 GB, as S3 has it) with one PUT and return its URI."""
+        bucket, prefix = self._place
+
+        def send() -> None:
+            with path.open("rb") as body:
+                self.client.put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type)
+
+        self._tried(send, writing=True)
+        return self.uri_of(name)
+
+    def put_if_match(
+        self, name: str, body: bytes, etag: str | None, content_type: str = "application/json"
+    ) -> str | None:
+        """Write one object if it is still the one with ``etag`` (None: if there is none); returns its new ETag.
+
+        Returns None where it is another by now, and nothing was written. A PUT that succeeded and whose answer was lost
+        counts as written, so a body had better be unlike those of other writers.
+        """
+        bucket, prefix = self._place
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            done = self._tried(
+                lambda: self.client.put_object(
+                    Bucket=bucket, Key=prefix + name, Body=body, ContentType=content_type, **condition
+                ),
+                writing=True,
+                expected=(404, 412),
+            )
+        except ClientError:
+            stored = self.look(name)
+            return stored.etag if stored is not None and stored.body == body else None
+        return done["ETag"]
+
+    def get(self, name: str) -> bytes | None:
+        """The object's bytes, or None where there is none."""
+        stored = self.look(name)
+        return None if stored is None else stored.body
+
+    def look(self, name: str) -> StoredObject | None:
+        """The object with what tells whether it has changed since, or None where there is none."""
+        bucket, prefix = self._place
+
+        def read() -> StoredObject:
+            answer = self.client.get_object(Bucket=bucket, Key=prefix + name)
+            return StoredObject(answer["Body"].read(), answer["ETag"], _age_s(answer), _date(answer))
+
+        return self._found(read)
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Copy the object to a file, piece by piece; returns whether there is one."""
+        bucket, prefix = self._place
+
+        def copy() -> bool:
+            body = self.client.get_object(Bucket=bucket, Key=prefix + name)["Body"]
+            with path.open("wb") as file:
+                file.writelines(body.iter_chunks(PIECE_BYTES))
+            return True
+
+        return self._found(copy) is not None
+
+    def _found(self, read: Callable[[], _T]) -> _T | None:
+        try:
+            return self._tried(read, expected=(404,))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+                return None
+            raise explain(error, self._place[0], self.setting) from None
+
+    def delete(self, name: str) -> None:
+        """Remove the object if it is there."""
+        bucket, prefix = self._place
+        self._tried(lambda: self.client.delete_object(Bucket=bucket, Key=prefix + name), writing=True)
+
+    def names(self, below: str) -> Iterator[str]:
+        """The names that begin with ``below``, in key order."""
+        bucket, prefix = self._place
+        try:
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + below)
+            for page in pages:
+                for item in page.get("Contents", []):
+                    yield item["Key"].removeprefix(prefix)
+        except (ClientError, BotoCoreError) as error:
+            raise explain(error, bucket, self.setting) from None
+
+    def _tried(self, request: Callable[[], _T], *, writing: bool = False, expected: tuple[int, ...] = ()) -> _T:
+        """Send a request, again where it helps; an error with an ``expected`` status is raised as it is."""
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: _may_pass(error, writing) and _status(error) not in expected),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential_jitter(multiplier=0.5, max=4),
+            reraise=True,
+        )
+        try:
+            return retrying(request)
+        except (ClientError, BotoCoreError) as error:
+            if _status(error) in expected:
+                raise
+            raise explain(error, self._place[0], self.setting) from None
+
+
+def _status(error: BaseException) -> int:
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _may_pass(error: BaseException, writing: bool) -> bool:
+    if isinstance(error, ClientError):
+        # A PUT that is refused once may be the store's mood; a GET is a matter of rights.
+        return writing and _status(error) < 500 and error.response.get("Error", {}).get("Code") != "NoSuchBucket"
+    return isinstance(error, ResponseStreamingError | IncompleteReadError)
+
+
+def _age_s(answer: Any) -> float:
+    written: dt.datetime = answer["LastModified"]
+    now = _date(answer)
+    return max((dt.datetime.now(dt.UTC).timestamp() if now is None else now) - written.timestamp(), 0.0)
+
+
+def _date(answer: Any) -> float | None:
+    try:
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return None

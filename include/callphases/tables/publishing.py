@@ -1,0 +1,451 @@
+"""A day's parts, and what was published of it before → the day's object of each table, in bounded memory.
+
+Rows go through in ranges of ``call_id``. Each object is replaced by one PUT; a day without rows has none. The same rows
+give the same bytes, however they were cut into parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import math
+import tempfile
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from callphases.errors import ConfigurationError, OverBudget
+from callphases.pipeline import RESERVED_COLUMNS, Pipeline
+from callphases.recordings import Recording
+from callphases.state.ledger import LedgerView
+from callphases.state.manifests import DayList
+from callphases.state.storage import ObjectPrefix
+from callphases.tables.parts import PartWriter, folder_of, part_schema, read_part, recordings_of
+from callphases.tables.ranges import Ranges, borders
+from callphases.tables.schema import SCHEMAS, no_rows, object_name, schema_of
+
+CALLS_IN_A_RANGE = 8_192
+"""What is in memory at once, a few times: with four phases a call, some 33,000 rows of ``phases``."""
+ROW_GROUPS = 16
+"""Of a day, so that who asks for one call reads some 6 % of it and the file's end; more of them make that end long."""
+ROW_GROUP_CALLS = (512, 8_192)
+"""At least and at most. More rows at a time take more memory, and no less time."""
+PHASES_A_CALL = 4
+QUICK_CALLS = 30_000
+"""Days of more calls are compressed quickly; others a tenth better, for 0.2 ms a call."""
+LEVEL, SUMMARY_LEVEL, QUICK_LEVEL = 15, 17, 1
+"""Of zstd. Higher ones take several times as long for the last two or three parts in a hundred."""
+PARTS_AHEAD = 8
+RANGES_AHEAD = 2
+OLD_ROWS_AT_ONCE = 65_536
+
+_FEW_VALUES = [
+    *("status", "failure_class", "failure_message", "language", "phase_count", "phase_index", "phase_name"),
+    *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
+    *("turn_count", "speaker_1", "speaker_2", "interruption_count"),
+]
+"""Columns that are worth a dictionary. Elsewhere it only takes time: it is full before the row group is."""
+
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a day holds once it is published: counts of recordings by status and failure class, and what it cost.
+
+    ``kept`` counts recordings that are in the tables and not in the bucket any more, ``unfinished`` those that this run
+    did not get to the end of, whatever is published of them. ``speech_models`` and ``llm_models`` count the models that
+    really answered. Costs are in US dollars: of the day's rows, and of this run alone.
+    """
+
+    listed: int
+    kept: int
+    statuses: dict[str, int]
+    failures: dict[str, int]
+    unfinished: int
+    phases: int
+    speech_models: dict[str, int]
+    llm_models: dict[str, int]
+    speech_usd: float
+    llm_usd: float
+    run_speech_usd: float
+    run_llm_usd: float
+    stopped: str | None = None
+    """Why the run was stopped before it was done."""
+
+
+def publish(
+    tables: ObjectPrefix,
+    state: ObjectPrefix,
+    pipeline: Pipeline,
+    day: DayList,
+    missing: Callable[[str], Iterable[tuple[Recording, LedgerView]]],
+    known: LedgerView | None = None,
+    drop: Callable[[pa.Table], None] = lambda _: None,
+) -> Published:
+    """Publish the rows of all recordings that were listed for a day.
+
+    Rows of a recording that is not listed any more stay, unless ``recordings.when_deleted`` is ``drop``. Rows of a
+    recording that this run could not finish, or not pay for, stay as they are, where there are rows of the same bytes.
+
+    Args:
+        tables: ``output.tables``.
+        state: ``output.state``, with the run's parts.
+        pipeline: the pipeline.
+        day: as it was listed.
+        missing: gives the recordings of a chunk whose task has left no part, with what is known of each.
+        known: of the whole day, where parts may be out of date; their rows are then made anew.
+        drop: is given rows of ``calls`` that are about to go, as their recordings are not listed any more.
+
+    Raises:
+        ConfigurationError, ServiceUnavailable: the tables are as they were, or ``calls`` alone is new.
+    """
+    with (
+        _lean_memory(),
+        tempfile.TemporaryDirectory(prefix="callphases-") as name,
+        ThreadPoolExecutor(len(SCHEMAS)) as encoder,
+        ThreadPoolExecutor(1) as disk,
+    ):
+        folder = Path(name)
+        calls_schema, phases_schema = (schema_of(table, pipeline) for table in SCHEMAS)
+        old_calls = _Old(tables, "calls", calls_schema, day.day, folder)
+        old_phases = _Old(tables, "phases", phases_schema, day.day, folder)
+        ends = borders(max(math.ceil((day.listed + old_calls.count()) / CALLS_IN_A_RANGE), 1))
+        most_calls, keep = max(day.listed, old_calls.count()), pipeline.recordings.when_deleted == "keep"
+        new = Ranges(folder, part_schema(pipeline), ends, disk)
+        for part in _parts(state, pipeline, day, missing, known):
+            new.add(part)
+        sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
+        counts = _Counts()
+        calls_file = _New("calls", calls_schema, folder, encoder, most_calls)
+        phases_file = _New("phases", phases_schema, folder, encoder, most_calls)
+        # Of calls too, with those that are dropped: for the moment until their phases are gone.
+        last_file = None if keep else _New("calls", calls_schema, folder / "last", encoder, most_calls)
+        dropped = 0
+        for rows, end in zip(sorted_ranges, [*ends, None], strict=True):
+            merged = _merge(rows, old_calls.until(end), keep)
+            counts.count(merged)
+            calls, phases = merged.tables(calls_schema, old_phases, end)
+            calls_file.write(calls)
+            phases_file.write(phases)
+            if last_file is not None:
+                last_file.write(pa.concat_tables([calls, merged.dropped]).sort_by("call_id"))
+            if merged.dropped.num_rows:
+                dropped += merged.dropped.num_rows
+                drop(merged.dropped)
+        # Calls before phases: a reader between the PUTs then sees no phase of a call that ``calls`` does not know.
+        # Where calls go, their phases go before them.
+        if last_file is not None and dropped:
+            last_file.replace(tables, day.day)
+            phases_file.replace(tables, day.day)
+            calls_file.replace(tables, day.day)
+        else:
+            calls_file.replace(tables, day.day)
+            phases_file.replace(tables, day.day)
+    return counts.published(day.listed)
+
+
+@contextlib.contextmanager
+def _lean_memory() -> Iterator[None]:
+    """Arrow's memory from a pool that takes little at a time: in a process that publishes a day and ends, most pages of
+    the default one are touched for the first time, which took as long as all the rest."""
+    before = pa.default_memory_pool()
+    try:
+        pool = pa.jemalloc_memory_pool()
+    except NotImplementedError:  # not in every build
+        pool = pa.system_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+def _parts(
+    state: ObjectPrefix,
+    pipeline: Pipeline,
+    day: DayList,
+    missing: Callable[[str], Iterable[tuple[Recording, LedgerView]]],
+    known: LedgerView | None,
+) -> Iterator[pa.Table]:
+    """The rows of every recording that was listed, part by part."""
+    folder, schema = folder_of(day.day, day.run_token), part_schema(pipeline)
+    writer = PartWriter(state, pipeline, day.run_id, folder, day.listed_at)
+    names = [f"chunk-{number:04d}" for number in range(day.chunks)]
+    names += [f"rest-{number:04d}" for number in range(day.rest)]
+    for name, part in zip(names, _ahead(lambda name: read_part(state, folder, name), names, PARTS_AHEAD), strict=True):
+        if part is not None and known is None:
+            # A pipeline file may have been changed while the run was on.
+            yield part if part.schema.equals(schema) else _as(schema, part)
+            continue
+        if part is None and not name.startswith("chunk-"):
+            raise ConfigurationError(
+                f"{state.uri_of(folder)}{name}: these rows are gone from output.state; clear the run's first task."
+            )
+        left = missing(name) if part is None or known is None else ((one, known) for one in recordings_of(part))
+        for recording, known_of_it in left:
+            writer.add(recording, known_of_it)
+        yield writer.take()
+
+
+def _ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], ahead: int) -> Iterator[_Made]:
+    """``map`` with ``ahead`` threads, which are never more than as many results ahead."""
+    with ThreadPoolExecutor(ahead) as pool:
+        coming: deque[Future[_Made]] = deque()
+        for item in items:
+            coming.append(pool.submit(make, item))
+            if len(coming) > ahead:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+@dataclass
+class _Merged:
+    """The calls of a range: new rows, and of the old ones those that stay in their place, are kept, or are dropped."""
+
+    new: pa.Table
+    stay: pa.Table
+    kept: pa.Table
+    dropped: pa.Table
+    unfinished: int
+    run_speech_usd: float
+    run_llm_usd: float
+
+    def tables(self, calls_schema: pa.Schema, old_phases: _Old, end: str | None) -> tuple[pa.Table, pa.Table]:
+        """The rows of the range, in both tables."""
+        calls, phases = self.new.select(calls_schema.names), _phases(self.new, old_phases.schema)
+        old = pa.concat_tables([self.stay, self.kept])
+        if old.num_rows == 0:
+            return calls, phases
+        calls = pa.concat_tables([calls, old])
+        phases = pa.concat_tables([phases, old_phases.until(end, old["call_id"].combine_chunks())])
+        return calls.sort_by("call_id"), phases.sort_by([("call_id", "ascending"), ("phase_index", "ascending")])
+
+
+def _merge(new: pa.Table, old: pa.Table, keep: bool) -> _Merged:
+    stay = _staying(new, old)
+    gone = old.filter(pc.invert(pc.is_in(old["call_id"], new["call_id"].combine_chunks())))
+    return _Merged(
+        new=new.filter(pc.invert(pc.is_in(new["call_id"], stay))) if len(stay) else new,
+        stay=old.filter(pc.is_in(old["call_id"], stay)),
+        kept=gone if keep else gone.slice(0, 0),
+        dropped=gone.slice(0, 0) if keep else gone,
+        unfinished=new.num_rows - (pc.sum(new["finished"]).as_py() or 0),
+        run_speech_usd=pc.sum(new["run_speech_usd"]).as_py() or 0.0,
+        run_llm_usd=pc.sum(new["run_llm_usd"]).as_py() or 0.0,
+    )
+
+
+def _in_order(part: pa.Table) -> pa.Table:
+    """In the order of ``call_id``; of two rows of a call, which should not be, the one of the later part."""
+    whole = part.combine_chunks()
+    whole = whole.take(pc.sort_indices(whole["call_id"].combine_chunks()))  # a stable sort
+    ids = whole["call_id"].combine_chunks()
+    if len(ids) < 2:
+        return whole
+    is_last = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+    if pc.all(is_last).as_py():
+        return whole
+    return whole.filter(pa.concat_arrays([is_last, pa.array([True])]))
+
+
+def _staying(new: pa.Table, old: pa.Table) -> pa.Array[Any]:
+    """Ids of calls whose old rows are better than the new ones, which are not done: of the same bytes, no failures."""
+    if old.num_rows == 0:
+        return pa.nulls(0, pa.string())
+    over_budget = pc.is_in(new["failure_class"], pa.array([OverBudget.failure_class]))
+    unsure = new.filter(pc.or_(pc.invert(new["finished"]), over_budget))
+    etags = dict(zip(unsure["call_id"].to_pylist(), unsure["recording_etag"].to_pylist(), strict=True))
+    before = old.select(["call_id", "recording_etag", "status"]).filter(
+        pc.is_in(old["call_id"], unsure["call_id"].combine_chunks())
+    )
+    good = [
+        row["call_id"]
+        for row in before.to_pylist()
+        if row["recording_etag"] == etags[row["call_id"]] and row["status"] != "failed"
+    ]
+    return pa.array(good, pa.string())
+
+
+def _phases(calls: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows of ``phases`` that the rows of a part hold."""
+    batches = calls.combine_chunks().to_batches()
+    if not batches:
+        return no_rows(schema)
+    lists: Any = batches[0]["phases"]
+    own = lists.flatten()
+    columns = dict(zip((column.name for column in own.type), own.flatten(), strict=True))
+    of_call = batches[0].select([name for name in schema.names if name not in columns])
+    of_call = of_call.take(pc.list_parent_indices(lists))
+    columns |= dict(zip(of_call.column_names, of_call.columns, strict=True))
+    rows = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+    return pa.Table.from_batches([rows])
+
+
+class _Old:
+    """A day of a table as it was published before, read once from its beginning to its end."""
+
+    def __init__(self, tables: ObjectPrefix, table: str, schema: pa.Schema, day: dt.date, folder: Path) -> None:
+        self.schema = schema
+        self._tables, self._table, self._name = tables, table, object_name(table, day)
+        self._path = folder / f"old-{table}.parquet"
+        self._file: pq.ParquetFile | None = None
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._rest = no_rows(self.schema)
+
+    def count(self) -> int:
+        """How many rows there are."""
+        self._open()
+        return self._file.metadata.num_rows if self._file is not None else 0
+
+    def until(self, end: str | None, only: pa.Array[Any] | None = None) -> pa.Table:
+        """The rows that come next, up to those with a ``call_id`` before ``end``; of the calls ``only``, if given."""
+        found = [no_rows(self.schema)]
+        while self._rest.num_rows or self._advance():
+            ids: Any = self._rest["call_id"]
+            count = self._rest.num_rows if end is None else bisect_left(ids, end, key=lambda one: one.as_py())
+            rows, self._rest = self._rest.slice(0, count), self._rest.slice(count)
+            found.append(rows if only is None else rows.filter(pc.is_in(rows["call_id"], only)))
+            if self._rest.num_rows:
+                break
+        return pa.concat_tables(found)
+
+    def _advance(self) -> bool:
+        batch = next(self._open(), None)
+        if batch is not None:
+            self._rest = _as(self.schema, pa.Table.from_batches([batch]))
+        return batch is not None
+
+    def _open(self) -> Iterator[pa.RecordBatch]:
+        if self._batches is None:
+            if self._tables.fetch(self._name, self._path):
+                self._file = pq.ParquetFile(self._path)
+                self._batches = self._file.iter_batches(OLD_ROWS_AT_ONCE, use_threads=False)
+            else:
+                self._batches = iter(())
+        return self._batches
+
+
+def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """With the columns of ``schema``: an older version, or an older pipeline file, may have had fewer, or others."""
+    return pa.Table.from_arrays([_column(table, column) for column in schema], schema=schema)
+
+
+def _column(table: pa.Table, column: pa.Field[Any]) -> Any:
+    if column.name not in table.column_names:
+        return pa.nulls(table.num_rows, column.type)
+    try:
+        return table[column.name].cast(column.type)
+    except pa.ArrowException:
+        if column.name in RESERVED_COLUMNS:
+            raise
+        return pa.nulls(table.num_rows, column.type)  # the pipeline file has given one of its own another type
+
+
+class _New:
+    """A day of a table on its way to its object: sorted rows, as they come; ``calls`` is about how many it has."""
+
+    def __init__(self, table: str, schema: pa.Schema, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
+        folder.mkdir(exist_ok=True)
+        self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
+        own = set(schema.names) - set(SCHEMAS[table].names)  # queues, agents: few in a night, too
+        few: Any = [name for name in schema.names if name in own.union(_FEW_VALUES)]  # the stubs know it as a bool
+        levels: Any = dict.fromkeys(schema.names, LEVEL if calls <= QUICK_CALLS else QUICK_LEVEL)
+        if "summary" in levels and calls <= QUICK_CALLS:
+            levels["summary"] = SUMMARY_LEVEL
+        self._file = pq.ParquetWriter(
+            self._path, schema, compression="zstd", compression_level=levels, use_dictionary=few
+        )
+        at_least, at_most = ROW_GROUP_CALLS
+        self._group_rows = min(max(calls // ROW_GROUPS, at_least), at_most) * (
+            PHASES_A_CALL if table == "phases" else 1
+        )
+        self._waiting = no_rows(schema)
+        self._encoding: Future[None] | None = None
+        self._rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        """Take the next rows."""
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while self._waiting.num_rows >= self._group_rows:
+            self._encode(self._waiting.slice(0, self._group_rows))
+            self._waiting = self._waiting.slice(self._group_rows)
+
+    def replace(self, tables: ObjectPrefix, day: dt.date) -> None:
+        """Put the object in the place of the day's former one, or remove that where there are no rows."""
+        if self._waiting.num_rows:
+            self._encode(self._waiting)
+        if self._encoding is not None:
+            self._encoding.result()
+        self._file.close()
+        name = object_name(self._table, day)
+        if self._rows:
+            tables.put_file(name, self._path, "application/vnd.apache.parquet")
+        else:
+            tables.delete(name)
+
+    def _encode(self, rows: pa.Table) -> None:
+        """Write a row group while the next one is made. Its chunks are made one: they show in the bytes."""
+        whole = rows.combine_chunks()
+        if self._encoding is not None:
+            self._encoding.result()
+        self._rows += whole.num_rows
+        self._encoding = self._encoder.submit(lambda: self._file.write_table(whole, whole.num_rows))
+
+
+@dataclass
+class _Counts:
+    """Adds up what ``Published`` tells, range by range."""
+
+    kept: int = 0
+    unfinished: int = 0
+    phases: int = 0
+    speech_usd: float = 0.0
+    llm_usd: float = 0.0
+    run_speech_usd: float = 0.0
+    run_llm_usd: float = 0.0
+    values: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("status", "failure_class", "speech_model", "llm_model")}
+    )
+
+    def count(self, merged: _Merged) -> None:
+        """Count the calls of a range; those that are only kept count as that alone."""
+        self.kept += merged.kept.num_rows
+        self.unfinished += merged.unfinished
+        self.run_speech_usd += merged.run_speech_usd
+        self.run_llm_usd += merged.run_llm_usd
+        for calls in (merged.new, merged.stay):
+            self.phases += pc.sum(calls["phase_count"]).as_py() or 0
+            self.speech_usd += pc.sum(calls["speech_usd"]).as_py() or 0.0
+            self.llm_usd += pc.sum(calls["llm_usd"]).as_py() or 0.0
+            for name, counter in self.values.items():
+                found: Any = pc.value_counts(calls[name].drop_null())
+                counter.update({one["values"]: one["counts"] for one in found.to_pylist()})
+
+    def published(self, listed: int) -> Published:
+        """The sums."""
+        return Published(
+            listed=listed,
+            kept=self.kept,
+            statuses=dict(self.values["status"]),
+            failures=dict(self.values["failure_class"]),
+            unfinished=self.unfinished,
+            phases=self.phases,
+            speech_models=dict(self.values["speech_model"]),
+            llm_models=dict(self.values["llm_model"]),
+            speech_usd=self.speech_usd,
+            llm_usd=self.llm_usd,
+            run_speech_usd=self.run_speech_usd,
+            run_llm_usd=self.run_llm_usd,
+        )

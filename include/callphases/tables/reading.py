@@ -1,0 +1,48 @@
+"""What is published, read back: a day of a table, and which days there are."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from callphases.state.storage import ObjectPrefix
+from callphases.tables.schema import SCHEMAS, day_of, object_name
+
+
+def read_table_day(tables: ObjectPrefix, table: str, day: dt.date, only: list[str] | None = None) -> pa.Table | None:
+    """A day of a table, or some of its columns; None where it has no rows."""
+    body = tables.get(object_name(table, day))
+    return None if body is None else _read(body, table, only)
+
+
+def read_rows(tables: ObjectPrefix | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
+    """A day of a table as dicts; ``tables`` is ``output.tables``, or a local folder with a copy of it."""
+    if isinstance(tables, ObjectPrefix):
+        read = read_table_day(tables, table, day)
+        return [] if read is None else read.to_pylist()
+    path = tables / object_name(table, day)
+    return _read(path, table).to_pylist() if path.is_file() else []
+
+
+def _read(source: bytes | Path, table: str, only: list[str] | None = None) -> pa.Table:
+    def file() -> Path | pa.BufferReader:
+        return source if isinstance(source, Path) else pa.BufferReader(source)
+
+    more = [column for column in pq.read_schema(file()) if column.name not in SCHEMAS[table].names]
+    schema = pa.schema([*SCHEMAS[table], *more])
+    # Without threads: a day is small, and a process that ends while Arrow still starts its threads is aborted.
+    return pq.read_table(file(), columns=only, schema=schema, partitioning=None, use_threads=False)
+
+
+def published_days(tables: ObjectPrefix | Path, table: str = "calls") -> list[dt.date]:
+    """The days of a table that there are, in order."""
+    if isinstance(tables, ObjectPrefix):
+        names: Iterable[str] = tables.names(f"{table}/dt=")
+    else:
+        names = (path.relative_to(tables).as_posix() for path in tables.glob(object_name(table, "*")))
+    return sorted(day for name in names if (day := day_of(table, name)) is not None)

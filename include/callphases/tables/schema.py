@@ -1,0 +1,138 @@
+"""The two tables: their columns, and where a day of each lies.
+
+Each table has one object a day, ``<table>/dt=<day>/<table>.parquet``; a day without rows has none.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from callphases.pipeline import Pipeline
+from callphases.tables import columns
+
+SCHEMA_VERSION = 2
+"""Of the columns. 2: who talks, how long, how fast and how surely heard."""
+OWN_COLUMNS = "own_columns"
+"""In an object's metadata: the names of the columns that the pipeline file lists, with spaces between."""
+
+_TIME = pa.timestamp("us", tz="UTC")
+_LINEAGE: list[pa.Field[Any]] = [
+    pa.field("transcript_id", pa.string()),
+    pa.field("speech_model", pa.string()),
+    pa.field("llm_model", pa.string()),
+    pa.field("prompt_version", pa.string()),
+    pa.field("schema_version", pa.int32()),
+    pa.field("run_id", pa.string()),
+    pa.field("processed_at", _TIME),
+]
+
+_TALK: list[pa.Field[Any]] = [
+    pa.field("turn_count", pa.int32()),
+    pa.field("silence_s", pa.float64()),
+    pa.field("speaker_1", pa.string()),
+    pa.field("speaker_1_talk_s", pa.float64()),
+    pa.field("speaker_1_talk_share", pa.float64()),
+    pa.field("speaker_2", pa.string()),
+    pa.field("speaker_2_talk_s", pa.float64()),
+    pa.field("speaker_2_talk_share", pa.float64()),
+    pa.field("other_talk_s", pa.float64()),
+    pa.field("interruption_count", pa.int32()),
+    pa.field("words_per_minute", pa.float64()),
+    pa.field("confidence", pa.float64()),
+]
+
+_PHASES_FIELDS: list[pa.Field[Any]] = [
+    pa.field("call_id", pa.string()),
+    pa.field("recording_uri", pa.string()),
+    pa.field("call_started_at", _TIME),
+    pa.field("phase_index", pa.int32()),
+    pa.field("phase_name", pa.string()),
+    pa.field("start_s", pa.float64()),
+    pa.field("end_s", pa.float64()),
+    pa.field("duration_s", pa.float64()),
+    pa.field("share_of_call", pa.float64()),
+    pa.field("start_cue", pa.int32()),
+    pa.field("end_cue", pa.int32()),
+    pa.field("word_count", pa.int32()),
+    pa.field("summary", pa.string()),
+    *_LINEAGE,
+    *_TALK,
+]
+PHASES = pa.schema(_PHASES_FIELDS)
+
+_CALLS_FIELDS: list[pa.Field[Any]] = [
+    pa.field("call_id", pa.string()),
+    pa.field("recording_uri", pa.string()),
+    pa.field("recording_etag", pa.string()),
+    pa.field("recording_bytes", pa.int64()),
+    pa.field("call_started_at", _TIME),
+    pa.field("status", pa.string()),
+    pa.field("failure_class", pa.string()),
+    pa.field("failure_message", pa.string()),
+    pa.field("duration_s", pa.float64()),
+    pa.field("language", pa.string()),
+    pa.field("phase_count", pa.int32()),
+    pa.field("transcript_id", pa.string()),
+    pa.field("transcript_uri", pa.string()),
+    pa.field("speech_model", pa.string()),
+    pa.field("llm_model", pa.string()),
+    pa.field("llm_input_tokens", pa.int64()),
+    pa.field("llm_output_tokens", pa.int64()),
+    pa.field("speech_usd", pa.float64()),
+    pa.field("llm_usd", pa.float64()),
+    *_LINEAGE[3:],
+    *_TALK,
+]
+CALLS = pa.schema(_CALLS_FIELDS)
+
+
+SCHEMAS = {"calls": CALLS, "phases": PHASES}
+"""Without the columns of ``recordings.columns``, which come after these; see ``schema_of``."""
+
+_SHARED = (
+    *("call_id", "recording_uri", "call_started_at", "speaker_1", "speaker_2"),
+    *(field.name for field in _LINEAGE),
+)
+
+
+def schema_of(table: str, pipeline: Pipeline) -> pa.Schema:
+    """The columns of a table as the pipeline publishes it, and in the metadata which of them are its own."""
+    own = columns.fields(pipeline)
+    said: dict[str | bytes, str | bytes] = {"schema_version": str(SCHEMA_VERSION)}
+    if own:
+        said[OWN_COLUMNS] = " ".join(column.name for column in own)
+    return pa.schema([*SCHEMAS[table], *own], said)
+
+
+def own_columns(schema: pa.Schema) -> list[str]:
+    """The columns of an object's schema that a pipeline file has listed."""
+    return (schema.metadata or {}).get(OWN_COLUMNS.encode(), b"").decode().split()
+
+
+def shared(pipeline: Pipeline) -> list[str]:
+    """Columns that each row of ``phases`` has from the row of its call."""
+    return [*_SHARED, *pipeline.recordings.columns]
+
+
+def no_rows(schema: pa.Schema) -> pa.Table:
+    """A table without rows. ``Schema.empty_table`` imports pandas, which takes as long as thousands of rows."""
+    return pa.Table.from_batches([], schema)
+
+
+def object_name(table: str, day: dt.date | str) -> str:
+    """Where a day of a table lies below ``output.tables``."""
+    return f"{table}/dt={day}/{table}.parquet"
+
+
+def day_of(table: str, name: str) -> dt.date | None:
+    """The day whose object of a table has this name, or None where it is none of the table's; see ``object_name``."""
+    found = re.fullmatch(r"\w+/dt=(\d{4}-\d\d-\d\d)/\w+\.parquet", name)
+    try:
+        day = dt.date.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
+    return day if day is not None and object_name(table, day) == name else None

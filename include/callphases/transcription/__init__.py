@@ -1,0 +1,1 @@
+"""Has recordings transcribed by the speech service."""

@@ -1,0 +1,177 @@
+"""What is shown of published calls: which ones, their strips, and files that others read."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from callphases.errors import ConfigurationError
+from callphases.inspection import showing
+from callphases.inspection.strips import COLOURS
+from callphases.tables.reading import published_days
+from callphases.tables.schema import PHASES, SCHEMAS, object_name
+from doubles import DAY, NOON
+
+NEXT = DAY + dt.timedelta(days=1)
+
+
+def call(name: str, *phases: tuple[str, float, float], **changes: Any) -> dict[str, Any]:
+    row = dict.fromkeys(SCHEMAS["calls"].names) | {
+        "call_id": f"id-{name}",
+        "recording_uri": f"s3://recordings/calls/{name}",
+        "call_started_at": NOON,
+        "status": "completed",
+    }
+    parts = [
+        dict.fromkeys(PHASES.names)
+        | {"call_id": f"id-{name}", "phase_index": index, "phase_name": of, "start_s": start_s, "end_s": end_s}
+        for index, (of, start_s, end_s) in enumerate(phases)
+    ]
+    return {"dt": DAY, **row, **changes, "phases": parts}
+
+
+def put(folder: Path, day: dt.date, *calls: dict[str, Any]) -> None:
+    phases = [phase for one in calls for phase in reversed(one["phases"])]
+    for table, rows in (("calls", list(calls)), ("phases", phases)):
+        path = folder / object_name(table, day)
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]), path)
+
+
+def as_text(lines: Any, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system="truecolor", force_terminal=True)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_calls_come_by_day_and_begin_with_their_phases_in_order(tmp_path: Path) -> None:
+    put(tmp_path, NEXT, call("c.mp3"))
+    late = call("a.mp3", call_started_at=NOON + dt.timedelta(hours=1))
+    put(tmp_path, DAY, late, call("b.mp3", ("Hello", 0, 2), ("Bye", 2, 4)))
+    found = showing.of_days(tmp_path, [NEXT, DAY, NEXT])
+    assert [(one["dt"], one["call_id"]) for one in found] == [(DAY, "id-b.mp3"), (DAY, "id-a.mp3"), (NEXT, "id-c.mp3")]
+    assert [phase["phase_name"] for phase in found[0]["phases"]] == ["Hello", "Bye"]
+
+
+@pytest.mark.parametrize("wanted", ["id-a.mp3", "s3://recordings/calls/a.mp3", "a.mp3", "calls/a.mp3"])
+def test_a_call_is_found_by_what_names_it(tmp_path: Path, wanted: str) -> None:
+    put(tmp_path, DAY, call("a.mp3"), call("aa.mp3"))
+    assert [one["call_id"] for one in showing.find(tmp_path, wanted)] == ["id-a.mp3"]
+
+
+def test_of_a_call_in_several_days_the_last_is_found_unless_days_are_named(tmp_path: Path) -> None:
+    put(tmp_path, DAY, call("a.mp3"))
+    put(tmp_path, NEXT, call("a.mp3"))
+    assert [one["dt"] for one in showing.find(tmp_path, "a.mp3")] == [NEXT]
+    assert [one["dt"] for one in showing.find(tmp_path, "a.mp3", [DAY])] == [DAY]
+    assert showing.find(tmp_path, "b.mp3") == []
+
+
+def test_days_are_those_of_our_objects(tmp_path: Path) -> None:
+    put(tmp_path, NEXT, call("a.mp3"))
+    put(tmp_path, DAY, call("a.mp3"))
+    for name in ("calls/dt=yesterday/calls.parquet", "calls/dt=2026-11-22/other.parquet", "calls/dt=2026-02-30"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert published_days(tmp_path) == [DAY, NEXT]
+    assert published_days(tmp_path, "phases") == [DAY, NEXT]
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
+    put(tmp_path, DAY, call("a.mp3"))
+    (tmp_path / object_name("calls", DAY)).write_bytes(b"not Parquet")
+    with pytest.raises(ConfigurationError, match="2026-11-20 can't be read as tables"):
+        showing.of_days(tmp_path, [DAY])
+
+
+def test_strips_share_a_time_axis_in_letters_or_colours() -> None:
+    calls = [call("a.mp3", ("Hello", 0, 30), ("Bye", 30, 60)), call("b.mp3", ("Hello", 0, 30)), call("c.mp3")]
+    legend, first, second = as_text(showing.strips(calls, 57, coloured=False)).splitlines()
+    assert legend == "H Hello   B Bye"
+    assert first == f"a.mp3  {'H' * 20}{'B' * 20}  1:00.0"
+    assert second == f"b.mp3  {'H' * 20}  0:30.0"
+    painted = as_text(showing.strips(calls, 57, coloured=True))
+    for colour in COLOURS[:2]:
+        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+        assert f"48;2;{red};{green};{blue}m" in painted
+    assert "HH" not in painted
+
+
+def test_phases_that_begin_alike_have_letters_of_their_own() -> None:
+    calls = [call("a.mp3", ("Complaint", 0, 1), ("Closing", 1, 2), ("Cc", 2, 3))]
+    assert as_text(showing.strips(calls, 60, coloured=False)).splitlines()[0] == "C Complaint   L Closing   c Cc"
+
+
+def test_without_phases_there_is_no_strip() -> None:
+    assert list(showing.strips([call("a.mp3", status="failed")], 80, coloured=True)) == []
+
+
+@given(st.lists(st.floats(0.01, 4000), min_size=1, max_size=30), st.integers(40, 200))
+def test_a_strip_is_as_long_as_its_call(lengths: list[float], width: int) -> None:
+    edges = [0.0]
+    for length in lengths:
+        edges.append(edges[-1] + length)
+    phases = [("Hello", start_s, end_s) for start_s, end_s in pairwise(edges)]
+    _, strip = as_text(showing.strips([call("a", *phases)], width, coloured=False), width).splitlines()
+    assert strip.split()[1] == "H" * (width - 13)
+
+
+def test_what_a_terminal_would_obey_is_not_printed() -> None:
+    calls = [call("a\x1b[2J.mp3", ("He\x1b]0;x\x07", 0, 9), status="failed", failure_message="\x1b[31mred")]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(showing.table(calls))
+    shown = console.file.getvalue() + as_text(showing.strips(calls, 80, coloured=False))  # type: ignore[attr-defined]
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+
+
+def test_csv_has_a_line_for_each_phase_and_for_each_call_without() -> None:
+    start_s = 0.1 + 0.2
+    good = call('a, "b"\n😀.mp3', ("Hello", start_s, 1e-7), ("Bye", 2, 3))
+    bad = call(
+        "c.mp3", status="failed", failure_class="bad_audio", failure_message="No.", transcript_id="t", confidence=0.9
+    )
+    file = io.StringIO()
+    showing.write_csv([good, bad], file)
+    lines = list(csv.DictReader(io.StringIO(file.getvalue())))
+    assert [line["recording_uri"] for line in lines] == [good["recording_uri"]] * 2 + [bad["recording_uri"]]
+    assert (float(lines[0]["start_s"]), float(lines[0]["end_s"])) == (start_s, 1e-7)
+    assert (lines[0]["dt"], lines[0]["call_started_at"]) == ("2026-11-20", "2026-11-20T12:00:00+00:00")
+    assert (lines[2]["status"], lines[2]["failure_class"], lines[2]["phase_name"]) == ("failed", "bad_audio", "")
+    assert (lines[2]["transcript_id"], lines[2]["confidence"]) == ("t", "")
+    assert set(lines[0]) == {*showing.OF_CALL, *PHASES.names}
+
+
+def test_csv_has_a_pipelines_own_columns_at_its_end() -> None:
+    one, other = call("a.mp3", ("Hello", 0, 1), agent="7"), call("b.mp3", status="no_speech", queue="sales")
+    one["phases"][0]["agent"] = "7"
+    file = io.StringIO()
+    showing.write_csv([one, other], file)
+    lines = list(csv.DictReader(io.StringIO(file.getvalue())))
+    assert list(lines[0])[-2:] == ["agent", "queue"]
+    assert [(line["agent"], line["queue"]) for line in lines] == [("7", ""), ("", "sales")]
+
+
+def test_json_has_a_line_for_each_call_with_its_phases() -> None:
+    good = call("a\n😀.mp3", ("Hello", 0.1 + 0.2, 1e-7))
+    file = io.StringIO()
+    showing.write_json([good, call("c.mp3", status="no_speech")], file)
+    first, second = (json.loads(line) for line in file.getvalue().splitlines())
+    assert "😀" in file.getvalue()
+    assert (first["dt"], first["call_started_at"]) == ("2026-11-20", "2026-11-20T12:00:00+00:00")
+    assert first["phases"][0]["start_s"] == 0.1 + 0.2
+    assert set(first["phases"][0]) == set(PHASES.names)
+    assert second["phases"] == []

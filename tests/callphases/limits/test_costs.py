@@ -1,0 +1,167 @@
+"""What a call cost: nothing is guessed where a price is not known."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callphases.cues import Cue
+from callphases.errors import ConfigurationError
+from callphases.limits import costs
+from callphases.limits.costs import llm_usd, speech_usd
+from callphases.pipeline import DEFAULT_LLM_MODELS, DEFAULT_SPEECH_MODELS
+from callphases.segmentation import tokens
+from callphases.segmentation.tokens import estimated_question_usd, expected_tokens
+from doubles import NOON, cue, pipeline
+
+
+@pytest.mark.parametrize(
+    ("model", "audio_s", "options", "usd"),
+    [
+        ("universal-3-5-pro", 3600, {}, 0.21),
+        ("universal-3-5-pro", 3600, {"speaker_labels": True}, 0.23),
+        ("universal-2", 360, {"speaker_labels": False}, 0.015),
+        ("universal-2", 0, {"speaker_labels": True}, 0),
+        ("a-model-of-tomorrow", 3600, {"speaker_labels": True}, None),
+        (None, 3600, {}, None),
+    ],
+)
+def test_speech_is_paid_by_the_hour(model: str | None, audio_s: float, options: Any, usd: float | None) -> None:
+    paid = speech_usd(pipeline(transcription=options), model, audio_s)
+    assert paid == (usd if usd is None else pytest.approx(usd))
+
+
+@pytest.mark.parametrize(
+    ("model", "input_tokens", "output_tokens", "usd"),
+    [
+        ("claude-sonnet-4-6", 2500, 400, 0.0135),
+        ("claude-haiku-4-5-20251001", 1_000_000, 1_000_000, 6.0),
+        ("claude-sonnet-4-6", 0, 0, 0),
+        ("gpt-of-tomorrow", 1000, 1000, None),
+        (None, 1000, 1000, None),
+    ],
+)
+def test_answers_are_paid_by_the_token(
+    model: str | None, input_tokens: int, output_tokens: int, usd: float | None
+) -> None:
+    paid = llm_usd(pipeline(), model, input_tokens, output_tokens)
+    assert paid == (usd if usd is None else pytest.approx(usd))
+
+
+def test_the_default_models_have_prices() -> None:
+    assert all(speech_usd(pipeline(), model, 1) for model in DEFAULT_SPEECH_MODELS)
+    assert all(llm_usd(pipeline(), model, 1, 1) for model in DEFAULT_LLM_MODELS)
+
+
+OWN_PRICES: dict[str, Any] = {
+    "prices": {
+        "speech_usd_per_hour": {"universal-2": 0.1, "tomorrow": 1.0},
+        "speaker_labels_usd_per_hour": 0.5,
+        "llm_usd_per_million": {
+            "claude-sonnet-4-6": {"input": 1, "output": 2},
+            "gpt-of-tomorrow": {"input": 0, "output": 0},
+        },
+    }
+}
+
+
+def test_what_the_account_pays_comes_before_list_prices() -> None:
+    ours = pipeline(**OWN_PRICES)
+    assert speech_usd(ours, "universal-2", 3600) == pytest.approx(0.6)
+    assert speech_usd(ours, "tomorrow", 3600) == pytest.approx(1.5)
+    assert speech_usd(ours, "universal-3-5-pro", 3600) == pytest.approx(0.71)
+    assert llm_usd(ours, "claude-sonnet-4-6", 1_000_000, 1_000_000) == 3
+    assert llm_usd(ours, "gpt-of-tomorrow", 1_000_000, 1_000_000) == 0
+    assert llm_usd(ours, "claude-haiku-4-5-20251001", 1_000_000, 1_000_000) == 6
+
+
+# Estimates
+
+
+def test_an_estimate_is_that_of_the_dearest_model() -> None:
+    ours = pipeline(transcription={"speech_models": ["universal-2", "universal-3-5-pro"]})
+    assert costs.estimated_speech_usd(ours, 3600) == pytest.approx(0.21)
+    cheap, dear = "claude-haiku-4-5-20251001", "claude-sonnet-4-6"
+    both, one = (pipeline(segmentation={"models": models}) for models in ([cheap, dear], [dear]))
+    assert costs.estimated_llm_usd(both, 360) == costs.estimated_llm_usd(one, 360)
+
+
+def test_the_estimate_for_a_call_of_six_minutes_holds_what_one_takes() -> None:
+    """Some 2,500 tokens of a call, the instructions, and an answer of 400."""
+    taken = llm_usd(pipeline(), "claude-sonnet-4-6", 2_500 + costs.QUESTION_TOKENS, 400)
+    assert taken is not None
+    assert taken <= costs.estimated_llm_usd(pipeline(), 360) <= 2 * taken
+
+
+def said(cues: int, chars: int = 60) -> list[Cue]:
+    return [cue(number, number, number + 1, "x" * chars) for number in range(1, cues + 1)]
+
+
+def test_a_question_is_estimated_by_what_was_said() -> None:
+    few, many = (estimated_question_usd(pipeline(), 360, said(cues)) for cues in (10, 100))
+    assert 0 < few < many
+    most = llm_usd(pipeline(), "claude-sonnet-4-6", 700 + 100 * 12 + 1500, 60 + 396)
+    assert many == pytest.approx(most, rel=0.01)
+
+
+def test_calls_that_share_a_question_share_its_instructions() -> None:
+    one = estimated_question_usd(pipeline(), 360, said(100))
+    three = estimated_question_usd(pipeline(), 3 * 360, said(300), calls=3)
+    instructions = llm_usd(pipeline(), "claude-sonnet-4-6", costs.QUESTION_TOKENS, 0)
+    assert instructions is not None
+    assert three == pytest.approx(3 * one - 2 * instructions, rel=0.01)
+
+
+def test_what_a_call_adds_to_a_question() -> None:
+    assert expected_tokens(pipeline(), 360, said(100)) == pytest.approx((100 * 12 + 1500, 60 + 396), abs=1)
+    assert expected_tokens(pipeline(), 20, said(8, 50)) == (8 * 12 + 100, 60 + 4 * 45), "its phases, once each"
+    assert expected_tokens(pipeline(), 2, said(1, 0)) == (12, 60 + 45)
+    assert min(expected_tokens(pipeline(), 0, [])) >= 1
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 10**5), min_size=1, max_size=30))
+def test_shares_add_up_and_follow_the_sizes(total: int, sizes: list[int]) -> None:
+    shares = tokens.shares(total, sizes)
+    assert sum(shares) == total
+    assert all(abs(share - total * size / sum(sizes)) < 1.001 for share, size in zip(shares, sizes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("estimate", "setting"),
+    [
+        (lambda ours: costs.estimated_speech_usd(ours, 60), r"prices\.speech_usd_per_hour"),
+        (lambda ours: costs.estimated_llm_usd(ours, 60), r"prices\.llm_usd_per_million"),
+        (lambda ours: estimated_question_usd(ours, 60, said(3)), r"prices\.llm_usd_per_million"),
+    ],
+)
+def test_a_model_without_a_price_can_be_held_against_no_budget(estimate: Any, setting: str) -> None:
+    ours = pipeline(
+        transcription={"speech_models": ["universal-2", "tomorrow"]},
+        segmentation={"models": ["claude-sonnet-4-6", "tomorrow"]},
+    )
+    with pytest.raises(ConfigurationError, match=rf"budget\.usd_per_run is set.*price of tomorrow.*{setting}"):
+        estimate(ours)
+
+
+def test_a_price_of_nothing_is_a_price() -> None:
+    ours = pipeline(transcription={"speech_models": ["own"]}, prices={"speech_usd_per_hour": {"own": 0}})
+    assert costs.estimated_speech_usd(ours, 3600) == 0
+
+
+def test_what_a_run_has_spent_is_told_from_its_events() -> None:
+    def event(run_id: str, minutes: int, **usd: float | None) -> dict[str, Any]:
+        return {"run_id": run_id, "at": (NOON + dt.timedelta(minutes=minutes)).isoformat(), **usd}
+
+    events = [
+        event("run", 1, speech_usd=1.0),
+        event("run", 2, speech_usd=None),
+        event("run", 3, llm_usd=0.25),
+        event("run", 4),
+        event("run", -1, speech_usd=10.0),
+        event("other", 1, speech_usd=100.0, llm_usd=100.0),
+    ]
+    assert costs.spent_usd(events, "run", NOON) == (1.0, 0.25)

@@ -1,0 +1,204 @@
+"""Limits that the tasks of a run keep to together."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callphases.errors import ServiceUnavailable
+from callphases.limits import quota
+from callphases.limits.quota import ENTRY_LIFE_S, TYPICAL_JOB_S, RateLimits, Slots
+from callphases.state.storage import StoredObject
+from doubles import Clock
+
+
+class WallClock(Clock):
+    def time(self) -> float:
+        return self.now
+
+
+@dataclass
+class MemoryPrefix:
+    """``ObjectPrefix``, on a dict; its clock is ``clock``, by whole seconds, and ``ahead`` of the tasks'."""
+
+    clock: Clock
+    ahead: float = 0.0
+    uri: str = "s3://warehouse/state/"
+    objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    writes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self, name: str) -> StoredObject | None:
+        there = self.objects.get(name)
+        return StoredObject(*there, 0.0, float(int(self.clock.now + self.ahead))) if there else None
+
+    def put_if_match(self, name: str, body: bytes, etag: str | None) -> str | None:
+        with self.lock:
+            there = self.objects.get(name)
+            if (there[1] if there else None) != etag:
+                return None
+            self.writes += 1
+            self.objects[name] = (body, f"e{self.writes}")
+            return f"e{self.writes}"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    clock = WallClock()
+    monkeypatch.setattr(quota, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def state(clock: WallClock) -> MemoryPrefix:
+    return MemoryPrefix(clock)
+
+
+def slots(state: MemoryPrefix, task: int, limit: int = 10, first: int = 0) -> Slots:
+    return Slots(state, "runs/slots.json", limit, f"chunk-{task:04}", first)  # type: ignore[arg-type]
+
+
+def test_what_one_task_has_the_others_have_not(state: MemoryPrefix) -> None:
+    one, two = slots(state, 1), slots(state, 2)
+    assert one.room(0, 8, 0) == 8
+    assert two.room(0, 8, 0) == 2
+    assert one.room(8, 3, 8) == 0
+    assert one.room(3, 0, 8) == 0, "five have ended, and it needs no more"
+    assert two.room(2, 6, 2) == 5
+
+
+def test_a_task_that_is_started_again_has_what_it_had(state: MemoryPrefix) -> None:
+    slots(state, 1).room(0, 8, 0)
+    again = slots(state, 1)
+    assert again.room(5, 2, 5) == 2
+    assert slots(state, 2).room(0, 8, 0) == 3
+
+
+def test_a_task_that_needs_nothing_writes_nothing(state: MemoryPrefix) -> None:
+    slots(state, 1).room(0, 1, 0)
+    before = state.writes
+    assert slots(state, 2).room(0, 0, 40) == 0
+    assert state.writes == before
+
+
+def test_what_a_task_held_that_is_never_heard_of_again_is_free_in_the_end(
+    state: MemoryPrefix, clock: WallClock
+) -> None:
+    slots(state, 1).room(0, 10, 0)
+    assert slots(state, 2).room(0, 10, 0) == 0
+    clock.now += ENTRY_LIFE_S + 1
+    assert slots(state, 2).room(0, 10, 0) == 10
+
+
+def test_who_waits_knows_when_its_turn_comes(state: MemoryPrefix) -> None:
+    one, late = slots(state, 1), slots(state, 3, first=30)
+    one.room(0, 10, 0)
+    assert late.room(0, 10, 0) == 0
+    assert late.turn_in_s() == pytest.approx((30 + 5) / 10 * TYPICAL_JOB_S)
+    assert not late.is_job_s_known
+    one.room(0, 10, 10, job_s=8.0)
+    one.room(0, 0, 20, job_s=8.0)
+    late.room(0, 40, 0)
+    assert slots(state, 4, first=40).room(0, 1, 0) == 0
+    assert late.is_job_s_known
+    assert late.turn_in_s() == pytest.approx((30 - 20 + 5) / 10 * 8.0)
+
+
+@given(st.data())
+def test_tasks_never_have_more_than_the_limit(data: st.DataObject) -> None:
+    state = MemoryPrefix(WallClock())
+    limit = data.draw(st.integers(1, 20))
+    tasks = [slots(state, number, limit) for number in range(3)]
+    under_way = [0, 0, 0]
+    for _ in range(data.draw(st.integers(1, 40))):
+        which = data.draw(st.integers(0, 2))
+        if data.draw(st.booleans()):
+            under_way[which] -= data.draw(st.integers(0, under_way[which]))
+        if data.draw(st.integers(0, 9)) == 0:
+            tasks[which] = slots(state, which, limit)  # killed, and started again
+        wanted = data.draw(st.integers(0, 15))
+        room = tasks[which].room(under_way[which], wanted, 0)
+        assert 0 <= room <= wanted
+        under_way[which] += room
+        assert sum(under_way) <= limit
+
+
+def test_a_store_that_refuses_every_write_is_told(state: MemoryPrefix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "put_if_match", lambda *_: None)
+    with pytest.raises(ServiceUnavailable, match="must do conditional writes"):
+        slots(state, 1).room(0, 1, 0)
+
+
+def fullest_minute(moments: list[float]) -> int:
+    return max(sum(start <= moment < start + 60 for moment in moments) for start in moments)
+
+
+@given(st.data())
+def test_no_minute_holds_more_turns_than_the_limit(data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        clock = WallClock()
+        patch.setattr(quota, "time", clock)
+        state = MemoryPrefix(clock, ahead=data.draw(st.floats(-100, 100)))
+        limit = data.draw(st.sampled_from([1, 7, 30, 150]))
+        tasks = [RateLimits(state, limit) for _ in range(3)]  # type: ignore[arg-type]
+        sent: list[float] = []
+        for _ in range(data.draw(st.integers(limit, 3 * limit))):
+            clock.now += data.draw(st.sampled_from([0.0, 0.0, 0.0, 0.1, 3.0, 40.0]))
+            data.draw(st.sampled_from(tasks)).await_turn("model")
+            sent.append(clock.now)
+        assert fullest_minute(sent) <= limit
+
+
+def test_a_short_night_does_not_wait(state: MemoryPrefix, clock: WallClock) -> None:
+    rates = RateLimits(state, 30)  # type: ignore[arg-type]
+    for _ in range(30):
+        rates.await_turn("model")
+    assert sum(clock.slept) == 0
+    rates.await_turn("model")
+    assert clock.now - 1000 >= 60
+
+
+def test_a_high_limit_costs_few_writes(state: MemoryPrefix) -> None:
+    rates = RateLimits(state, 6000)  # type: ignore[arg-type]
+    for _ in range(1000):
+        rates.await_turn("model")
+    assert state.writes <= 21
+
+
+def test_each_model_has_its_own_minute_and_the_free_one_is_found(state: MemoryPrefix, clock: WallClock) -> None:
+    rates = RateLimits(state, 2)  # type: ignore[arg-type]
+    for _ in range(2):
+        rates.await_turn("one")
+    assert rates.soonest(["one", "two"]) == "two"
+    for _ in range(2):
+        rates.await_turn("two")
+    assert sum(clock.slept) == 0
+    assert rates.soonest(["one", "two"]) == "one"
+
+
+def test_threads_of_several_tasks_share_what_there_is() -> None:
+    now = WallClock()
+    state = MemoryPrefix(now)
+    now.now = time.time()
+    tasks = [RateLimits(state, 40) for _ in range(4)]  # type: ignore[arg-type]
+    sent: list[int] = []
+
+    def work(rates: RateLimits) -> None:
+        for number in range(2):
+            rates.await_turn("model")
+            sent.append(number)
+
+    threads = [threading.Thread(target=work, args=(rates,)) for rates in tasks for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(sent) == 40
+    taken = json.loads(next(iter(state.objects.values()))[0])["taken"]
+    assert sum(count for _, count in taken) == 40, "each turn was written down"

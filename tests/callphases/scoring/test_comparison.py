@@ -1,0 +1,68 @@
+"""The picture of scored calls: two strips for each, in the colours of the phases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from callphases.errors import ConfigurationError
+from callphases.inspection.strips import COLOURS, GREY, LIGHT_GREY
+from callphases.scoring.comparison import MOST_CALLS, draw
+from callphases.scoring.labelled import LabelledCall, PredictedCall
+from callphases.scoring.metrics import Span
+from callphases.scoring.scorecard import ScoredCall, scorecard
+
+
+def scored(*calls: tuple[tuple[Span, ...], tuple[Span, ...]], name: str = "a") -> list[ScoredCall]:
+    labelled = [LabelledCall(f"{name}{n}", None, (), one, 10.0, Path("a")) for n, (one, _) in enumerate(calls)]
+    return scorecard(labelled, [PredictedCall("a", "a", other) if other else None for _, other in calls]).calls
+
+
+def colours(path: Path) -> dict[str, int]:
+    """How many pixels of a picture each colour fills."""
+    pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+    found, counts = np.unique(pixels @ [0x10000, 0x100, 1], return_counts=True)
+    return {f"#{colour:06X}": int(count) for colour, count in zip(found, counts, strict=True)}
+
+
+def test_labels_are_drawn_above_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.png"
+    draw(scored(((Span("A", 0, 10),), (Span("B", 0, 10),))), path)
+    pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int) @ [0x10000, 0x100, 1]
+    # Rows of pixels that a strip fills; the legend fills less.
+    rows = [np.nonzero((pixels == int(colour[1:], 16)).sum(axis=1) > 500)[0] for colour in COLOURS[:2]]
+    assert len(rows[0])
+    assert len(rows[1])
+    assert rows[0].max() < rows[1].min()
+
+
+def test_what_is_not_predicted_is_pale(tmp_path: Path) -> None:
+    draw(scored(((Span("A", 0, 5), Span("Other", 5, 10)), ())), tmp_path / "a.png")
+    found = colours(tmp_path / "a.png")
+    assert min(found.get(colour, 0) for colour in (COLOURS[0], GREY, LIGHT_GREY)) > 1000
+
+
+def test_no_more_calls_are_drawn_than_can_be_looked_at(tmp_path: Path) -> None:
+    whole = (Span("A", 0, 10),)
+    heights = []
+    for count in (MOST_CALLS, MOST_CALLS + 50):
+        draw(scored(*[(whole, whole)] * count), tmp_path / "a.png")
+        heights.append(matplotlib.image.imread(tmp_path / "a.png").shape[0])
+    assert heights[0] == heights[1]
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "x" * 200, "100% _sure", "call [1]"])
+def test_any_name_can_be_drawn(tmp_path: Path, name: str) -> None:
+    whole = (Span(name, 0, 10),)
+    draw(scored((whole, whole), name=name), tmp_path / "a.png")
+    assert colours(tmp_path / "a.png")[COLOURS[0]] > 1000
+
+
+def test_a_file_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    whole = (Span("A", 0, 10),)
+    (tmp_path / "a").write_text("a file, no folder")
+    with pytest.raises(ConfigurationError, match="the picture can't be written"):
+        draw(scored((whole, whole)), tmp_path / "a" / "b.png")

@@ -1,0 +1,324 @@
+"""A pipeline's own columns: from keys, metadata and tags, by their types, asked for once, in both tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callphases.day_run import DayRun
+from callphases.errors import ConfigurationError, ServiceUnavailable
+from callphases.pipeline import RESERVED_COLUMNS, Column
+from callphases.recordings import Recording
+from callphases.segmentation.gateway import Gateway
+from callphases.state.ledger import LedgerView
+from callphases.tables.columns import converted, describe, fields, is_described, look, values
+from callphases.tables.publishing import Published
+from callphases.tables.reading import read_rows
+from callphases.tables.schema import CALLS, PHASES, SCHEMAS, object_name
+from callphases.transcription.assemblyai import AssemblyAI
+from doubles import DAY, KEY, Request, Speech, Store, Web, answer, merged, phases_answer, pipeline, recording
+
+COLUMNS = {
+    "agent": {"key_pattern": r"agent-(?P<agent>[^/_]+)"},
+    "queue": {"metadata": "Queue"},
+    "crm_id": {"tag": "crm", "type": "int64"},
+}
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def column(type_: str = "string", **more: Any) -> Column:
+    return Column.model_validate({"tag": "x", "type": type_, **more})
+
+
+# --- from the key
+
+
+def test_a_key_gives_the_group_of_the_columns_name() -> None:
+    ours = pipeline(recordings={"columns": {"agent": {"key_pattern": r"(?P<queue>\w+)/agent-(?P<agent>\d+)"}}})
+    assert values(recording("sales/agent-17/a.mp3"), ours, LedgerView()) == {"agent": "17"}
+    assert values(recording("sales/a.mp3"), ours, LedgerView()) == {"agent": None}
+
+
+def test_a_single_group_may_have_any_name() -> None:
+    rule = {"key_pattern": r"(a|b)_(?P<call_id>\d+)\.", "type": "int64"}
+    ours = pipeline(recordings={"columns": {"crm_call": rule}})
+    assert values(recording("calls/a_0042.mp3"), ours, LedgerView()) == {"crm_call": 42}
+
+
+def test_a_group_that_takes_no_part_gives_nothing() -> None:
+    ours = pipeline(recordings={"columns": {"agent": {"key_pattern": r"calls/(?P<agent>\d+)?"}}})
+    assert values(recording("calls/a.mp3"), ours, LedgerView()) == {"agent": None}
+
+
+def test_a_pipeline_without_columns_has_none() -> None:
+    assert values(recording(), pipeline(), LedgerView()) == {}
+    assert is_described(recording(), pipeline(), LedgerView())
+
+
+# --- types
+
+
+@pytest.mark.parametrize(
+    ("text", "type_", "value"),
+    [
+        (" 17 ", "int64", 17),
+        ("17.5", "int64", None),
+        (str(2**63), "int64", None),
+        ("17.5", "double", 17.5),
+        ("nan", "double", None),
+        ("1e999", "double", None),
+        ("Yes", "boolean", True),
+        ("0", "boolean", False),
+        ("perhaps", "boolean", None),
+        (" as it is ", "string", " as it is "),
+        ("2026-11-20T08:00:00Z", "timestamp", dt.datetime(2026, 11, 20, 8, tzinfo=dt.UTC)),
+        ("2026-11-20 08:00", "timestamp", dt.datetime(2026, 11, 20, 7, tzinfo=dt.UTC)),  # in Berlin
+        ("0001-01-01", "timestamp", None),  # earlier than any time in UTC
+        ("soon", "timestamp", None),
+        (None, "int64", None),
+    ],
+)
+def test_texts_become_values_of_the_columns_type(text: str | None, type_: str, value: object) -> None:
+    assert converted(text, column(type_), BERLIN) == value
+
+
+def test_a_time_may_have_a_format_of_its_own() -> None:
+    moment = converted("20/11/26 23-30", column("timestamp", format="%d/%m/%y %H-%M"), dt.UTC)
+    assert moment == dt.datetime(2026, 11, 20, 23, 30, tzinfo=dt.UTC)
+
+
+@given(text=st.text(), type_=st.sampled_from(["string", "int64", "double", "boolean", "timestamp"]))
+def test_any_text_is_a_value_that_the_table_takes(text: str, type_: str) -> None:
+    ours = pipeline(recordings={"columns": {"x": {"tag": "x", "type": type_}}})
+    [field] = fields(ours)
+    pa.array([converted(text, ours.recordings.columns["x"], BERLIN)], field.type)
+
+
+# --- the pipeline file
+
+
+def test_names_that_the_tables_have_are_taken() -> None:
+    internal = {"finished", "run_speech_usd", "run_llm_usd", "phases"}
+    assert {*CALLS.names, *PHASES.names, "dt"} | internal == RESERVED_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"status": {"tag": "x"}}, "the tables have a column status"),
+        ({"Agent": {"tag": "x"}}, "lower-case letters"),
+        ({"agent": {}}, "expected one of key_pattern, metadata and tag"),
+        ({"agent": {"tag": "x", "metadata": "x"}}, "expected one of key_pattern, metadata and tag"),
+        ({"agent": {"key_pattern": "agent"}}, r"agent.key_pattern: expected a group \(\?P<agent>…\)"),
+        ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
+        ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),
+        ({"agent": {"tag": "x", "format": "%Y"}}, "a format is for columns of type timestamp"),
+    ],
+)
+def test_mistakes_in_columns_are_told(columns: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        pipeline(recordings={"columns": columns})
+
+
+# --- from S3
+
+
+def put(s3: Store, name: str = "agent-7_a", queue: str | None = "sales", crm: str | None = "42") -> Recording:
+    """A recording with metadata and a tag."""
+    key = f"calls/{DAY}/{name}.mp3"
+    done = s3.client.put_object(
+        Bucket=s3.recordings,
+        Key=key,
+        Body=b"RIFF",
+        Metadata={} if queue is None else {"queue": queue},
+        Tagging="" if crm is None else f"crm={crm}&other=x",
+    )
+    return recording(key, bucket=s3.recordings, etag=done["ETag"].strip('"'), size=4)
+
+
+@pytest.mark.integration
+def test_metadata_and_tags_are_asked_for_once(s3: Store) -> None:
+    one, other = put(s3), put(s3, "b", queue=None, crm="no number")
+    ours = s3.pipeline(recordings={"columns": COLUMNS})
+    ledger = s3.ledger()
+    assert not is_described(one, ours, ledger)
+    describe(s3.client, [one, other], ours, ledger)
+    assert values(one, ours, ledger) == {"agent": "7", "queue": "sales", "crm_id": 42}
+    assert values(other, ours, ledger) == {"agent": None, "queue": None, "crm_id": None}
+    ledger.write()
+    describe(s3.client, [one, other], ours, s3.ledger("run-1", "chunk-0001"))
+    assert s3.counted()["HeadObject"] == s3.counted()["GetObjectTagging"] == 2
+    assert "other" not in str(s3.known().all())
+
+
+@pytest.mark.integration
+def test_other_bytes_and_other_columns_are_asked_about_again(s3: Store) -> None:
+    one = put(s3)
+    ours = s3.pipeline(recordings={"columns": COLUMNS})
+    ledger = s3.ledger()
+    describe(s3.client, [one], ours, ledger)
+    assert not is_described(recording(one.key, bucket=one.bucket, etag="new"), ours, ledger)
+    more = s3.pipeline(recordings={"columns": {**COLUMNS, "site": {"metadata": "site"}}})
+    assert not is_described(one, more, ledger)
+    renamed = s3.pipeline(recordings={"columns": {"q": {"metadata": "queue"}, "id": {"tag": "crm"}}})
+    assert values(one, renamed, ledger) == {"q": "sales", "id": "42"}
+
+
+@pytest.mark.integration
+def test_only_what_is_wanted_is_asked_for(s3: Store) -> None:
+    describe(s3.client, [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger())
+    assert s3.counted()["HeadObject"] == 1
+    assert s3.counted()["GetObjectTagging"] == 0
+
+
+@pytest.mark.integration
+def test_what_is_not_ascii_is_read_as_the_store_writes_it(s3: Store) -> None:
+    ours = s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}})
+    assert look(s3.client, put(s3, queue="=?UTF-8?Q?K=C3=BCndigung?="), ours) == {"queue": "Kündigung"}
+    assert look(s3.client, put(s3, queue="=?none?Q?x?="), ours) == {"queue": "=?none?Q?x?="}
+
+
+@pytest.mark.integration
+def test_a_recording_that_is_gone_has_none(s3: Store) -> None:
+    one = put(s3)
+    s3.client.delete_object(Bucket=s3.recordings, Key=one.key)
+    ours = s3.pipeline(recordings={"columns": COLUMNS})
+    ledger = s3.ledger()
+    describe(s3.client, [one], ours, ledger)
+    assert is_described(one, ours, ledger)
+    assert values(one, ours, ledger) == {"agent": "7", "queue": None, "crm_id": None}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("operation", "status", "error", "told"),
+    [
+        ("GetObjectTagging", 403, ConfigurationError, "s3:GetObjectTagging"),
+        ("HeadObject", 403, ConfigurationError, "s3:GetObject,"),
+        ("HeadObject", 400, ConfigurationError, "recordings.bucket"),
+        ("HeadObject", 503, ServiceUnavailable, "503"),
+    ],
+)
+def test_what_may_not_be_read_is_named(
+    s3: Store, operation: str, status: int, error: type[Exception], told: str
+) -> None:
+    def refuse(**_: object) -> None:
+        head = {"HTTPStatusCode": status, "HostId": "", "HTTPHeaders": {}, "RequestId": "", "RetryAttempts": 0}
+        raise ClientError({"Error": {"Code": str(status)}, "ResponseMetadata": head}, operation)
+
+    one = put(s3)
+    s3.client.meta.events.register(f"before-call.s3.{operation}", refuse)
+    with pytest.raises(error, match=told):
+        describe(s3.client, [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger())
+
+
+# --- in a run
+
+
+class Runs:
+    """Runs of a day, one after the other; what they cost is what the services were asked."""
+
+    def __init__(self, s3: Store, speech: Speech, models: Web) -> None:
+        self.s3, self.speech, self.models = s3, speech, models
+        models.respond = self.respond
+
+    def respond(self, request: Request) -> Any:
+        good = phases_answer(("Introduction", 1), ("Complaint", 2))
+        return good if request.json["messages"] else answer({"error": {"message": "messages"}}, 400)
+
+    def run(self, run_id: str, columns: Any, **settings: Any) -> Published:
+        changes = {"limits": {"ramp": False}, "segmentation": {"calls_per_question": 1}}
+        ours = self.s3.pipeline(**merged(changes, {"recordings": {"columns": columns}, **settings}))
+        night = DayRun(ours, self.s3.client, AssemblyAI(KEY, self.speech.web.url), Gateway(KEY, self.models.url))
+        listed = night.begin(DAY, run_id)
+        for uri in listed.chunks:
+            chunk = night.load(uri)
+            assert night.transcribe(chunk, 60) is None
+            night.segment(chunk)
+        return night.end(night.load_day(listed.day))
+
+    @property
+    def paid(self) -> tuple[int, int]:
+        questions = [one for one in self.models.requests if one.json["messages"]]
+        return len(self.speech.submitted), len(questions)
+
+    def column(self, table: str, name: str) -> list[Any]:
+        return [row[name] for row in read_rows(self.s3.tables, table, DAY)]
+
+    def schema(self, table: str) -> pa.Schema:
+        body = self.s3.bytes_of(f"tables/{object_name(table, DAY)}")
+        return pq.read_schema(io.BytesIO(body))
+
+
+@pytest.fixture
+def runs(s3: Store, speech: Speech, models: Web) -> Runs:
+    return Runs(s3, speech, models)
+
+
+@pytest.mark.integration
+def test_both_tables_have_the_columns_at_their_ends(runs: Runs, s3: Store) -> None:
+    put(s3)
+    runs.run("run-1", COLUMNS)
+    for table, count in (("calls", 1), ("phases", 2)):
+        schema = runs.schema(table)
+        assert schema.names == [*SCHEMAS[table].names, "agent", "queue", "crm_id"]
+        assert schema.field("crm_id").type == pa.int64()
+        assert schema.metadata[b"own_columns"] == b"agent queue crm_id"
+        assert runs.column(table, "agent") == ["7"] * count
+        assert runs.column(table, "queue") == ["sales"] * count
+        assert runs.column(table, "crm_id") == [42] * count
+
+
+@pytest.mark.integration
+def test_columns_that_come_later_cost_nothing_again(runs: Runs, s3: Store) -> None:
+    put(s3)
+    runs.run("run-1", {})
+    paid = runs.paid
+    assert runs.column("calls", "status") == ["completed"]
+    runs.run("run-2", {"agent": COLUMNS["agent"]})
+    assert runs.column("phases", "agent") == ["7", "7"]
+    assert s3.counted()["HeadObject"] == 0
+    # What has been paid for takes nothing of a budget that would not hold it.
+    runs.run("run-3", COLUMNS, budget={"usd_per_run": 1e-9})
+    assert runs.column("phases", "queue") == ["sales", "sales"]
+    assert runs.paid == paid
+    before = s3.counted()["HeadObject"]
+    runs.run("run-4", COLUMNS)
+    assert s3.counted()["HeadObject"] == before == 1
+    runs.run("run-5", {})
+    assert runs.schema("calls").names == CALLS.names
+    assert runs.paid == paid
+
+
+@pytest.mark.integration
+def test_rows_that_stay_keep_what_fits_the_columns_new_type(runs: Runs, s3: Store) -> None:
+    number, word = put(s3, crm="42"), put(s3, "b", crm="x")
+    runs.run("run-1", {"crm_id": {"tag": "crm"}})
+    assert sorted(runs.column("calls", "crm_id")) == ["42", "x"]
+    s3.client.delete_object(Bucket=s3.recordings, Key=word.key)
+    s3.client.delete_object(Bucket=s3.recordings, Key=number.key)
+    runs.run("run-2", {"crm_id": {"tag": "crm"}, "queue": {"metadata": "queue"}})
+    assert sorted(runs.column("calls", "crm_id")) == ["42", "x"]
+    assert runs.column("phases", "queue") == [None] * 4
+    runs.run("run-3", {"crm_id": {"tag": "crm", "type": "int64"}})
+    assert runs.column("calls", "crm_id") == [None, None]
+    assert runs.column("calls", "status") == ["completed"] * 2
+
+
+@pytest.mark.integration
+def test_the_log_counts_recordings_without_a_value(runs: Runs, s3: Store, caplog: pytest.LogCaptureFixture) -> None:
+    put(s3)
+    put(s3, "b", crm="x")
+    with caplog.at_level("INFO", logger="callphases"):
+        runs.run("run-1", COLUMNS)
+    assert "crm_id: 1 of 1 recordings have no int64 for it." in caplog.text
+    assert "queue:" not in caplog.text
