@@ -1,0 +1,153 @@
+"""The bucket of the recordings: what the stages list, read, presign and ask of its objects."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from callphases.errors import CallphasesError, RecordingGone
+from callphases.recordings import Recording
+from callphases.state.storage import explain
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """An object as a LIST request shows it: ``size`` in bytes, ``etag`` without quotes."""
+
+    key: str
+    etag: str
+    size: int
+    last_modified: dt.datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """The answer to one LIST request; ``answered_at`` is the store's clock, None where it does not tell."""
+
+    objects: list[ListedObject]
+    answered_at: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class RecordingBucket:
+    """``recordings.bucket``. Safe to use from threads.
+
+    Unless a method says otherwise it raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable.
+    """
+
+    client: S3Client
+    name: str
+
+    def pages(self, prefix: str) -> Iterator[Page]:
+        """The objects whose keys begin with ``prefix``, in key order, a thousand at a time."""
+        try:
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+                objects = [
+                    ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"])
+                    for item in page.get("Contents", [])
+                ]
+                yield Page(objects, _answered_at(page))
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error) from None
+
+    def presigned_url(self, key: str, life_s: int) -> str:
+        """A URL that anybody may fetch the object from for ``life_s`` seconds; costs no request."""
+        return self.client.generate_presigned_url(
+            "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=life_s
+        )
+
+    def pieces(self, recording: Recording) -> Iterator[bytes]:
+        """The bytes of a recording, a mebibyte at a time.
+
+        Raises:
+            RecordingGone: it was deleted or replaced after it was listed.
+        """
+        try:
+            body = self.client.get_object(Bucket=self.name, Key=recording.key, IfMatch=f'"{recording.etag}"')["Body"]
+            yield from body.iter_chunks(PIECE_BYTES)
+        except (ClientError, BotoCoreError) as error:
+            if _code(error) in ("NoSuchKey", "PreconditionFailed", "404", "412"):
+                raise RecordingGone("The recording was deleted or replaced after it was listed.") from None
+            raise self._explained(error) from None
+
+    def byte_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from ``start`` up to and without ``end``.
+
+        Raises:
+            OSError: S3 did not give them, whatever the reason.
+        """
+        try:
+            return self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{end - 1}")["Body"].read()
+        except (ClientError, BotoCoreError) as error:
+            raise OSError(type(error).__name__) from None
+
+    def metadata(self, key: str) -> dict[str, str] | None:
+        """The metadata of an object, by lower-case names; None where there is no object.
+
+        Raises:
+            AccessDenied: the connection lacks s3:GetObject for it.
+        """
+        try:
+            found = self.client.head_object(Bucket=self.name, Key=key)["Metadata"]
+        except (ClientError, BotoCoreError) as error:
+            return self._none_if_gone(error, key, "s3:GetObject")
+        return {name.lower(): text for name, text in found.items()}
+
+    def tags(self, key: str) -> dict[str, str] | None:
+        """The tags of an object; None where there is no object.
+
+        Raises:
+            AccessDenied: the connection lacks s3:GetObjectTagging for it.
+        """
+        try:
+            found = self.client.get_object_tagging(Bucket=self.name, Key=key)["TagSet"]
+        except (ClientError, BotoCoreError) as error:
+            return self._none_if_gone(error, key, "s3:GetObjectTagging")
+        return {tag["Key"]: tag["Value"] for tag in found}
+
+    def _none_if_gone(self, error: Exception, key: str, right: str) -> None:
+        status = _status(error)
+        if status == 404:
+            return
+        if status == 403:
+            raise AccessDenied(f"s3://{self.name}/{key}", right) from None
+        raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> Exception:
+        return explain(error, self.name, "recordings.bucket")
+
+
+class AccessDenied(CallphasesError):
+    """The AWS connection lacks ``right`` for the object ``uri``."""
+
+    def __init__(self, uri: str, right: str) -> None:
+        super().__init__(f"{uri}: the AWS connection lacks the right {right}.")
+        self.uri, self.right = uri, right
+
+
+def _answered_at(answer: Any) -> dt.datetime | None:
+    """The store's clock when it gave an answer, in whole seconds, or None where it does not tell."""
+    try:
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _code(error: Exception) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _status(error: Exception) -> int:
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
