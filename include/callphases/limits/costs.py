@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import LlmPrice, Pipeline
+from callphases.state.events import Answered, Event, Failed, Transcribed
 
 SPEECH_USD_PER_HOUR = {"universal-3-5-pro": 0.21, "universal-3-pro": 0.21, "universal-2": 0.15}
 LLM_USD_PER_MILLION = {
@@ -64,13 +64,16 @@ def estimated_llm_usd(pipeline: Pipeline, audio_s: float) -> float:
     return highest_llm_usd(pipeline, MARGIN * (QUESTION_TOKENS + TOKENS_PER_SECOND_IN * audio_s), MARGIN * tokens_out)
 
 
-def spent_usd(events: Iterable[dict[str, Any]], run_id: str, since: dt.datetime) -> tuple[float, float]:
+def spent_usd(events: Iterable[Event], run_id: str, since: dt.datetime) -> tuple[float, float]:
     """What a run has spent since ``since`` on speech and on language models, by the ledger's events."""
     speech = llm = 0.0
     for event in events:
-        if event["run_id"] == run_id and dt.datetime.fromisoformat(event["at"]) >= since:
-            speech += event.get("speech_usd") or 0.0
-            llm += event.get("llm_usd") or 0.0
+        if event.run_id != run_id or event.at < since:
+            continue
+        if isinstance(event, Transcribed):
+            speech += event.speech_usd or 0.0
+        elif isinstance(event, Answered | Failed) and event.usage is not None:
+            llm += event.usage.llm_usd or 0.0
     return speech, llm
 
 

@@ -6,7 +6,6 @@ to it together. Moments in it are of the store's own clock.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import threading
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from callphases.errors import ServiceUnavailable
+from callphases.state import layout
 from callphases.state.storage import ObjectPrefix
 
 TRIES = 40
@@ -217,8 +217,7 @@ class RateLimits:
     def _of(self, model: str) -> _Turns:
         with self._lock:
             if model not in self._models:
-                name = f"limits/llm-{hashlib.sha256(model.encode()).hexdigest()[:16]}.json"
-                self._models[model] = _Turns(_Shared(self._state, name), self._per_minute)
+                self._models[model] = _Turns(_Shared(self._state, layout.llm_limit(model)), self._per_minute)
             return self._models[model]
 
 

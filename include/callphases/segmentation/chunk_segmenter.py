@@ -1,39 +1,31 @@
-"""Transcript → phases: asks the model for each call that the ledger has no answer for, many calls a question."""
+"""A chunk's transcripts → phases: asks the model for each call that has no answer yet, many calls a question."""
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 
 from callphases.cues import Cue
-from callphases.errors import (
-    AnswerCut,
-    AnswerInvalid,
-    CallFailure,
-    CallphasesError,
-    ModelRefused,
-    OverBudget,
-    RequestRefused,
-)
+from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, OverBudget, RequestRefused
 from callphases.limits import costs
 from callphases.pipeline import Pipeline
+from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Answer
-from callphases.segmentation.segmenter import Pay, Segmenter, packed, prompt_version, question, split
+from callphases.segmentation.segmenter import Pay, Segmenter, packed, prompt_version, split
 from callphases.segmentation.talk import talked
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.segmentation.tokens import estimated_question_usd, expected_tokens, shares
 from callphases.segmentation.windows import divisible, label_call
-from callphases.state.ledger import Event, Ledger, LedgerView, answer_key, failed, transcript_key
+from callphases.state.events import Answered, Event, Failed, ModelUsage, failed
+from callphases.state.keys import RecordingKeys
+from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
-from callphases.state.transcripts import Transcripts
-from callphases.tables.columns import is_described
+from callphases.state.transcripts import TranscriptReader
+from callphases.state.workers import Done, Ended, Task, work_off
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +33,30 @@ QUESTIONS_AT_ONCE = 32
 """The answer to a full question takes a model a minute or more: 30 requests a minute are then some 30 under way. A
 thread that waits for one costs next to nothing."""
 TURNS = 12
-"""How often a call is given to the models at most, each time with one chance to mend the answer."""
+"""How often a call is given to the models at most, each time with one chance to correct the answer."""
 ALIKE = 5
-"""So many turns that end alike mean that all will."""
+"""After this many turns with the same failure, further turns are expected to fail the same way."""
 WRITE_EVERY_S = 8.0
-"""How long an answer may wait for others to share a PUT with: a kill loses it, and it is asked for again."""
-KEEP_DAY_EVERY_S = 5.0
+"""How long an answer may wait for others to share a PUT with: a kill loses it, and the call is asked about again."""
 _WORTH_ANOTHER_TURN = (AnswerInvalid, AnswerCut, ModelRefused, RequestRefused)
 
 
-class _Ended(Exception):
-    """What a question is kept from being sent with, where the chunk has met what concerns all."""
+class _Usage:
+    """Adds up what the questions about a call take; its windows, which are asked about in turn, share it."""
 
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self.total = ModelUsage()
 
-def _nothing() -> Event:
-    return {"llm_model": None, "llm_input_tokens": 0, "llm_output_tokens": 0, "llm_usd": 0.0}
+    def add(self, model: str | None, input_tokens: int, output_tokens: int) -> None:
+        """Add a question; nothing was paid where ``model`` is None."""
+        usd = costs.llm_usd(self._pipeline, model, input_tokens, output_tokens)
+        self.total = self.total.plus(model, input_tokens, output_tokens, usd)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A call to ask about; ``key`` is that of its answer, ``cost`` what its questions have taken until now."""
+    """A call to ask about; ``key`` is its answer's."""
 
     recording: Recording
     key: str
@@ -68,120 +64,107 @@ class _Call:
     cues: Sequence[Cue]
     tokens_in: int
     tokens_out: int
-    cost: Event = field(default_factory=_nothing)
+    usage: _Usage
 
 
-@dataclass(frozen=True)
-class _Step:
-    """What a thread has come to: events, and what to ask about next."""
-
-    events: list[Event]
-    packs: list[list[_Call]]
-
-
-@dataclass
 class ChunkSegmenter:
-    """Divides the calls of a chunk into phases; its answers are in the ledger."""
+    """Divides the calls of a chunk into phases; its answers are in the ledger.
 
-    segmenter: Segmenter
-    pipeline: Pipeline
-    transcripts: Transcripts
-    ledger: Ledger
-    chunk: Manifest
-    _spent_usd: float = 0.0
-    _budget_lock: threading.Lock = field(default_factory=threading.Lock)
-    _ended: threading.Event = field(default_factory=threading.Event)
+    Args:
+        segmenter: asks the models.
+        pipeline: the pipeline.
+        transcripts: reads the cues.
+        ledger: of the task, open.
+        chunk: its recordings.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        pipeline: Pipeline,
+        transcripts: TranscriptReader,
+        ledger: Ledger,
+        chunk: Manifest,
+    ) -> None:
+        self._segmenter, self._pipeline, self._transcripts = segmenter, pipeline, transcripts
+        self._ledger, self._chunk = ledger, chunk
+        self._spent_usd = 0.0
+        self._budget_lock = threading.Lock()
+        self._stop = threading.Event()
 
     def run(self) -> None:
-        """Ask for each transcribed recording whose answer is not known.
+        """Ask for each transcribed recording that has no answer.
 
         A call without a valid answer becomes a failure in the ledger and stops nothing.
 
         Raises:
-            AccountError, ServiceUnavailable, ConfigurationError: none of the others would fare better. What was
+            AccountError, ServiceUnavailable, ConfigurationError: every other call would fail the same way. What was
                 answered until then is in the ledger.
             DayHeld, RunStopped: as ``Lease.hold``.
         """
-        problem: BaseException | None = None
-        self.ledger.replace_earlier_process()
-        self._spent_usd = sum(costs.spent_usd(self.ledger.own, self.ledger.run_id, self.chunk.listed_at))
-        packs, steps = deque[list[_Call]](), self._read()
-        with ThreadPoolExecutor(QUESTIONS_AT_ONCE + 1) as pool:
-            reading = pool.submit(_next, steps)
-            running = {reading}
-            while running:
-                done, running = wait(running, KEEP_DAY_EVERY_S, FIRST_COMPLETED)
-                errors = [error for future in done if (error := future.exception()) is not None]
-                good = [step for future in done if future.exception() is None and (step := future.result()) is not None]
-                self.ledger.note([event for step in good for event in step.events], WRITE_EVERY_S)
-                packs.extend(pack for step in good for pack in step.packs)
-                try:
-                    self.ledger.lease.hold()
-                except CallphasesError as error:
-                    errors.append(error)
-                if errors:
-                    problem = problem or errors[0]
-                    self._ended.set()
-                if problem is not None:
-                    continue  # what was sent is waited for, as it is paid for
-                while packs and len(running) < QUESTIONS_AT_ONCE + (reading in running):
-                    running.add(pool.submit(self._divide, packs.popleft()))
-                # One pack is read ahead, and what is left of others goes first.
-                if not packs and reading not in running and reading.result() is not None:
-                    reading = pool.submit(_next, steps)
-                    running.add(reading)
-        self.ledger.write()
-        if problem is not None:
-            raise problem
+        self._ledger.replace_earlier_process()
+        self._spent_usd = sum(costs.spent_usd(self._ledger.own, self._ledger.run_id, self._chunk.listed_at))
+        worked = work_off(
+            self._ledger, self._tasks(), threads=QUESTIONS_AT_ONCE, write_every_s=WRITE_EVERY_S, stop=self._stop
+        )
+        self._ledger.write()
+        if worked.problem is not None:
+            raise worked.problem
 
-    def _read(self) -> Iterator[_Step]:
-        """The chunk's calls that need an answer, in packs, each read when it is asked for."""
-        unreadable: list[Event] = []
-        for pack in packed(self._calls(unreadable), self.pipeline.segmentation.calls_per_question):
-            yield _Step(unreadable.copy(), [pack])
-            unreadable.clear()
-        yield _Step(unreadable, [])
+    def _tasks(self) -> Iterator[Task]:
+        """A question for each pack of the calls that need an answer; transcripts are read as packs are asked for."""
+        unreadable: list[Failed] = []
 
-    def _calls(self, unreadable: list[Event]) -> Iterator[_Call]:
-        for recording, key, transcribed in self._todo():
-            self._unless_ended()
-            try:
-                cues = self.transcripts.cues(transcribed)
-            except CallFailure as failure:
-                unreadable.append(self._failed(recording, key, failure, _nothing()))
-                continue
-            audio_s = float(transcribed["audio_s"])
-            tokens = expected_tokens(self.pipeline, audio_s, cues)
-            yield _Call(recording, key, audio_s, cues, *tokens)
+        def readable() -> Iterator[_Call]:
+            for progress in self._todo():
+                read = self._read(progress)
+                if isinstance(read, Failed):
+                    unreadable.append(read)
+                else:
+                    yield read
 
-    def _todo(self) -> Iterator[tuple[Recording, str, Event]]:
-        asked = question(self.pipeline)
-        for recording in self.chunk.recordings:
-            transcript = transcript_key(recording, self.pipeline.transcription)
-            transcribed = self.ledger.find(transcript)
-            if transcribed is None or transcribed["event"] != "transcribed" or transcribed["status"] == "no_speech":
-                continue
-            key = answer_key(transcript, asked)
-            if not self.ledger.settled(key, self.chunk.listed_at, replay=self.chunk.replay):
-                yield recording, key, transcribed
+        for pack in packed(readable(), self._pipeline.segmentation.calls_per_question):
+            yield partial(self._ask, pack)
+        if unreadable:
+            yield lambda: Done(unreadable)
 
-    def _divide(self, pack: list[_Call]) -> _Step:
-        """Ask about some calls; of several, those without a valid answer are left for smaller questions.
+    def _read(self, progress: Progress) -> _Call | Failed:
+        """A call to ask about, or the failure to read its transcript."""
+        self._unless_ended()
+        assert progress.transcribed is not None
+        usage = _Usage(self._pipeline)
+        try:
+            cues = self._transcripts.cues(progress.transcribed)
+        except CallFailure as failure:
+            return self._failed(progress.recording, progress.answer_key, failure, usage)
+        audio_s = float(progress.transcribed.audio_s)
+        tokens = expected_tokens(self._pipeline, audio_s, cues)
+        return _Call(progress.recording, progress.answer_key, audio_s, cues, *tokens, usage)
 
-        That is not held against them: a call fails when it is asked about alone.
+    def _todo(self) -> Iterator[Progress]:
+        keys, day_pass = RecordingKeys(self._pipeline), DayPass.of(self._chunk)
+        for recording in self._chunk.recordings:
+            progress = Progress(recording, keys, self._ledger)
+            if progress.needs_answer(day_pass):
+                yield progress
+
+    def _ask(self, pack: list[_Call]) -> Done:
+        """Ask about some calls; of several, those without a valid answer go into smaller questions.
+
+        A call fails only when it is asked about alone.
         """
         if len(pack) == 1:
-            return _Step([self._divide_one(pack[0])], [])
-        together = self.segmenter.segment_together(
-            [call.cues for call in pack], self.segmenter.first_turn(), self._payer(pack)
+            return Done([self._ask_one(pack[0])])
+        together = self._segmenter.segment_together(
+            [call.cues for call in pack], self._segmenter.first_turn(), self._payer(pack)
         )
         tokens_in = shares(together.input_tokens, [call.tokens_in for call in pack])
         tokens_out = shares(together.output_tokens, [call.tokens_out for call in pack])
-        events: list[Event] = []
+        events: list[Answered] = []
         left: list[_Call] = []
         problem: CallFailure | None = None
         for call, found, *tokens in zip(pack, together.found, tokens_in, tokens_out, strict=True):
-            self._add(call.cost, together.model, *tokens)
+            call.usage.add(together.model, *tokens)
             if isinstance(found, CallFailure):
                 left.append(call)
                 problem = problem or found
@@ -191,82 +174,71 @@ class ChunkSegmenter:
             log.info(
                 "%d calls divided into %d phases by %s, %d to be asked about again%s",
                 len(events),
-                sum(len(event["phases"]) for event in events),
+                sum(len(event.phases) for event in events),
                 together.model,
                 len(left),
                 f": {problem.args[0]}" if problem is not None else ".",
             )
         elif problem is not None and not isinstance(problem, OverBudget):
             log.warning("%d calls are asked about again in smaller questions: %s", len(left), problem.args[0])
-        return _Step(events, split(left, len(pack)))
+        return Done(events, [partial(self._ask, smaller) for smaller in split(left, len(pack))])
 
-    def _divide_one(self, call: _Call) -> Event:
+    def _ask_one(self, call: _Call) -> Event:
         try:
             labels = label_call(call.cues, lambda cues: self._labels(_window(call, cues)))
         except CallFailure as failure:
-            return self._failed(call.recording, call.key, failure, call.cost)
+            return self._failed(call.recording, call.key, failure, call.usage)
         event = self._answered(call, labels)
-        log.info("%s: %d phases", call.recording.key, len(event["phases"]))
+        log.info("%s: %d phases", call.recording.key, len(event.phases))
         return event
 
     def _labels(self, call: _Call) -> list[Label]:
         """Ask about a call, or a window of one, in as many turns as it takes."""
-        pay, first = self._payer([call]), self.segmenter.first_turn()
-        # What may be too long for every model is soon asked about in smaller windows.
-        alike_at_most = min(ALIKE, len(self.pipeline.segmentation.models)) if divisible(call.cues) else ALIKE
+        pay, first = self._payer([call]), self._segmenter.first_turn()
+        # A call that may be too long for every model is soon asked about in smaller windows.
+        alike_at_most = min(ALIKE, len(self._pipeline.segmentation.models)) if divisible(call.cues) else ALIKE
         alike, before = 0, ""
         turn = first
         while True:
             try:
-                answer = self.segmenter.segment(call.cues, turn, pay)
-                self._add(call.cost, answer.model, answer.input_tokens, answer.output_tokens)
+                answer = self._segmenter.segment(call.cues, turn, pay)
+                call.usage.add(answer.model, answer.input_tokens, answer.output_tokens)
                 return answer.labels
             except CallFailure as failure:
-                self._add(call.cost, failure.model, failure.input_tokens, failure.output_tokens)
+                call.usage.add(failure.model, failure.input_tokens, failure.output_tokens)
                 alike, before, turn = (alike + 1 if str(failure) == before else 1), str(failure), turn + 1
                 if not isinstance(failure, _WORTH_ANOTHER_TURN) or alike == alike_at_most or turn == first + TURNS:
                     raise
 
-    def _answered(self, call: _Call, labels: Sequence[Label]) -> Event:
+    def _answered(self, call: _Call, labels: Sequence[Label]) -> Answered:
         end_s = call_end_s(call.audio_s, call.cues)
         phases = timeline(call.cues, labels, end_s)
         talk = talked(call.cues, phases, end_s)
-        return {
-            "event": "answered",
-            "key": call.key,
-            "recording": call.recording.key,
-            "duration_s": end_s,
-            "phases": [{**asdict(phase), "talk": of} for phase, of in zip(phases, talk.phases, strict=True)],
-            "talk": talk.call,
-            "prompt_version": self._prompt_version,
-            **call.cost,
-        }
+        return Answered(
+            key=call.key,
+            recording=call.recording.key,
+            duration_s=end_s,
+            phases=[{**asdict(phase), "talk": of} for phase, of in zip(phases, talk.phases, strict=True)],
+            talk=talk.call,
+            prompt_version=self._prompt_version,
+            usage=call.usage.total,
+        )
 
-    def _failed(self, recording: Recording, key: str, failure: CallFailure, cost: Event) -> Event:
+    def _failed(self, recording: Recording, key: str, failure: CallFailure, usage: _Usage) -> Failed:
         log.warning("%s: %s", recording.key, failure)
-        return failed(key, failure, recording=recording.key) | cost
+        return failed(key, failure, recording.key, usage=usage.total)
 
     @cached_property
     def _prompt_version(self) -> str:
-        return prompt_version(self.pipeline)
-
-    def _add(self, cost: Event, model: str | None, tokens_in: int, tokens_out: int) -> None:
-        """Add what a question took to what a call costs."""
-        if model is None:
-            return
-        usd = costs.llm_usd(self.pipeline, model, tokens_in, tokens_out)
-        cost["llm_model"] = model
-        cost["llm_input_tokens"] += tokens_in
-        cost["llm_output_tokens"] += tokens_out
-        cost["llm_usd"] = None if usd is None or cost["llm_usd"] is None else cost["llm_usd"] + usd
+        return prompt_version(self._pipeline)
 
     def _payer(self, pack: Sequence[_Call]) -> Pay:
-        """What sends a request about some calls where the chunk's budget holds it, and raises OverBudget else."""
-        budget_usd = self.chunk.budget_usd
+        """Sends a request about some calls if the chunk's budget allows it, and raises OverBudget otherwise."""
+        budget_usd = self._chunk.budget_usd
         if budget_usd is None:
             return lambda ask: ask(may_send=self._may_send)
         cues = [cue for call in pack for cue in call.cues]
-        estimate = estimated_question_usd(self.pipeline, sum(call.audio_s for call in pack), cues, len(pack))
+        estimate = estimated_question_usd(self._pipeline, sum(call.audio_s for call in pack), cues, len(pack))
 
         def pay(ask: Callable[..., Answer]) -> Answer:
             with self._budget_lock:
@@ -276,7 +248,7 @@ class ChunkSegmenter:
             used_usd = 0.0
             try:
                 answer = ask(may_send=self._may_send)
-                used_usd = costs.llm_usd(self.pipeline, answer.model, answer.input_tokens, answer.output_tokens) or 0.0
+                used_usd = costs.llm_usd(self._pipeline, answer.model, answer.input_tokens, answer.output_tokens) or 0.0
                 return answer
             finally:
                 with self._budget_lock:
@@ -287,38 +259,12 @@ class ChunkSegmenter:
     def _may_send(self) -> None:
         """Called right before each attempt of a question is sent."""
         self._unless_ended()
-        self.ledger.hold()
+        self._ledger.hold()
 
     def _unless_ended(self) -> None:
-        if self._ended.is_set():
-            raise _Ended
+        if self._stop.is_set():
+            raise Ended
 
 
 def _window(call: _Call, cues: Sequence[Cue]) -> _Call:
     return replace(call, cues=cues, audio_s=call.audio_s * len(cues) / len(call.cues))
-
-
-def _next(steps: Iterator[_Step]) -> _Step | None:
-    return next(steps, None)
-
-
-def unsettled(
-    recordings: Sequence[Recording], pipeline: Pipeline, known: LedgerView, since: dt.datetime, *, replay: bool = False
-) -> list[Recording]:
-    """The recordings that there is something to do for, in a pass over the day that began at ``since``."""
-    asked = question(pipeline)
-    return [one for one in recordings if not _settled(one, pipeline, asked, known, since, replay)]
-
-
-def _settled(
-    recording: Recording, pipeline: Pipeline, asked: object, known: LedgerView, since: dt.datetime, replay: bool
-) -> bool:
-    if not is_described(recording, pipeline, known):
-        return False
-    key = transcript_key(recording, pipeline.transcription)
-    event = known.find(key)
-    if event is None or event["event"] == "submitted" or not known.settled(key, since, replay=replay):
-        return False
-    if event["event"] == "transcribed" and event["status"] == "completed":
-        return known.settled(answer_key(key, asked), since, replay=replay)
-    return True

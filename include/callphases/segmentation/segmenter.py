@@ -27,11 +27,10 @@ from callphases.pipeline import OTHER, Pipeline
 from callphases.segmentation.gateway import Answer, Gateway, no_model_left
 from callphases.segmentation.timeline import Label, shorten
 from callphases.segmentation.windows import WINDOW_TOKENS
-from callphases.state.ledger import digest
+from callphases.state.keys import QUESTION_VERSION, digest
 
 log = logging.getLogger(__name__)
 
-QUESTION_VERSION = "2"
 ANSWER_TOKENS = 2000
 """A first limit for the answer of one call; the gateway's own default of 1000 cuts long ones."""
 CUT_TRIES = 3
@@ -141,18 +140,6 @@ class Together:
     model: str | None
     input_tokens: int
     output_tokens: int
-
-
-def question(pipeline: Pipeline) -> dict[str, Any]:
-    """All that an answer depends on besides the transcript; the ledger's key for answers is made of it.
-
-    Not what other calls it was asked with: each is a call of its own to the model.
-    """
-    return {
-        "version": QUESTION_VERSION,
-        "phases": [phase.model_dump() for phase in pipeline.phases],
-        "models": pipeline.segmentation.models,
-    }
 
 
 def prompt_version(pipeline: Pipeline) -> str:

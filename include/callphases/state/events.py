@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
+from callphases.errors import CallFailure
+
 UNSTAMPED = dt.datetime.min.replace(tzinfo=dt.UTC)
 """``at`` of an event that no ledger has taken yet."""
 
@@ -194,13 +196,11 @@ class Unknown(Event):
     """A kind of a newer version; ``unread`` is the whole document."""
 
 
-_TYPES: dict[str, type[Event]] = {
-    one.kind: one
-    for one in (
-        *(Intended, Withdrawn, Submitted, Transcribed, Described, Answered),
-        *(Failed, Stopped, Deleted, Claimed),
-    )
-}
+_KINDS: tuple[type[Event], ...] = (
+    *(Intended, Withdrawn, Submitted, Transcribed, Described),
+    *(Answered, Failed, Stopped, Deleted, Claimed),
+)
+_TYPES = {one.kind: one for one in _KINDS}
 _NAMES = {"fencing_token": "term"}
 """What a field is called in a document where that is not its own name."""
 _APART = ("at", "usage", "unread")
@@ -213,6 +213,32 @@ _KNOWN_NAMES = {
     one: {"event", "at", *_USAGE_NAMES, *(_NAMES.get(each.name, each.name) for each in _FIELDS[one])}
     for one in _TYPES.values()
 }
+
+
+def failed(
+    key: str,
+    failure: CallFailure,
+    recording: str,
+    *,
+    transcript_id: str | None = None,
+    tries: int = 0,
+    again: bool = False,
+    paid: bool = False,
+    usage: ModelUsage | None = None,
+) -> Failed:
+    """The event of a failure; see ``Failed``."""
+    return Failed(
+        key=key,
+        recording=recording,
+        failure_class=failure.failure_class,
+        failure_message=str(failure),
+        permanent=failure.permanent,
+        transcript_id=transcript_id,
+        tries=tries,
+        again=again,
+        paid=paid,
+        usage=usage,
+    )
 
 
 def stamped(event: Event, at: dt.datetime, fencing_token: int, run_id: str) -> Event:
@@ -259,7 +285,7 @@ def to_document(event: Event) -> dict[str, Any]:
         document |= {name: getattr(event.usage, name) for name in _USAGE_NAMES}
     if event.at is not UNSTAMPED:
         document["at"] = event.at.isoformat()
-    return document | event.unread
+    return {**document, **event.unread}
 
 
 def parse(body: bytes | None) -> list[Event]:

@@ -1,87 +1,107 @@
 """Who may pay for a day: one run at a time, until it ends or has not been heard of for a minute.
 
-The lease of a day is one object, ``ledger/dt=<day>/lease.json``, that changes by conditional writes alone. A run that
-is alive renews it whenever it is about to pay; one that was killed does not, and the next run takes the day over. Its
-age is told by the store's own clock, so the clocks of workers need not agree. Every take-over begins a new term: who
-has read the ledger in one term must read it again before paying in another.
+The lease of a day is one object that changes by conditional writes alone. A run renews it whenever it is about to pay;
+a run that was killed does not, and the next run takes the day over. The lease's age is told by the store's own clock,
+so the clocks of workers need not agree. Each take-over raises the fencing token: a run that has read the ledger under
+one token must read it again before it pays under another.
 
-What is paid for must be sent within ``FRESH_S`` of the last confirmation, and be answered or given up within the
-speech client's time limit for submissions; both together are shorter than ``LIFE_S``, so no two runs ever pay at once.
+A paid request must be sent within ``FRESH_S`` of the last confirmation. A submission is answered or given up within the
+speech client's time limit after that. Both together are shorter than ``LIFE_S``, so no two runs ever pay at once.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import threading
-import time
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
 
+from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import AccountError, DayHeld, RunStopped, ServiceUnavailable
+from callphases.state import layout
 from callphases.state.storage import ObjectPrefix, StoredObject
 
 LIFE_S = 60.0
 """How long a lease lasts without being renewed."""
 FRESH_S = 20.0
-"""How long a confirmation may be acted upon."""
+"""How long a confirmation allows paid requests."""
 TRIES = 10
 NAP_S = 5.0
+"""The longest sleep between two looks at the lease."""
 
 
 def has_run(state: ObjectPrefix, day: dt.date) -> bool:
     """Whether any run has ever taken a day."""
-    return state.look(_name(day)) is not None
+    return state.look(layout.lease(day)) is not None
 
 
-@dataclass
 class Lease:
-    """The right of one run to pay for a day; shared by the run's tasks, which all give the same ``run_token``.
+    """The right of one run to pay for a day. Safe to use from the threads of a task.
 
-    ``task`` names the one that uses this object; None is one that goes on when the run was stopped, to publish what is
-    there. Safe to use from the threads of a task.
+    Args:
+        state: ``output.state``.
+        day: of the calls.
+        run_token: names the run; all of its tasks give the same.
+        task: the task that uses this object. None: one that goes on when the run was stopped, to publish what there is.
+        object_name: the lease's object, where it is not that of the day.
+        held: what to say where another run has it, in place of that run's name.
+        clock: tells how long ago the lease was confirmed.
+
+    Attributes:
+        fencing_token: of the last take-over; 0 before ``take``.
+        stopped: the message of the task that stopped the run; None where none did.
+        began: when the run's first task began to submit.
+        index: the listing of an archive that the day's recordings were last taken from: by the previous run, until
+            this one has said so.
     """
 
-    state: ObjectPrefix
-    day: dt.date
-    run_token: str
-    task: str | None = None
-    fencing_token: int = 0
-    stopped: str | None = None
-    """Why the run was stopped, where it was: the message of another of its tasks."""
-    began: dt.datetime | None = None
-    """When the run's first task began to submit."""
-    index: str | None = None
-    """Which listing of an archive the day's recordings were last taken from: by the former run, until this one has said
-    so."""
-    _confirmed_at: float = float("-inf")
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(
+        self,
+        state: ObjectPrefix,
+        day: dt.date,
+        run_token: str,
+        task: str | None = None,
+        *,
+        object_name: str | None = None,
+        held: str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.state, self.day, self.run_token, self.task = state, day, run_token, task
+        self.clock = clock
+        self.fencing_token = 0
+        self.stopped: str | None = None
+        self.began: dt.datetime | None = None
+        self.index: str | None = None
+        self._object = object_name or layout.lease(day)
+        self._held = held
+        self._confirmed_at = -math.inf
+        self._lock = threading.Lock()
 
     def take(self) -> int:
-        """Take the lease, or renew it where this run has it; returns the term.
+        """Take the lease, or renew it where this run has it; returns the fencing token.
 
         Raises:
             DayHeld: a run that is alive has it.
             RunStopped: another task of this run has stopped the run.
         """
         for _ in range(TRIES):
-            before = time.monotonic()
-            stored = self.state.look(self._name)
+            before = self.clock.monotonic()
+            stored = self.state.look(self._object)
             if stored is None:
                 document = self._document(fencing_token=1)
             else:
                 document = json.loads(stored.body)
+                stop = document["stopped"]
                 if document["holder"] != self.run_token:
                     if not document["released"] and stored.age_s < LIFE_S:
-                        raise DayHeld(
-                            f"The run {document['holder']} works on the day {self.day}; waiting until it has ended.",
-                            LIFE_S - stored.age_s,
-                        )
+                        raise self._day_held(document["holder"], LIFE_S - stored.age_s)
                     document = self._document(document["term"] + 1, document.get("index"))
-                elif document["stopped"] and self.task not in (None, document["stopped"]["task"]):
-                    raise RunStopped(f"{document['stopped']['task']} stopped the run: {document['stopped']['message']}")
-                elif not document["released"] and not document["stopped"] and stored.age_s < FRESH_S:
+                elif stop and self.task not in (None, stop["task"]):
+                    raise RunStopped(f"{stop['task']} stopped the run: {stop['message']}")
+                elif not document["released"] and not stop and stored.age_s < FRESH_S:
+                    # Another task of the run has just renewed it.
                     self._note(document)
                     self.fencing_token, self._confirmed_at = document["term"], before - stored.age_s
                     return self.fencing_token
@@ -101,7 +121,7 @@ class Lease:
     @property
     def is_fresh(self) -> bool:
         """Whether the lease was confirmed less than ``FRESH_S`` ago, so that a paid request may be sent now."""
-        return time.monotonic() - self._confirmed_at < FRESH_S
+        return self.clock.monotonic() - self._confirmed_at < FRESH_S
 
     def hold(self) -> None:
         """Confirm the lease unless it is fresh; it is fresh when this returns.
@@ -115,8 +135,8 @@ class Lease:
             for _ in range(TRIES):
                 if self.is_fresh:  # checked after each confirmation too: a slow store may use up the whole period
                     return
-                fencing_token = self.fencing_token
-                if self.take() != fencing_token:
+                token = self.fencing_token
+                if self.take() != token:
                     raise DayHeld(f"Another run has worked on the day {self.day} meanwhile; it is read again.", 0)
         raise ServiceUnavailable(
             f"The lease of {self.day} could not be confirmed within {FRESH_S:.0f} s: the store of output.state is slow."
@@ -136,7 +156,7 @@ class Lease:
         self.index = index
 
     def stop(self, error: AccountError) -> None:
-        """Tell the run's other tasks that going on is useless."""
+        """Tell the run's other tasks that every further call would fail."""
         self._mark(stopped={"task": self.task, "message": str(error)})
 
     def retire(self) -> None:
@@ -146,22 +166,24 @@ class Lease:
         the life of a lease. A task of this run that is started again later takes the lease as usual.
         """
         self._mark(stopped={"task": None, "message": "The day is published; a task that was lost must not go on."})
-        retired_at = time.monotonic()
-        while (left_s := retired_at + LIFE_S - time.monotonic()) > 0:
-            time.sleep(min(left_s, NAP_S))
+        until = self.clock.monotonic() + LIFE_S
+        while (left_s := until - self.clock.monotonic()) > 0:
+            self.clock.sleep(min(left_s, NAP_S))
             self.hold()
         self._mark(again=True, stopped=None)
 
     def release(self) -> None:
         """Let the next run begin at once."""
         self._mark(released=True)
-        self._confirmed_at = float("-inf")
+        self._confirmed_at = -math.inf
 
-    @property
-    def _name(self) -> str:
-        return _name(self.day)
+    def _day_held(self, run_token: str, wait_s: float) -> DayHeld:
+        return DayHeld(
+            self._held or f"The run {run_token} works on the day {self.day}; waiting until it has ended.", wait_s
+        )
 
     def _document(self, fencing_token: int, index: str | None = None) -> dict[str, Any]:
+        """A lease that was just taken; ``holder`` and ``term`` are the run token and the fencing token."""
         return {
             "holder": self.run_token,
             "term": fencing_token,
@@ -176,9 +198,9 @@ class Lease:
         self.index = document.get("index")  # earlier versions wrote none
 
     def _mark(self, again: bool = False, **marks: Any) -> None:
-        """Change what the lease says, unless it is another run's by now; or, if not ``again``, says so already."""
+        """Change what the lease says, unless another run has it by now; or, if not ``again``, it says so already."""
         for _ in range(TRIES):
-            stored = self.state.look(self._name)
+            stored = self.state.look(self._object)
             document = json.loads(stored.body) if stored is not None else None
             if document is None or document["holder"] != self.run_token:
                 return
@@ -190,8 +212,4 @@ class Lease:
 
     def _write(self, document: dict[str, Any], stored: StoredObject | None) -> bool:
         body = json.dumps({**document, "write": uuid.uuid4().hex}).encode()  # unlike every other writer's
-        return self.state.put_if_match(self._name, body, stored.etag if stored is not None else None) is not None
-
-
-def _name(day: dt.date) -> str:
-    return f"ledger/dt={day}/lease.json"
+        return self.state.put_if_match(self._object, body, stored.etag if stored is not None else None) is not None

@@ -1,4 +1,4 @@
-"""What a run has listed, kept in the state area: the manifests of its chunks, and its list of the day."""
+"""What a run has listed: the manifests of its chunks, and its list of the day. Both are kept in the state area."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from typing import Any
 
 from callphases.errors import ConfigurationError
 from callphases.recordings import Recording
+from callphases.state import layout
+from callphases.state.events import Event, from_document, serialize
 from callphases.state.storage import ObjectPrefix
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A chunk of a day's recordings, as a task hands it to the next.
+    """A chunk of a day's recordings.
 
     Attributes:
-        name: of the chunk in its run: ``chunk-`` and a number.
+        name: the chunk's, unique in its run.
         day: the day of the calls.
-        run_id: of the run that listed it.
-        run_token: names the run for the lease of the day, and the folders of its own; unlike that of any other run.
-        fencing_token: of the lease when it was listed.
-        listed_at: when the pass over the day began: what failed before it may be tried again, what failed since not.
+        run_id: the run that listed it.
+        run_token: names the run in the lease of the day and in the state area; no other run has the same.
+        fencing_token: the lease's when the day was listed.
+        listed_at: when the pass over the day began. What failed before may be tried again, what failed since not.
         recordings: in key order.
-        known: what the ledger held about them.
+        known: the ledger's events about them.
         first: how many recordings of the run's other chunks come before this one's, to pace them all by one clock.
         total: how many recordings the run's chunks have.
-        replay: whether what failed for good is tried again too.
-        budget_usd: what may be spent on them; None is without limit.
+        replay: whether permanent failures are tried again too.
+        budget_usd: what may be spent on them; None means no limit.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Manifest:
     fencing_token: int
     listed_at: dt.datetime
     recordings: list[Recording]
-    known: list[dict[str, Any]] = field(default_factory=list)
+    known: list[Event] = field(default_factory=list)
     first: int = 0
     total: int = 0
     replay: bool = False
@@ -61,11 +63,9 @@ class Manifest:
             "replay": self.replay,
             "budget_usd": self.budget_usd,
         }
-        lines = [head, *(item.as_json() for item in self.recordings), *self.known]
-        body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        return state.put(
-            f"runs/dt={self.day}/{self.run_token}/{self.name}.jsonl", body.encode(), "application/x-ndjson"
-        )
+        lines = [head, *(item.as_json() for item in self.recordings)]
+        body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode() + serialize(self.known)
+        return state.put(layout.manifest(self.day, self.run_token, self.name), body, "application/x-ndjson")
 
     @classmethod
     def load(cls, state: ObjectPrefix, uri: str) -> Manifest:
@@ -84,24 +84,24 @@ class Manifest:
                 "listed_at": dt.datetime.fromisoformat(head["listed_at"]),
             },
             recordings=[Recording.from_json(item) for item in items[:count]],
-            known=items[count:],
+            known=[from_document(item) for item in items[count:]],
         )
 
 
 @dataclass(frozen=True)
 class DayList:
-    """A day as a run has listed it: what its last task must know of the lists that the others were given.
+    """A day as a run listed it: what publishing has to know of it.
 
     Attributes:
         day: the day of the calls.
-        run_id: of the run that listed it.
-        run_token: names the run for the lease of the day, and the folders of its own; unlike that of any other run.
-        fencing_token: of the lease when it was listed.
+        run_id: the run that listed it.
+        run_token: names the run in the lease of the day and in the state area; no other run has the same.
+        fencing_token: the lease's when the day was listed.
         listed_at: when the pass over the day began.
         listed: how many recordings the day has.
         chunks: how many chunks were made of what is to do.
-        rest: how many parts hold the rows of what is in no chunk.
-        replay: whether only what had failed was to do.
+        rest: how many parts hold the rows of recordings that are in no chunk.
+        replay: whether the run only tries failures again.
     """
 
     day: dt.date
@@ -117,8 +117,7 @@ class DayList:
     def save(self, state: ObjectPrefix) -> str:
         """Write it below ``runs/`` in the state area; returns its URI."""
         document = {**_json_names(asdict(self)), "day": self.day.isoformat(), "listed_at": self.listed_at.isoformat()}
-        name = f"runs/dt={self.day}/{self.run_token}/day.json"
-        return state.put(name, json.dumps(document).encode(), "application/json")
+        return state.put(layout.day_list(self.day, self.run_token), json.dumps(document).encode(), "application/json")
 
     @classmethod
     def load(cls, state: ObjectPrefix, uri: str) -> DayList:
@@ -139,8 +138,10 @@ def _body(state: ObjectPrefix, uri: str) -> bytes:
 
 
 def new_run_token(run_id: str) -> str:
-    """A name for one execution of a run, fit for a folder. A run's id is not unique: it may be cleared, or in two
-    Airflows at once."""
+    """A name for one execution of a run that can be part of an object's name.
+
+    A run's id is not unique: the run may be cleared and run again, or two Airflows may have the same.
+    """
     return f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', run_id)}-{uuid.uuid4().hex[:8]}"
 
 

@@ -1,49 +1,117 @@
-"""The transcripts in the state area, as cues."""
+"""The transcripts in the state area: saved with their captions, read as cues, deleted."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from callphases.cues import Cue, cues_of_captions, cues_of_words
 from callphases.errors import TranscriptGone
-from callphases.state.ledger import Event
+from callphases.state import layout
+from callphases.state.events import Transcribed
+from callphases.state.ledger import LedgerView
 from callphases.state.storage import ObjectPrefix
 
+BUNDLE_CALLS = 500
+"""Calls whose cues share an object."""
 
-@dataclass
-class Transcripts:
-    """The cues of transcripts in the state area; those that were collected together are read together, once.
+
+class TranscriptWriter:
+    """Saves the transcripts of one task. The cues of many share an object, which ``flush`` writes.
+
+    Safe to use from the threads of a task, but for ``flush``.
+    """
+
+    def __init__(self, state: ObjectPrefix, day: dt.date) -> None:
+        self._state, self._day = state, day
+        self._cues: dict[str, list[Cue]] = {}
+        self._bundle = layout.new_cue_bundle(day)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough cues have come together to be written."""
+        return len(self._cues) >= BUNDLE_CALLS
+
+    def save(
+        self, key: str, document: Mapping[str, Any], captions: str | None, cues: list[Cue] | None
+    ) -> tuple[str, str]:
+        """Write a transcript, and its captions where there are any; keep its cues for the next ``flush``.
+
+        Args:
+            key: the transcript's.
+            document: as the service answered, without secrets.
+            captions: as WebVTT; None without speech.
+            cues: None where they are to be read from the captions later.
+
+        Returns:
+            The transcript's URI, and the name of the object that its cues will be in.
+        """
+        name = layout.transcript(self._day, key)
+        body = json.dumps(document, ensure_ascii=False).encode(errors="replace")  # halves of a character are JSON
+        uri = self._state.put(name, body, "application/json")
+        if captions is not None:
+            self._state.put(layout.captions(name), captions.encode(), "text/vtt; charset=utf-8")
+        if cues is not None:
+            self._cues[key] = cues
+        return uri, self._bundle
+
+    def flush(self) -> None:
+        """Write the cues that were kept, by one PUT."""
+        if self._cues:
+            lines = ({"key": key, "cues": [asdict(cue) for cue in cues]} for key, cues in self._cues.items())
+            body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            self._state.put(self._bundle, body.encode(), "application/x-ndjson")
+            self._cues, self._bundle = {}, layout.new_cue_bundle(self._day)
+
+
+class TranscriptReader:
+    """Reads transcripts as cues; an object with the cues of many is read once.
 
     Safe to use from the threads of a task.
     """
 
-    state: ObjectPrefix
-    _bundles: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, state: ObjectPrefix) -> None:
+        self._state = state
+        self._bundles: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()
 
-    def cues(self, transcribed: Event) -> list[Cue]:
-        """The cues of the transcript that a ``transcribed`` event is about.
+    def cues(self, transcribed: Transcribed) -> list[Cue]:
+        """The cues of a transcript.
 
         Raises:
             ProviderError: its captions can't be read.
             TranscriptGone: it is no longer in the state area.
         """
-        kept = self._bundle(transcribed.get("cues", "")).get(transcribed["key"])
+        kept = self._bundle(transcribed.cues).get(transcribed.key)
         if kept is not None:
             return [Cue(**cue) for cue in kept]
-        name = str(transcribed["transcript_uri"]).removeprefix(self.state.uri).removesuffix(".json")
-        document, vtt = self.state.get(f"{name}.json"), self.state.get(f"{name}.vtt")
-        if document is None or vtt is None:
-            raise TranscriptGone(f"{transcribed['transcript_uri']} is not there any more.")
+        name = str(transcribed.transcript_uri).removeprefix(self._state.uri)
+        document, captions = self._state.get(name), self._state.get(layout.captions(name))
+        if document is None or captions is None:
+            raise TranscriptGone(f"{transcribed.transcript_uri} is not there any more.")
         transcript = json.loads(document)
-        return cues_of_words(transcript) or cues_of_captions(transcript, vtt.decode())
+        return cues_of_words(transcript) or cues_of_captions(transcript, captions.decode())
 
     def _bundle(self, name: str) -> dict[str, Any]:
         with self._lock:
             if name and name not in self._bundles:
-                lines = (json.loads(line) for line in (self.state.get(name) or b"").splitlines())
+                lines = (json.loads(line) for line in (self._state.get(name) or b"").splitlines())
                 self._bundles[name] = {line["key"]: line["cues"] for line in lines}
             return self._bundles.get(name, {})
+
+
+def delete_transcript(state: ObjectPrefix, uri: str, view: LedgerView) -> None:
+    """Remove a transcript, its captions, and the object that its cues are in.
+
+    Calls whose cues were in the same object are read from their own transcripts from then on.
+    """
+    name = uri.removeprefix(state.uri)
+    transcribed = view.find(layout.transcript_key(name))
+    bundle = transcribed.cues if isinstance(transcribed, Transcribed) else ""
+    for one in (name, layout.captions(name), bundle):
+        if one:
+            state.delete(one)

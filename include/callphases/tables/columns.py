@@ -7,30 +7,27 @@ recording, beside its transcription, and kept in the ledger.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
-from botocore.exceptions import BotoCoreError, ClientError
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import Column, Pipeline
+from callphases.progress import Progress
 from callphases.recordings import Recording
-from callphases.state.ledger import Event, Ledger, LedgerView, digest
-from callphases.state.storage import explain
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
+from callphases.state.bucket import AccessDenied, RecordingBucket
+from callphases.state.events import Described
+from callphases.state.keys import RecordingKeys, description_key, wanted_descriptions
+from callphases.state.ledger import Ledger, LedgerView
+from callphases.state.workers import Done, work_off
 
 AT_ONCE = 16
-BATCH = 200
-"""Recordings whose metadata are asked for between two signs of life."""
 
 _TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -52,21 +49,26 @@ def values(recording: Recording, pipeline: Pipeline, known: LedgerView) -> dict[
     columns = pipeline.recordings.columns
     if not columns:
         return {}
-    said = known.find(_key(recording, pipeline)) or {}
+    zone = pipeline.zone
+    said = known.find(description_key(recording, wanted_descriptions(pipeline)))
     return {
-        name: converted(_text(name, column, recording, said), column, pipeline.zone) for name, column in columns.items()
+        name: converted(_text(name, column, recording, said if isinstance(said, Described) else None), column, zone)
+        for name, column in columns.items()
     }
 
 
-def _text(name: str, column: Column, recording: Recording, said: Event) -> str | None:
+def _text(name: str, column: Column, recording: Recording, said: Described | None) -> str | None:
     if column.key_pattern is not None:
         match = re.search(column.key_pattern, recording.key)
         if match is None:
             return None
         groups = match.re.groupindex
         return match[name if name in groups else next(iter(groups))]
-    found: dict[str, str] = said.get("tags" if column.metadata is None else "metadata", {})
-    return found.get(column.tag or (column.metadata or "").lower())
+    if said is None:
+        return None
+    if column.metadata is not None:
+        return said.metadata.get(column.metadata.lower())
+    return said.tags.get(column.tag or "")
 
 
 def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
@@ -88,13 +90,8 @@ def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
         return None
 
 
-def is_described(recording: Recording, pipeline: Pipeline, known: LedgerView) -> bool:
-    """Whether nothing more has to be asked about a recording."""
-    return not _wanted(pipeline) or known.find(_key(recording, pipeline)) is not None
-
-
-def describe(s3: S3Client, recordings: Sequence[Recording], pipeline: Pipeline, ledger: Ledger) -> None:
-    """Ask for the metadata and tags that the pipeline wants of recordings, and note what it wants of them.
+def describe(bucket: RecordingBucket, recordings: Sequence[Recording], pipeline: Pipeline, ledger: Ledger) -> None:
+    """Ask S3 for the metadata and tags that the pipeline's columns need, and record them.
 
     A recording that is gone has none.
 
@@ -103,45 +100,43 @@ def describe(s3: S3Client, recordings: Sequence[Recording], pipeline: Pipeline, 
         ServiceUnavailable: S3 does not answer.
         DayHeld, RunStopped: as ``Lease.hold``.
     """
-    wanted = _wanted(pipeline)
-    todo = iter([one for one in recordings if not is_described(one, pipeline, ledger)])
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        while batch := list(itertools.islice(todo, BATCH)):
-            events = list(pool.map(lambda one: _described(s3, one, pipeline, wanted), batch))
-            ledger.note(events)
-            ledger.lease.hold()
+    keys = RecordingKeys(pipeline)
+    if not keys.wanted_descriptions:
+        return
+    todo = (one for one in recordings if not Progress(one, keys, ledger).is_described)
+    worked = work_off(ledger, (partial(_task, bucket, one, keys.wanted_descriptions) for one in todo), threads=AT_ONCE)
+    if worked.problem is not None:
+        raise worked.problem
 
 
-def look(s3: S3Client, recording: Recording, pipeline: Pipeline) -> dict[str, Any]:
-    """What the columns hold for a recording, asked for now; raises as ``describe``."""
-    event = {**_described(s3, recording, pipeline, _wanted(pipeline)), "at": ""}
+def look(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> dict[str, Any]:
+    """The values of a recording's columns, asked for now; raises as ``describe``."""
+    event = _described(bucket, recording, wanted_descriptions(pipeline))
     return values(recording, pipeline, LedgerView([event]))
 
 
-def _described(s3: S3Client, one: Recording, pipeline: Pipeline, wanted: dict[str, list[str]]) -> Event:
-    place: Any = {"Bucket": one.bucket, "Key": one.key}
-    event: Event = {"event": "described", "key": _key(one, pipeline), "recording": one.key}
+def _task(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Done:
+    return Done([_described(bucket, recording, wanted)])
+
+
+def _described(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Described:
+    metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
     try:
         if names := wanted.get("metadata"):
-            # Names are without case, as those of HTTP's headers are.
-            found = {name.lower(): _plain(text) for name, text in s3.head_object(**place)["Metadata"].items()}
-            event["metadata"] = {name: found[name] for name in names if name in found}
+            # Names have no case, like those of HTTP headers.
+            found = bucket.metadata(recording.key) or {}
+            metadata = {name: _plain(found[name]) for name in names if name in found}
         if names := wanted.get("tags"):
-            tags = {tag["Key"]: tag["Value"] for tag in s3.get_object_tagging(**place)["TagSet"]}
-            event["tags"] = {name: tags[name] for name in names if name in tags}
-    except (ClientError, BotoCoreError) as error:
-        if isinstance(error, ClientError):
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if status == 404:
-                return event
-            if status == 403:
-                right = "s3:GetObjectTagging" if error.operation_name == "GetObjectTagging" else "s3:GetObject"
-                raise ConfigurationError(
-                    f"s3://{one.bucket}/{one.key}: the AWS connection may not read what recordings.columns wants: "
-                    f"give it the right {right}, or take the column out of the pipeline file."
-                ) from None
-        raise explain(error, one.bucket, "recordings.bucket") from None
-    return event
+            found = bucket.tags(recording.key) or {}
+            tags = {name: found[name] for name in names if name in found}
+    except AccessDenied as denied:
+        raise ConfigurationError(
+            f"{denied.uri}: the AWS connection may not read what recordings.columns wants: "
+            f"give it the right {denied.right}, or take the column out of the pipeline file."
+        ) from None
+    key = description_key(recording, wanted)
+    return Described(key=key, recording=recording.key, metadata=metadata, tags=tags)
 
 
 def _plain(text: str) -> str:
@@ -150,18 +145,3 @@ def _plain(text: str) -> str:
         return str(make_header(decode_header(text))) if "=?" in text else text
     except (HeaderParseError, LookupError, ValueError):
         return text
-
-
-def _wanted(pipeline: Pipeline) -> dict[str, list[str]]:
-    """The names to ask for, in order."""
-    columns = pipeline.recordings.columns.values()
-    kinds = {
-        "metadata": sorted({one.metadata.lower() for one in columns if one.metadata is not None}),
-        "tags": sorted({one.tag for one in columns if one.tag is not None}),
-    }
-    return {kind: names for kind, names in kinds.items() if names}
-
-
-def _key(recording: Recording, pipeline: Pipeline) -> str:
-    """The key of what a recording's object says: other bytes, or other names to ask for, are asked about again."""
-    return f"described/{digest(recording.bucket, recording.key, recording.etag, _wanted(pipeline))}"

@@ -1,16 +1,14 @@
 """Parts: the rows of some recordings, written by whoever knows them last, for publishing to merge.
 
 A part is one object, an Arrow file with a row a call in the order of ``call_id``; the call's rows of ``phases`` are in
-a list. Who reads it sees all of it or nothing.
+a list. Reads are atomic.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
@@ -20,9 +18,11 @@ from pyarrow import ipc
 from callphases.limits import costs
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
+from callphases.state import layout
 from callphases.state.ledger import LedgerView
+from callphases.state.manifests import DayList, Manifest
 from callphases.state.storage import ObjectPrefix, split_uri
-from callphases.tables.rows import rows
+from callphases.tables.rows import RowMaker
 from callphases.tables.schema import schema_of, shared
 
 log = logging.getLogger(__name__)
@@ -45,36 +45,32 @@ def part_schema(pipeline: Pipeline) -> pa.Schema:
     return pa.schema([*schema_of("calls", pipeline), *more])
 
 
-@dataclass
 class PartWriter:
-    """Makes parts of recordings whose turn in a run is over.
+    """Makes parts of recordings that a run is done with.
 
     Args:
         state: ``output.state``.
         pipeline: the pipeline.
-        run_id: of the run.
-        folder: of the run's parts, below ``output.state``; ends with ``/``.
-        since: when the run's pass over the day began; what it has spent is counted from then on.
+        day: the day as it was listed, or a chunk of it.
     """
 
-    state: ObjectPrefix
-    pipeline: Pipeline
-    run_id: str
-    folder: str
-    since: dt.datetime
-    _rows: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self, state: ObjectPrefix, pipeline: Pipeline, day: DayList | Manifest) -> None:
+        self._state, self._pipeline, self._day = state, pipeline, day
+        self._run_id, self._since = day.run_id, day.listed_at
+        self._maker = RowMaker(pipeline, day.run_id)
+        self._rows: list[dict[str, Any]] = []
 
-    def add(self, recording: Recording, known: LedgerView) -> None:
-        """Take the rows of a recording from what is known of it now."""
-        call, phases, finished = rows(recording, self.pipeline, known, self.run_id)
-        speech_usd, llm_usd = costs.spent_usd(known.of([recording]), self.run_id, self.since)
+    def add(self, recording: Recording, view: LedgerView) -> None:
+        """Add the rows of a recording, by what the ledger knows of it now."""
+        made = self._maker.rows(recording, view)
+        speech_usd, llm_usd = costs.spent_usd(view.of([recording]), self._run_id, self._since)
         self._rows.append(
             {
-                **call,
-                "finished": finished,
+                **made.call,
+                "finished": made.is_finished,
                 "run_speech_usd": speech_usd,
                 "run_llm_usd": llm_usd,
-                "phases": phases,
+                "phases": made.phases,
             }
         )
 
@@ -83,15 +79,15 @@ class PartWriter:
         return len(self._rows)
 
     def take(self) -> pa.Table:
-        """What was added since the last part, as its rows; the next part begins."""
+        """The rows that were added since the last part; starts the next part."""
         added, self._rows = sorted(self._rows, key=itemgetter("call_id")), []
-        for name, column in self.pipeline.recordings.columns.items():
+        for name, column in self._pipeline.recordings.columns.items():
             if without := sum(call[name] is None for call in added):
                 log.info("%s: %d of %d recordings have no %s for it.", name, without, len(added), column.type)
-        return pa.Table.from_pylist(added, schema=part_schema(self.pipeline))
+        return pa.Table.from_pylist(added, schema=part_schema(self._pipeline))
 
     def write(self, name: str) -> None:
-        """Put what was added as the part ``name``, which replaces one of that name; the next part begins.
+        """Write what was added as the part ``name``, in place of one of that name; starts the next part.
 
         Raises:
             ConfigurationError, ServiceUnavailable: the store does not take it.
@@ -100,17 +96,13 @@ class PartWriter:
         rows = self.take()
         with ipc.new_file(buffer, rows.schema, options=_WRITE) as file:
             file.write_table(rows)
-        self.state.put(_object(self.folder, name), buffer.getvalue(), "application/vnd.apache.arrow.file")
+        name = layout.part(self._day.day, self._day.run_token, name)
+        self._state.put(name, buffer.getvalue(), "application/vnd.apache.arrow.file")
 
 
-def folder_of(day: dt.date, run_token: str) -> str:
-    """Where the parts of a run lie below ``output.state``."""
-    return f"runs/dt={day}/{run_token}/rows/"
-
-
-def read_part(state: ObjectPrefix, folder: str, name: str) -> pa.Table | None:
+def read_part(state: ObjectPrefix, day: DayList, name: str) -> pa.Table | None:
     """The rows of a part, or None where it was not written."""
-    body = state.get(_object(folder, name))
+    body = state.get(layout.part(day.day, day.run_token, name))
     return None if body is None else ipc.open_file(pa.py_buffer(body), options=_READ).read_all()
 
 
@@ -120,7 +112,3 @@ def recordings_of(part: pa.Table) -> Iterator[Recording]:
     for row in part.select(columns).to_pylist():
         bucket, key = split_uri(row["recording_uri"])
         yield Recording(bucket, key, row["recording_etag"], row["recording_bytes"], row["call_started_at"])
-
-
-def _object(folder: str, name: str) -> str:
-    return f"{folder}{name}.arrow"

@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 from callphases.errors import ConfigurationError, OverBudget
 from callphases.pipeline import RESERVED_COLUMNS, Pipeline
 from callphases.recordings import Recording
+from callphases.state import layout
 from callphases.state.ledger import LedgerView
 from callphases.state.manifests import DayList
 from callphases.state.storage import ObjectPrefix
-from callphases.tables.parts import PartWriter, folder_of, part_schema, read_part, recordings_of
+from callphases.tables.parts import PartWriter, part_schema, read_part, recordings_of
 from callphases.tables.ranges import Ranges, borders
 from callphases.tables.schema import SCHEMAS, no_rows, object_name, schema_of
 
@@ -179,19 +180,18 @@ def _parts(
     known: LedgerView | None,
 ) -> Iterator[pa.Table]:
     """The rows of every recording that was listed, part by part."""
-    folder, schema = folder_of(day.day, day.run_token), part_schema(pipeline)
-    writer = PartWriter(state, pipeline, day.run_id, folder, day.listed_at)
-    names = [f"chunk-{number:04d}" for number in range(day.chunks)]
-    names += [f"rest-{number:04d}" for number in range(day.rest)]
-    for name, part in zip(names, _ahead(lambda name: read_part(state, folder, name), names, PARTS_AHEAD), strict=True):
+    schema = part_schema(pipeline)
+    writer = PartWriter(state, pipeline, day)
+    names = [layout.part_name(layout.CHUNK, number) for number in range(day.chunks)]
+    names += [layout.part_name(layout.REST, number) for number in range(day.rest)]
+    for name, part in zip(names, _ahead(lambda name: read_part(state, day, name), names, PARTS_AHEAD), strict=True):
         if part is not None and known is None:
             # A pipeline file may have been changed while the run was on.
             yield part if part.schema.equals(schema) else _as(schema, part)
             continue
-        if part is None and not name.startswith("chunk-"):
-            raise ConfigurationError(
-                f"{state.uri_of(folder)}{name}: these rows are gone from output.state; clear the run's first task."
-            )
+        if part is None and not layout.is_chunk(name):
+            uri = state.uri_of(layout.part(day.day, day.run_token, name))
+            raise ConfigurationError(f"{uri}: these rows are gone from output.state; clear the run's first task.")
         left = missing(name) if part is None or known is None else ((one, known) for one in recordings_of(part))
         for recording, known_of_it in left:
             writer.add(recording, known_of_it)

@@ -1,88 +1,88 @@
-"""What is known of a recording → its row in ``calls`` and its rows in ``phases``."""
+"""A recording's progress → its row in ``calls`` and its rows in ``phases``."""
 
 from __future__ import annotations
 
-import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
-from callphases.errors import OverBudget, Unfinished
 from callphases.pipeline import Pipeline
+from callphases.progress import Progress
 from callphases.recordings import Recording
-from callphases.segmentation.segmenter import question
-from callphases.state.ledger import Event, LedgerView, answer_key, failed, stop_key, transcript_key
+from callphases.state.events import Answered, Failed, Submitted, Transcribed
+from callphases.state.keys import RecordingKeys
+from callphases.state.ledger import LedgerView
 from callphases.tables import columns
 from callphases.tables.schema import SCHEMA_VERSION
 from callphases.tables.talk_columns import speaker_columns, talk_columns
 
 
-def rows(
-    recording: Recording, pipeline: Pipeline, known: LedgerView, run_id: str
-) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
-    """The row of a recording in ``calls``, its rows in ``phases``, and whether it was finished, from what is known.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a recording.
 
-    The rows of ``phases`` come without the columns that they share with the call's.
+    Attributes:
+        call: its row in ``calls``.
+        phases: its rows in ``phases``, without the columns that they share with the call's.
+        is_finished: whether the run came to the end of it, be it a failure.
     """
-    key = transcript_key(recording, pipeline.transcription)
-    speech = known.find(key)
-    answer: Event | None = None
-    if speech is not None and speech["event"] == "transcribed" and speech["status"] == "completed":
-        answer = known.find(answer_key(key, question(pipeline)))
-    last = answer if answer is not None else speech
-    stopped = known.find(stop_key(key))
-    finished = (
-        last is not None
-        and last["event"] not in ("intended", "withdrawn", "submitted")
-        and not (last is speech and speech.get("status") == "completed")
-        and not last.get("again")
-    )
-    if last is None or not finished:
-        if stopped is not None and _is_newer(stopped, last):
-            last, finished = {**stopped, "event": "failed"}, stopped["failure_class"] == OverBudget.failure_class
-        else:
-            # Of this run and this moment: nothing was written of this recording, or it stopped half way.
-            now = dt.datetime.now(dt.UTC).isoformat()
-            last = {**failed(key, Unfinished("Not done.")), "at": now, "run_id": run_id}
-    heard = speech if speech is not None and speech["event"] == "transcribed" else {}
-    said = answer if answer is not None and answer["event"] == "answered" else {}
-    status = "failed" if last["event"] == "failed" else "completed" if said else "no_speech"
-    duration_s = said.get("duration_s", heard.get("audio_s"))
-    talk = {"spoken_s": 0.0} if status == "no_speech" else said.get("talk", {})
-    priced = (
-        [event for event in known.of([recording]) if event["key"] == answer["key"] and "llm_usd" in event]
-        if answer is not None
-        else []
-    )
-    is_price_known = bool(priced) and all(event["llm_usd"] is not None for event in priced)
-    call = {
-        "call_id": recording.call_id,
-        "recording_uri": recording.uri,
-        "recording_etag": recording.etag,
-        "recording_bytes": recording.size,
-        "call_started_at": recording.call_time,
-        "status": status,
-        "failure_class": last.get("failure_class"),
-        "failure_message": last.get("failure_message"),
-        "duration_s": duration_s,
-        "language": heard.get("language"),
-        "phase_count": None if status == "failed" else len(said.get("phases", [])),
-        "transcript_id": (speech or {}).get("transcript_id"),
-        "transcript_uri": heard.get("transcript_uri"),
-        "speech_model": heard.get("speech_model"),
-        "llm_model": (answer or {}).get("llm_model"),
-        "llm_input_tokens": sum(event["llm_input_tokens"] for event in priced) if priced else None,
-        "llm_output_tokens": sum(event["llm_output_tokens"] for event in priced) if priced else None,
-        "speech_usd": heard.get("speech_usd"),
-        "llm_usd": sum(event["llm_usd"] for event in priced) if is_price_known else None,
-        "prompt_version": said.get("prompt_version"),
-        "schema_version": SCHEMA_VERSION,
-        "run_id": last["run_id"],
-        "processed_at": dt.datetime.fromisoformat(last["at"]),
-        **speaker_columns(talk),
-        **talk_columns(talk, duration_s),
-        **columns.values(recording, pipeline, known),
-    }
-    phases = [_phase(index, phase, duration_s) for index, phase in enumerate(said.get("phases", []))]
-    return call, phases, finished
+
+    call: dict[str, Any]
+    phases: list[dict[str, Any]]
+    is_finished: bool
+
+
+class RowMaker:
+    """Makes the rows of a pipeline's recordings.
+
+    Args:
+        pipeline: the pipeline.
+        run_id: the run that writes them.
+    """
+
+    def __init__(self, pipeline: Pipeline, run_id: str) -> None:
+        self._pipeline, self._run_id = pipeline, run_id
+        self._keys = RecordingKeys(pipeline)
+
+    def rows(self, recording: Recording, view: LedgerView) -> Rows:
+        """The rows of a recording, by what the ledger knows now."""
+        progress = Progress(recording, self._keys, view)
+        outcome = progress.outcome(self._run_id)
+        speech, heard, said = progress.speech, progress.transcribed, progress.answered
+        last_answer = progress.answer if isinstance(progress.answer, Answered | Failed) else None
+        duration_s = said.duration_s if said else heard.audio_s if heard else None
+        talk = {"spoken_s": 0.0} if outcome.status == "no_speech" else said.talk if said else {}
+        phases = said.phases if said else []
+        usages = progress.usages()
+        prices = [usage.llm_usd for usage in usages if usage.llm_usd is not None]
+        call = {
+            "call_id": recording.call_id,
+            "recording_uri": recording.uri,
+            "recording_etag": recording.etag,
+            "recording_bytes": recording.size,
+            "call_started_at": recording.call_time,
+            "status": outcome.status,
+            "failure_class": outcome.failure.failure_class if outcome.failure else None,
+            "failure_message": outcome.failure.failure_message if outcome.failure else None,
+            "duration_s": duration_s,
+            "language": heard.language if heard else None,
+            "phase_count": None if outcome.status == "failed" else len(phases),
+            "transcript_id": speech.transcript_id if isinstance(speech, Submitted | Transcribed | Failed) else None,
+            "transcript_uri": heard.transcript_uri if heard else None,
+            "speech_model": heard.speech_model if heard else None,
+            "llm_model": last_answer.usage.llm_model if last_answer and last_answer.usage else None,
+            "llm_input_tokens": sum(usage.llm_input_tokens for usage in usages) if usages else None,
+            "llm_output_tokens": sum(usage.llm_output_tokens for usage in usages) if usages else None,
+            "speech_usd": heard.speech_usd if heard else None,
+            "llm_usd": sum(prices) if usages and len(prices) == len(usages) else None,
+            "prompt_version": said.prompt_version if said else None,
+            "schema_version": SCHEMA_VERSION,
+            "run_id": outcome.run_id,
+            "processed_at": outcome.at,
+            **speaker_columns(talk),
+            **talk_columns(talk, duration_s),
+            **columns.values(recording, self._pipeline, view),
+        }
+        return Rows(call, [_phase(index, phase, duration_s) for index, phase in enumerate(phases)], outcome.is_finished)
 
 
 def _phase(index: int, phase: dict[str, Any], call_s: float | None) -> dict[str, Any]:
@@ -94,8 +94,3 @@ def _phase(index: int, phase: dict[str, Any], call_s: float | None) -> dict[str,
         "share_of_call": length_s / call_s if call_s else 1.0,
         **talk_columns(phase.get("talk", {}), length_s),
     }
-
-
-def _is_newer(stopped: Event, last: Event | None) -> bool:
-    """Whether why a run stopped is still why a recording is not done: a later run may have begun it."""
-    return last is None or (last.get("term", 0), last["at"]) <= (stopped["term"], stopped["at"])

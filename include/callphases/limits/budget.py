@@ -1,0 +1,112 @@
+"""What a run may spend: estimates of its recordings against ``budget.usd_per_run``, before anything is paid."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from callphases.limits import costs
+from callphases.limits.durations import audio_s
+from callphases.pipeline import Pipeline
+from callphases.progress import Progress
+from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
+from callphases.state.keys import RecordingKeys
+from callphases.state.ledger import LedgerView
+
+log = logging.getLogger(__name__)
+
+ESTIMATES_AT_MOST = 2.0
+"""A chunk may spend up to this multiple of what its calls are estimated at, where the budget allows that."""
+
+
+class Recordings(Protocol):
+    """Recordings that need not be in memory."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __iter__(self) -> Iterator[Recording]:
+        """In their order."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The recordings that a cap pays for: the first of those to do.
+
+    Attributes:
+        cap_usd: what the run may spend; None means no limit, and there are no estimates then.
+        estimates_usd: of each recording that is within the budget, in order.
+    """
+
+    cap_usd: float | None
+    estimates_usd: array[float]
+
+    @property
+    def left_usd(self) -> float | None:
+        """What is left for other days."""
+        return None if self.cap_usd is None else self.cap_usd - self._scale * sum(self.estimates_usd)
+
+    def share_usd(self, first: int, count: int) -> float | None:
+        """What a chunk of ``count`` recordings from ``first`` on may spend.
+
+        Estimates are not exact: what the cap allows beyond them is shared out too, as much again at most.
+        """
+        return None if self.cap_usd is None else self._scale * sum(self.estimates_usd[first : first + count])
+
+    @property
+    def _scale(self) -> float:
+        return min((self.cap_usd or 0.0) / (sum(self.estimates_usd) or 1.0), ESTIMATES_AT_MOST)
+
+
+def within_budget(
+    recordings: Recordings,
+    cap_usd: float | None,
+    pipeline: Pipeline,
+    bucket: RecordingBucket,
+    view: LedgerView,
+    hold: Callable[[], None],
+) -> Budget:
+    """How many of the recordings ``cap_usd`` pays for, in their order.
+
+    Args:
+        recordings: those to do.
+        cap_usd: what the run may spend; None means no limit.
+        pipeline: the pipeline.
+        bucket: of the recordings, whose headers tell their lengths.
+        view: the ledger.
+        hold: renews the lease; called before each estimate.
+
+    Raises:
+        ConfigurationError: the price of one of the pipeline's models is not known.
+    """
+    estimates = array("d")
+    if cap_usd is None:
+        return Budget(None, estimates)
+    keys, left = RecordingKeys(pipeline), cap_usd
+    for recording in recordings:
+        hold()
+        usd = _estimate_usd(Progress(recording, keys, view), pipeline, bucket)
+        if usd > left:
+            log.warning(
+                "budget.usd_per_run (%.2f) holds %d of %d recordings; the others fail with failure_class budget.",
+                cap_usd,
+                len(estimates),
+                len(recordings),
+            )
+            break
+        estimates.append(usd)
+        left -= usd
+    return Budget(cap_usd, estimates)
+
+
+def _estimate_usd(progress: Progress, pipeline: Pipeline, bucket: RecordingBucket) -> float:
+    if progress.is_paid:
+        return 0.0  # only its object's metadata are asked for
+    if progress.transcribed is not None:
+        return costs.estimated_llm_usd(pipeline, progress.transcribed.audio_s)
+    seconds = audio_s(bucket, progress.recording)
+    return costs.estimated_speech_usd(pipeline, seconds) + costs.estimated_llm_usd(pipeline, seconds)

@@ -1,0 +1,210 @@
+"""How far along a recording is, by its keys and the ledger: the one place that says so.
+
+Listing, transcription, segmentation, tables, budgets and deletion all ask here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from callphases.errors import OverBudget, Unfinished
+from callphases.recordings import Recording
+from callphases.state.events import (
+    Answered,
+    Deleted,
+    Event,
+    Failed,
+    Intended,
+    ModelUsage,
+    Stopped,
+    Submitted,
+    Transcribed,
+    Withdrawn,
+    failed,
+)
+from callphases.state.keys import RecordingKeys, deletion_key, stop_key
+from callphases.state.ledger import LedgerView
+from callphases.state.manifests import Manifest
+
+Status = Literal["completed", "no_speech", "failed"]
+
+
+@dataclass(frozen=True)
+class DayPass:
+    """A pass over a day: what it takes for settled.
+
+    Attributes:
+        began_at: what failed before and may pass is tried again; what failed since is not.
+        replay: whether failures that are permanent are tried again too.
+    """
+
+    began_at: dt.datetime
+    replay: bool = False
+
+    @classmethod
+    def of(cls, chunk: Manifest) -> DayPass:
+        """The pass that a chunk is part of."""
+        return cls(chunk.listed_at, chunk.replay)
+
+    def has_settled(self, event: Event | None) -> bool:
+        """Whether nothing is to be done in this pass about the key whose last event is ``event``."""
+        if event is None or isinstance(event, Intended | Withdrawn):
+            return False
+        if not isinstance(event, Failed):
+            return True
+        if event.permanent and not self.replay:
+            return True
+        return event.at >= self.began_at and not event.again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tables say of a recording.
+
+    Attributes:
+        status: the column of that name.
+        failure: why it failed; None where it did not.
+        at: when that was known.
+        run_id: the run that it is from.
+        is_finished: whether a run has come to the end of it, be it a failure.
+    """
+
+    status: Status
+    failure: Failed | Stopped | None
+    at: dt.datetime
+    run_id: str
+    is_finished: bool
+
+
+class Progress:
+    """What the ledger knows of one recording with the settings of today.
+
+    Attributes:
+        key: the transcript's.
+        speech: the last event of the transcription.
+        answer_key: the answer's.
+        answer: the last event of the segmentation; None unless there is a transcript with speech.
+    """
+
+    def __init__(self, recording: Recording, keys: RecordingKeys, view: LedgerView) -> None:
+        self.recording = recording
+        self.key = keys.transcript(recording)
+        self.speech = view.find(self.key)
+        self.answer_key = keys.answer(self.key)
+        self.answer = view.find(self.answer_key) if self._has_speech else None
+        self._view = view
+        description = keys.description(recording)
+        self.is_described = description is None or view.find(description) is not None
+
+    @property
+    def transcribed(self) -> Transcribed | None:
+        """The transcript, where there is one; it may have no speech."""
+        return self.speech if isinstance(self.speech, Transcribed) else None
+
+    @property
+    def answered(self) -> Answered | None:
+        """The phases, where there are any."""
+        return self.answer if isinstance(self.answer, Answered) else None
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Why a run ended before the recording was done."""
+        event = self._view.find(stop_key(self.key))
+        return event if isinstance(event, Stopped) else None
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether neither service has to be paid for it any more."""
+        return self.transcribed is not None and (not self._has_speech or self.answered is not None)
+
+    def has_failed(self, classes: Collection[str] | None = None) -> bool:
+        """Whether its row says that it failed: with one of ``classes``, or with any where these are None."""
+        if not self._view.of([self.recording]):
+            return False  # no run has had it
+        failure = self.outcome("").failure
+        return failure is not None and (classes is None or failure.failure_class in classes)
+
+    def needs_transcript(self, day_pass: DayPass) -> bool:
+        """Whether it has to be submitted."""
+        return not day_pass.has_settled(self.speech)
+
+    def needs_answer(self, day_pass: DayPass) -> bool:
+        """Whether its transcript has to be divided into phases."""
+        return self._has_speech and not day_pass.has_settled(self.answer)
+
+    def is_settled(self, day_pass: DayPass) -> bool:
+        """Whether nothing is to be done for it."""
+        return (
+            self.is_described
+            and not isinstance(self.speech, Submitted)
+            and not self.needs_transcript(day_pass)
+            and not self.needs_answer(day_pass)
+        )
+
+    def outcome(self, run_id: str) -> Outcome:
+        """What the tables say of it when the run ``run_id`` writes its row now."""
+        last = self.answer if self.answer is not None else self.speech
+        stopped = self.stopped
+        if last is not None and self._is_end(last):
+            failure = last if isinstance(last, Failed) else None
+            status: Status = "failed" if failure else "completed" if self.answered else "no_speech"
+            return Outcome(status, failure, last.at, last.run_id, is_finished=True)
+        # A later run may have begun it since the stop.
+        if stopped is not None and (last is None or last.rank[1:] <= stopped.rank[1:]):
+            is_finished = stopped.failure_class == OverBudget.failure_class
+            return Outcome("failed", stopped, stopped.at, stopped.run_id, is_finished)
+        reason = Unfinished("Not done.")
+        failure = failed(self.key, reason, self.recording.key)
+        return Outcome("failed", failure, dt.datetime.now(dt.UTC), run_id, is_finished=False)
+
+    def usages(self) -> list[ModelUsage]:
+        """What each of the questions took whose answer counts, failed ones included; empty before the first."""
+        if self.answer is None:
+            return []
+        return [
+            event.usage
+            for event in self._view.of([self.recording])
+            if isinstance(event, Answered | Failed) and event.key == self.answer_key and event.usage is not None
+        ]
+
+    @property
+    def _has_speech(self) -> bool:
+        return self.transcribed is not None and self.transcribed.status == "completed"
+
+    def _is_end(self, last: Event) -> bool:
+        if isinstance(last, Intended | Withdrawn | Submitted) or (isinstance(last, Failed) and last.again):
+            return False
+        return last is self.answer or not self._has_speech
+
+
+def unsettled(
+    recordings: Iterable[Recording], keys: RecordingKeys, view: LedgerView, day_pass: DayPass
+) -> Iterator[Progress]:
+    """The recordings that there is something to do for."""
+    for recording in recordings:
+        progress = Progress(recording, keys, view)
+        if not progress.is_settled(day_pass):
+            yield progress
+
+
+def deletable_transcripts(view: LedgerView) -> dict[str, str]:
+    """Transcripts to delete at the provider: id → the recording's key in its bucket.
+
+    Not those that a later run still has to fetch, nor those that are deleted.
+    """
+    events = [event for event in view.all() if isinstance(event, Submitted | Transcribed | Failed)]
+    wanted = {
+        event.transcript_id
+        for event in events
+        if isinstance(last := view.find(event.key), Submitted) or (isinstance(last, Failed) and last.paid)
+    }
+    return {
+        event.transcript_id: event.recording
+        for event in events
+        if event.transcript_id is not None
+        and event.transcript_id not in wanted
+        and not isinstance(view.find(deletion_key(event.transcript_id)), Deleted)
+    }
