@@ -35,6 +35,7 @@ from callphases.recordings import Recording
 from callphases.segmentation.chunk_segmenter import ChunkSegmenter, unsettled
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter, question
+from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import Lease
 from callphases.state.ledger import (
     Event,
@@ -96,6 +97,7 @@ class DayRun:
     gateway: Gateway
 
     def __post_init__(self) -> None:
+        self._recordings = RecordingBucket(self.s3, self.pipeline.recordings.bucket)
         self.state = ObjectPrefix(self.s3, self.pipeline.output.state, "output.state")
         self.tables = ObjectPrefix(self.s3, self.pipeline.output.tables, "output.tables")
         self.gateway.rate_limiter = RateLimits(self.state, self.pipeline.limits.llm_requests_per_minute)
@@ -124,7 +126,7 @@ class DayRun:
 
     def late_days(self, day: dt.date) -> Iterator[dt.date]:
         """The days before ``day`` that a run of it runs again; see ``late``."""
-        return late_days(self.s3, self.pipeline, self.state, self.tables, day)
+        return late_days(self._recordings, self.pipeline, self.state, self.tables, day)
 
     def _begin(self, ledger: Ledger, replay: str | None, cap: float | None) -> Listed:
         now = dt.datetime.now(dt.UTC)
@@ -133,9 +135,9 @@ class DayRun:
         listing: str | None = None
         recordings: Iterable[Recording]
         if source.dated:
-            recordings = Listing(self.s3, self.pipeline, source.prefix_of(ledger.day), lease.hold)
+            recordings = Listing(self._recordings, self.pipeline, source.prefix_of(ledger.day), lease.hold)
         else:
-            archive = Archive(self.s3, self.pipeline, self.state, lease.hold)
+            archive = Archive(self._recordings, self.pipeline, self.state, lease.hold)
             listing, recordings = archive.take(ledger.day, lease.index, lease.run_token)
         rest = _Rest(ledger, self.pipeline, now)
         listed = 0
@@ -262,7 +264,7 @@ class DayRun:
             transcriber = Transcriber(
                 self.service, self.s3, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
             )
-            describe(self.s3, chunk.recordings, self.pipeline, ledger)
+            describe(self._recordings, chunk.recordings, self.pipeline, ledger)
             give_up_at, left_before = time.monotonic() + patience_s, math.inf
             transcriber.look()  # at what an earlier process of this task has left there
             while True:
@@ -431,7 +433,7 @@ class DayRun:
             if event["status"] != "completed" or (answer is not None and answer["event"] == "answered"):
                 return 0.0  # only its object's metadata are asked for
             return costs.estimated_llm_usd(self.pipeline, event["audio_s"])
-        seconds = audio_s(self.s3, recording)
+        seconds = audio_s(self._recordings, recording)
         speech_usd = costs.estimated_speech_usd(self.pipeline, seconds)
         return speech_usd + costs.estimated_llm_usd(self.pipeline, seconds)
 

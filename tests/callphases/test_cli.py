@@ -136,7 +136,7 @@ def test_show_draws(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
     code, out, _ = run("show", folder, "--date", "2026-11-20", "--png", tmp_path / "day.png")
     assert code == 0
-    assert f"Drawn into {tmp_path / 'day.png'}" in out.replace("\n", "")
+    assert f"Written: {tmp_path / 'day.png'}" in out.replace("\n", "")
     assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -144,7 +144,7 @@ def test_a_day_that_is_not_there_is_said_so(run: Run, copy: Callable[..., Path])
     folder = copy([call("a.mp3")], [])
     code, out, _ = run("show", folder, "--date", "2026-11-19")
     assert code == 1
-    assert "holds no calls of 2026-11-19" in out.replace("\n", " ")
+    assert "has no calls on 2026-11-19" in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
@@ -156,14 +156,14 @@ def test_show_prints_data_and_nothing_else(run: Run, copy: Callable[..., Path], 
         assert json.loads(out)["phases"][0]["end_s"] == 75
     else:
         assert [line["end_s"] for line in csv.DictReader(io.StringIO(out))] == ["75.0"]
-    assert "Drawn into" in err
+    assert f"Written: {tmp_path / 'day.png'}" in err.replace("\n", "")
     path = tmp_path / "new" / f"day.{form}"
     code, nothing, err = run("show", folder, "--date", "2026-11-20", "--format", form, "--output", path)
     assert (code, nothing) == (0, "")
     assert path.read_text() == out
     code, nothing, err = run("show", folder, "--date", "2026-11-19", "--format", form)
     assert (code, nothing) == (1, "")
-    assert "holds no calls of 2026-11-19" in err.replace("\n", " ")
+    assert "has no calls on 2026-11-19" in err.replace("\n", " ")
 
 
 def test_show_finds_a_call_and_tells_all_of_it(run: Run, copy: Callable[..., Path]) -> None:
@@ -175,7 +175,7 @@ def test_show_finds_a_call_and_tells_all_of_it(run: Run, copy: Callable[..., Pat
     assert "b.mp3" not in out
     code, out, _ = run("show", folder, "--call", "c.mp3")
     assert code == 1
-    assert "holds no call c.mp3." in out
+    assert "has no call c.mp3." in out
 
 
 def test_show_draws_letters_where_there_are_no_colours(run: Run, copy: Callable[..., Path]) -> None:
@@ -446,7 +446,7 @@ def test_doctor_says_a_line_for_each_thing_and_ends_with_0(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "✓ pipeline support: Its file is valid."
-    assert lines[1] == f"✓ speech service: {services.web.url} answers and takes the key."
+    assert lines[1] == f"✓ speech service: {services.web.url} answers and accepts the key."
     assert all(line.startswith(("✓ ", "– ")) for line in lines)
     assert "– table phases: No day is published yet." in lines
     assert aws.keys() == []
@@ -497,7 +497,7 @@ def test_doctor_of_a_folder_without_pipelines_says_so(
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
     code, out, _ = run("doctor")
     assert code == 1
-    assert "holds no pipeline file" in out
+    assert "has no pipeline file" in out
 
 
 @pytest.mark.parametrize(

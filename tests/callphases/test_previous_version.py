@@ -16,14 +16,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import ipc
-
 from callphases.assemblyai import AssemblyAI
-from callphases.errors import DayHeld
 from callphases.gateway import Gateway
 from callphases.night import Night
-from callphases.pipeline import Pipeline, load
 from callphases.publishing import Published
+from pyarrow import ipc
+
+from callphases.errors import DayHeld
+from callphases.pipeline import Pipeline, load
 from doubles import KEY, Answer, Clock, Request, Speech, Store, Web, answer, chat_answer
 from servers import remove, s3_client
 

@@ -27,7 +27,7 @@ OF_CALL = ("dt", "call_id", "recording_uri", "call_started_at", "status", "failu
 """What a line of CSV begins with, before the columns of ``phases``."""
 
 
-def of_days(tables: ObjectPrefix | Path, days: Iterable[dt.date]) -> list[Row]:
+def calls_of_days(tables: ObjectPrefix | Path, days: Iterable[dt.date]) -> list[Row]:
     """The calls of some days: rows of ``calls`` by day and begin, each with its ``dt`` and, in order, its ``phases``.
 
     Raises:
@@ -49,14 +49,14 @@ def of_days(tables: ObjectPrefix | Path, days: Iterable[dt.date]) -> list[Row]:
     return found
 
 
-def find(tables: ObjectPrefix | Path, wanted: str, days: Sequence[dt.date] = ()) -> list[Row]:
+def find_calls(tables: ObjectPrefix | Path, wanted: str, days: Sequence[dt.date] = ()) -> list[Row]:
     """The calls that ``wanted`` names: by ``call_id``, by a recording's URI, or by the last parts of its key.
 
     Without ``days``, all days are looked through, the newest first, and the calls of the first that has any returned.
     Raises as ``of_days``.
     """
     for one in [list(days)] if days else [[day] for day in reversed(published_days(tables))]:
-        if found := [call for call in of_days(tables, one) if _is(call, wanted)]:
+        if found := [call for call in calls_of_days(tables, one) if _is(call, wanted)]:
             return found
     return []
 

@@ -146,7 +146,7 @@ def pipeline_of(model: str, pipeline: Pipeline | None) -> Pipeline:
     return pipeline.model_copy(update={"segmentation": pipeline.segmentation.model_copy(update={"models": [model]})})
 
 
-def asked(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[PredictedCall], Spent]:
+def predict(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[PredictedCall], Spent]:
     """Have the pipeline's model divide labelled calls by their own cues, several in a question as a night does.
 
     A call without a valid answer alone has no phases, and says why.

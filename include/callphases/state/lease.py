@@ -52,6 +52,10 @@ class Lease:
     """Why the run was stopped, where it was: the message of another of its tasks."""
     began: dt.datetime | None = None
     """When the run's first task began to submit."""
+    object_name: str = ""
+    """The lease's object below ``state``; the day's own if empty."""
+    held_message: str = ""
+    """The message of DayHeld while another run has the lease; empty: that it works on the day."""
     index: str | None = None
     """Which listing of an archive the day's recordings were last taken from: by the former run, until this one has said
     so."""
@@ -75,7 +79,8 @@ class Lease:
                 if document["holder"] != self.run_token:
                     if not document["released"] and stored.age_s < LIFE_S:
                         raise DayHeld(
-                            f"The run {document['holder']} works on the day {self.day}; waiting until it has ended.",
+                            self.held_message
+                            or f"The run {document['holder']} works on the day {self.day}; waiting until it has ended.",
                             LIFE_S - stored.age_s,
                         )
                     document = self._document(document["term"] + 1, document.get("index"))
@@ -159,7 +164,7 @@ class Lease:
 
     @property
     def _name(self) -> str:
-        return _name(self.day)
+        return self.object_name or _name(self.day)
 
     def _document(self, fencing_token: int, index: str | None = None) -> dict[str, Any]:
         return {

@@ -15,7 +15,9 @@ from botocore.exceptions import ClientError
 
 from callphases.errors import ConfigurationError
 from callphases.inspection import doctor
-from callphases.inspection.doctor import Finding, Health, examine, mistakes
+from callphases.inspection.doctor import examine
+from callphases.inspection.findings import Finding, Health
+from callphases.inspection.published import schema_mistakes
 from callphases.pipeline import Pipeline
 from callphases.segmentation.gateway import Gateway
 from callphases.tables.schema import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name, schema_of
@@ -151,7 +153,7 @@ def test_what_is_no_gateway_is_told(look: Examine, models: Web, given: Answer) -
     models.respond = lambda request: given
     finding = look()["language models"]
     assert finding.health is Health.UNSURE
-    assert "not as a gateway does that takes the key" in finding.said
+    assert "not like a gateway that accepts the key" in finding.said
 
 
 def test_a_connection_that_can_not_be_opened_is_red_and_the_rest_is_looked_at(healthy: Store) -> None:
@@ -288,15 +290,15 @@ def test_a_store_of_this_network_is_out_of_a_hosted_services_reach(look: Examine
 
 
 @pytest.mark.parametrize(
-    ("host", "is_inside"),
+    ("host", "is_internal"),
     [
         *(("localhost", True), ("minio", True), ("10.1.2.3", True), ("192.168.0.1", True), ("::1", True)),
         *(("s3.storage.internal", True), ("minio.apps.svc", True), ("169.254.1.1", True)),
         *(("s3.eu-central-1.amazonaws.com", False), ("8.8.8.8", False), ("storage.example.com", False)),
     ],
 )
-def test_addresses_that_mean_nothing_outside(host: str, is_inside: bool) -> None:
-    assert doctor._is_inside(host) == is_inside
+def test_addresses_that_mean_nothing_outside(host: str, is_internal: bool) -> None:
+    assert doctor._is_internal(host) == is_internal
 
 
 @pytest.mark.parametrize("url", ["refused", "nowhere"])
@@ -315,7 +317,7 @@ def test_temporary_credentials_are_mentioned(look: Examine, healthy: Store, monk
     monkeypatch.setattr(
         healthy.client, "generate_presigned_url", lambda *a, **b: sign(*a, **b) + "&X-Amz-Security-Token=x"
     )
-    assert "ends with the temporary credentials" in look()["presigned URL"].said
+    assert "expires with the temporary credentials" in look()["presigned URL"].said
 
 
 def test_who_uploads_needs_no_presigned_url(look: Examine, healthy: Store) -> None:
@@ -404,22 +406,22 @@ def test_phases_of_calls_that_nobody_knows_are_red(look: Examine, healthy: Store
 def test_columns_are_judged_by_their_version(table: str) -> None:
     ours = SCHEMAS[table]
     shorter = ours.remove(len(ours) - 1)
-    assert mistakes(SCHEMAS[table], ours, SCHEMA_VERSION) == []
-    assert mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION - 1) == []
-    assert mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION) == [f"it lacks {ours.names[-1]}"]
-    assert mistakes(SCHEMAS[table], ours.remove(0), SCHEMA_VERSION - 1) == ["it lacks call_id"]
+    assert schema_mistakes(SCHEMAS[table], ours, SCHEMA_VERSION) == []
+    assert schema_mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION - 1) == []
+    assert schema_mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION) == [f"it lacks {ours.names[-1]}"]
+    assert schema_mistakes(SCHEMAS[table], ours.remove(0), SCHEMA_VERSION - 1) == ["it lacks call_id"]
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_own_columns_come_and_go(table: str) -> None:
     columns = {"agent": {"metadata": "agent"}, "crm_id": {"tag": "crm", "type": "int64"}}
     ours, before = schema_of(table, pipeline(recordings={"columns": columns})), schema_of(table, pipeline())
-    assert mistakes(ours, ours, SCHEMA_VERSION) == mistakes(ours, before, SCHEMA_VERSION) == []
-    assert mistakes(before, ours, SCHEMA_VERSION) == []
+    assert schema_mistakes(ours, ours, SCHEMA_VERSION) == schema_mistakes(ours, before, SCHEMA_VERSION) == []
+    assert schema_mistakes(before, ours, SCHEMA_VERSION) == []
     other = pa.schema([pa.field("crm_id", pa.string()) if one.name == "crm_id" else one for one in ours], ours.metadata)
-    assert mistakes(ours, other, SCHEMA_VERSION) == ["column crm_id is string, expected int64"]
+    assert schema_mistakes(ours, other, SCHEMA_VERSION) == ["column crm_id is string, expected int64"]
     unlisted = pa.schema([*before, pa.field("mood", pa.string())])
-    assert mistakes(ours, unlisted, SCHEMA_VERSION) == ["there is no column mood in the table"]
+    assert schema_mistakes(ours, unlisted, SCHEMA_VERSION) == ["there is no column mood in the table"]
 
 
 def test_own_columns_are_tried_with_a_recording(look: Examine, healthy: Store) -> None:
@@ -435,6 +437,6 @@ def test_own_columns_are_tried_with_a_recording(look: Examine, healthy: Store) -
     found = look(ours)["own columns"]
     assert (found.health, found.said) == (
         Health.UNSURE,
-        f"{key} has agent, and no crm_id: check recordings.columns, if it should.",
+        f"{key} has agent, but no crm_id: check recordings.columns if it should.",
     )
     assert "own columns" not in look()

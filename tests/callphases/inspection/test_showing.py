@@ -61,7 +61,7 @@ def test_calls_come_by_day_and_begin_with_their_phases_in_order(tmp_path: Path) 
     put(tmp_path, NEXT, call("c.mp3"))
     late = call("a.mp3", call_started_at=NOON + dt.timedelta(hours=1))
     put(tmp_path, DAY, late, call("b.mp3", ("Hello", 0, 2), ("Bye", 2, 4)))
-    found = showing.of_days(tmp_path, [NEXT, DAY, NEXT])
+    found = showing.calls_of_days(tmp_path, [NEXT, DAY, NEXT])
     assert [(one["dt"], one["call_id"]) for one in found] == [(DAY, "id-b.mp3"), (DAY, "id-a.mp3"), (NEXT, "id-c.mp3")]
     assert [phase["phase_name"] for phase in found[0]["phases"]] == ["Hello", "Bye"]
 
@@ -69,15 +69,15 @@ def test_calls_come_by_day_and_begin_with_their_phases_in_order(tmp_path: Path) 
 @pytest.mark.parametrize("wanted", ["id-a.mp3", "s3://recordings/calls/a.mp3", "a.mp3", "calls/a.mp3"])
 def test_a_call_is_found_by_what_names_it(tmp_path: Path, wanted: str) -> None:
     put(tmp_path, DAY, call("a.mp3"), call("aa.mp3"))
-    assert [one["call_id"] for one in showing.find(tmp_path, wanted)] == ["id-a.mp3"]
+    assert [one["call_id"] for one in showing.find_calls(tmp_path, wanted)] == ["id-a.mp3"]
 
 
 def test_of_a_call_in_several_days_the_last_is_found_unless_days_are_named(tmp_path: Path) -> None:
     put(tmp_path, DAY, call("a.mp3"))
     put(tmp_path, NEXT, call("a.mp3"))
-    assert [one["dt"] for one in showing.find(tmp_path, "a.mp3")] == [NEXT]
-    assert [one["dt"] for one in showing.find(tmp_path, "a.mp3", [DAY])] == [DAY]
-    assert showing.find(tmp_path, "b.mp3") == []
+    assert [one["dt"] for one in showing.find_calls(tmp_path, "a.mp3")] == [NEXT]
+    assert [one["dt"] for one in showing.find_calls(tmp_path, "a.mp3", [DAY])] == [DAY]
+    assert showing.find_calls(tmp_path, "b.mp3") == []
 
 
 def test_days_are_those_of_our_objects(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     put(tmp_path, DAY, call("a.mp3"))
     (tmp_path / object_name("calls", DAY)).write_bytes(b"not Parquet")
     with pytest.raises(ConfigurationError, match="2026-11-20 can't be read as tables"):
-        showing.of_days(tmp_path, [DAY])
+        showing.calls_of_days(tmp_path, [DAY])
 
 
 def test_strips_share_a_time_axis_in_letters_or_colours() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from callphases.limits.durations import BYTES_A_SECOND, PIECE_BYTES, SMALLEST_BYTES_A_SECOND, audio_s
+from callphases.limits.durations import BYTES_PER_SECOND, FALLBACK_BYTES_PER_SECOND, PIECE_BYTES, audio_s
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from doubles import Store
 
 pytestmark = pytest.mark.integration
@@ -32,7 +33,7 @@ def wav(seconds: float, rate: int = 8000, width: int = 2, channels: int = 1) -> 
 def measured(s3: Store, recording: Recording) -> tuple[float, int]:
     """The length of a recording, and how many requests that took."""
     before = s3.counted()["GetObject"]
-    return audio_s(s3.client, recording), s3.counted()["GetObject"] - before
+    return audio_s(RecordingBucket(s3.client, s3.recordings), recording), s3.counted()["GetObject"] - before
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_no_more_than_a_piece_of_a_long_wav_is_read(s3: Store) -> None:
     recording = s3.put("calls/a.wav", wav(600))
     read: list[int] = []
     s3.client.meta.events.register("after-call.s3.GetObject", lambda parsed, **_: read.append(parsed["ContentLength"]))
-    audio_s(s3.client, recording)
+    audio_s(RecordingBucket(s3.client, s3.recordings), recording)
     assert sum(read) <= 2 * PIECE_BYTES < recording.size
 
 
@@ -80,7 +81,7 @@ def test_no_more_than_some_pieces_of_a_long_recording_are_read(s3: Store) -> Non
 def test_what_has_no_header_is_measured_by_its_size(s3: Store, suffix: str, body: bytes) -> None:
     recording = s3.put(f"calls/a{suffix}", body)
     found, requests = measured(s3, recording)
-    assert found == pytest.approx(len(body) / BYTES_A_SECOND.get(suffix, SMALLEST_BYTES_A_SECOND))
+    assert found == pytest.approx(len(body) / BYTES_PER_SECOND.get(suffix, FALLBACK_BYTES_PER_SECOND))
     assert requests <= 6
 
 
@@ -107,4 +108,6 @@ def test_an_empty_object_lasts_no_time(s3: Store) -> None:
 def test_an_object_that_is_gone_is_measured_by_its_size(s3: Store) -> None:
     recording = s3.put("calls/a.wav", wav(60))
     s3.client.delete_object(Bucket=recording.bucket, Key=recording.key)
-    assert audio_s(s3.client, recording) == pytest.approx(recording.size / BYTES_A_SECOND[".wav"])
+    assert audio_s(RecordingBucket(s3.client, s3.recordings), recording) == pytest.approx(
+        recording.size / BYTES_PER_SECOND[".wav"]
+    )

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError, DayHeld
-from callphases.listing.archive import Archive, ByDay, Index
+from callphases.listing.archive import Archive, Index, RecordingsByDay
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import FRESH_S, LIFE_S
 from callphases.state.storage import ObjectPrefix
 from doubles import DAY, NOON, Clock, Store, pipeline, recording
@@ -36,7 +37,9 @@ class Shelf:
             self.s3.put(f"calls/{day:%Y%m%d}T{time}{name}.mp3", name.encode())
 
     def archive(self, **more: Any) -> Archive:
-        return Archive(self.s3.client, self.s3.pipeline(**self.settings), self.s3.state, **more)
+        pipeline = self.s3.pipeline(**self.settings)
+        bucket = RecordingBucket(self.s3.client, pipeline.recordings.bucket)
+        return Archive(bucket, pipeline, self.s3.state, **more)
 
     def run(self, day: dt.date, **more: Any) -> list[str]:
         """The keys of a day, as one run after the other takes them."""
@@ -188,9 +191,9 @@ def test_a_listing_serves_for_a_day_and_for_an_hour_where_it_has_nothing(
 ) -> None:
     flat = pipeline(recordings={"prefix": ""})
     entries = {str(DAY): {"recordings": 1, "object": "x"}}
-    assert Index("listing", listed_at, entries).serves(flat, DAY, "another", now) == serves
-    assert Index("listing", listed_at, {}).serves(flat, DAY, None, now) == serves_none
-    assert not Index("listing", listed_at, entries).serves(flat, DAY, "listing", now)
+    assert Index("listing", listed_at, entries).is_usable(flat, DAY, "another", now) == serves
+    assert Index("listing", listed_at, {}).is_usable(flat, DAY, None, now) == serves_none
+    assert not Index("listing", listed_at, entries).is_usable(flat, DAY, "listing", now)
 
 
 # Which day a call is on
@@ -394,7 +397,7 @@ def test_who_lists_for_long_is_heard_of(shelf: Shelf, clock: Clock) -> None:
             shelf.archive().take(DAYS[1], None, "another")
 
     shelf.s3.client.meta.events.register("after-call.s3.ListObjectsV2", page)
-    assert len(shelf.run(DAYS[0], alive=lambda: alive.append(clock.now))) == 1
+    assert len(shelf.run(DAYS[0], heartbeat=lambda: alive.append(clock.now))) == 1
     assert len(set(alive)) == len(DAYS)
 
 
@@ -413,7 +416,7 @@ def test_who_lists_for_long_is_heard_of(shelf: Shelf, clock: Clock) -> None:
 )
 def test_every_recording_is_on_the_day_of_its_call_in_its_place(recordings: list[Recording]) -> None:
     tokyo = pipeline(recordings={"prefix": ""}, timezone="Asia/Tokyo")
-    found = ByDay(tokyo, recordings)
+    found = RecordingsByDay(tokyo, recordings)
     expected: dict[dt.date, list[Recording]] = {}
     for one in recordings:
         expected.setdefault((one.call_time + dt.timedelta(hours=9)).date(), []).append(one)
@@ -426,6 +429,8 @@ def test_days_that_hold_the_same_have_the_same_name_whatever_is_on_others() -> N
     flat = pipeline(recordings={"prefix": ""})
     a, b = recording("a"), recording("b")
     other = recording("b", call_time=NOON + ONE_DAY)
-    names = [ByDay(flat, ones).digest(DAY) for ones in ([a, b], [other, a, b], [a, recording("b", etag="e2")], [a])]
+    names = [
+        RecordingsByDay(flat, ones).digest(DAY) for ones in ([a, b], [other, a, b], [a, recording("b", etag="e2")], [a])
+    ]
     assert names[0] == names[1]
     assert len(set(names)) == 3

@@ -10,6 +10,7 @@ import pytest
 from callphases.listing.late import late_days
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import Lease
 from callphases.state.manifests import DayList
 from callphases.tables.publishing import publish
@@ -37,7 +38,7 @@ def ran(s3: Store, day: dt.date, *recordings: Recording) -> None:
 
 
 def late(s3: Store, **recordings: Any) -> list[dt.date]:
-    return list(late_days(s3.client, ours(s3, **recordings), s3.state, s3.tables, DAY))
+    return list(late_days(RecordingBucket(s3.client, s3.recordings), ours(s3, **recordings), s3.state, s3.tables, DAY))
 
 
 def test_days_as_they_were_published_are_left_alone(s3: Store) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from callphases.errors import ConfigurationError
 from callphases.listing.listing import HEAVIEST, Listing, Spool, chunk_counts
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from callphases.state.manifests import DayList, Manifest, new_run_token
 from callphases.state.storage import ObjectPrefix
 from doubles import DAY, NOON, Store, manifest, recording
@@ -36,7 +37,7 @@ BY_KEY = {"key_pattern": r"(?P<time>\d{8}T\d{6})", "format": "%Y%m%dT%H%M%S"}
 
 def listing(s3: Store, **settings: Any) -> Listing:
     pipeline = s3.pipeline(**settings)
-    return Listing(s3.client, pipeline, pipeline.recordings.prefix_of(DAY))
+    return Listing(RecordingBucket(s3.client, pipeline.recordings.bucket), pipeline, pipeline.recordings.prefix_of(DAY))
 
 
 def listed_keys(s3: Store, **settings: Any) -> list[str]:
@@ -131,7 +132,9 @@ def test_a_day_of_several_pages_is_listed_whole(s3: Store) -> None:
         "provide-client-params.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=2)
     )
     alive: list[int] = []
-    pages = Listing(s3.client, s3.pipeline(), f"calls/{DAY}/", lambda: alive.append(len(s3.listed)))
+    pages = Listing(
+        RecordingBucket(s3.client, s3.recordings), s3.pipeline(), f"calls/{DAY}/", lambda: alive.append(len(s3.listed))
+    )
     assert [found.key for found in pages] == keys
     assert alive == [1, 2, 3]
 

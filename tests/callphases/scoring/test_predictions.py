@@ -16,7 +16,7 @@ from callphases.errors import ConfigurationError
 from callphases.pipeline import LlmPrice, Pipeline, Prices
 from callphases.scoring.labelled import LabelledCall, PredictedCall
 from callphases.scoring.metrics import Span
-from callphases.scoring.predictions import Spent, asked, matched, pipeline_of, published
+from callphases.scoring.predictions import Spent, matched, pipeline_of, predict, published
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
 from callphases.tables.schema import CALLS, PHASES, object_name
@@ -148,7 +148,7 @@ def all_calls(request: Request) -> Answer:
 def test_a_model_is_asked_about_the_calls_own_cues(web: Web) -> None:
     web.respond = all_calls
     calls = [labelled("a", None, "Hello.", "It is broken."), labelled("b", None, "Hi.", "", "I need a card.", "Sure.")]
-    found, spent = asked(calls, segmenter(web))
+    found, spent = predict(calls, segmenter(web))
     assert found[0].phases == (Span("Introduction", 0.0, 1.5), Span("Complaint", 1.5, 10.0))
     assert found[1].phases == (Span("Introduction", 0.0, 2.5), Span("Complaint", 2.5, 10.0))  # a cue has words
     (request,) = web.requests
@@ -163,7 +163,7 @@ def test_a_pipeline_sets_phases_prices_and_how_many_share_a_question(web: Web, t
     prices = Prices(llm_usd_per_million={"some-model": LlmPrice(input=10, output=50)})
     web.respond = all_calls
     pipeline = default.model_copy(update={"segmentation": one_each, "prices": prices, "phases": default.phases[:2]})
-    found, spent = asked([labelled(str(number), None, "A.", "B.") for number in range(5)], segmenter(web, pipeline))
+    found, spent = predict([labelled(str(number), None, "A.", "B.") for number in range(5)], segmenter(web, pipeline))
     assert [one.call_id for one in found] == ["0", "1", "2", "3", "4"]
     assert len(web.requests) == 5
     assert spent.usd == pytest.approx(5 * (100 * 10 + 20 * 50) / 1e6)
@@ -180,7 +180,7 @@ def test_a_call_without_a_valid_answer_is_asked_about_alone_and_then_has_none(we
 
     web.respond = respond
     calls = [labelled(text, None, text) for text in ("Good.", "Bad.", "Fine.")]
-    found, spent = asked([*calls, labelled("mute", None, " ")], segmenter(web))
+    found, spent = predict([*calls, labelled("mute", None, " ")], segmenter(web))
     assert [one.why for one in found] == ["", "answer_invalid", "", "no cue has text"]
     assert [len(one.phases) for one in found] == [1, 0, 1, 0]
     assert spent.input_tokens == 100 * len(web.requests)
@@ -196,4 +196,4 @@ def test_a_call_without_a_valid_answer_is_asked_about_alone_and_then_has_none(we
 def test_what_concerns_the_account_is_told_with_its_setting(web: Web, refusal: Answer, what: str) -> None:
     web.respond = lambda _: refusal
     with pytest.raises(ConfigurationError, match=what):
-        asked([labelled("a", None, "Hello.")], segmenter(web))
+        predict([labelled("a", None, "Hello.")], segmenter(web))

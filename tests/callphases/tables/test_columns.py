@@ -19,6 +19,7 @@ from callphases.errors import ConfigurationError, ServiceUnavailable
 from callphases.pipeline import RESERVED_COLUMNS, Column
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
+from callphases.state.bucket import RecordingBucket
 from callphases.state.ledger import LedgerView
 from callphases.tables.columns import converted, describe, fields, is_described, look, values
 from callphases.tables.publishing import Published
@@ -145,17 +146,21 @@ def put(s3: Store, name: str = "agent-7_a", queue: str | None = "sales", crm: st
     return recording(key, bucket=s3.recordings, etag=done["ETag"].strip('"'), size=4)
 
 
+def bucket(s3: Store) -> RecordingBucket:
+    return RecordingBucket(s3.client, s3.recordings)
+
+
 @pytest.mark.integration
 def test_metadata_and_tags_are_asked_for_once(s3: Store) -> None:
     one, other = put(s3), put(s3, "b", queue=None, crm="no number")
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
     assert not is_described(one, ours, ledger)
-    describe(s3.client, [one, other], ours, ledger)
+    describe(bucket(s3), [one, other], ours, ledger)
     assert values(one, ours, ledger) == {"agent": "7", "queue": "sales", "crm_id": 42}
     assert values(other, ours, ledger) == {"agent": None, "queue": None, "crm_id": None}
     ledger.write()
-    describe(s3.client, [one, other], ours, s3.ledger("run-1", "chunk-0001"))
+    describe(bucket(s3), [one, other], ours, s3.ledger("run-1", "chunk-0001"))
     assert s3.counted()["HeadObject"] == s3.counted()["GetObjectTagging"] == 2
     assert "other" not in str(s3.known().all())
 
@@ -165,7 +170,7 @@ def test_other_bytes_and_other_columns_are_asked_about_again(s3: Store) -> None:
     one = put(s3)
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
-    describe(s3.client, [one], ours, ledger)
+    describe(bucket(s3), [one], ours, ledger)
     assert not is_described(recording(one.key, bucket=one.bucket, etag="new"), ours, ledger)
     more = s3.pipeline(recordings={"columns": {**COLUMNS, "site": {"metadata": "site"}}})
     assert not is_described(one, more, ledger)
@@ -175,7 +180,7 @@ def test_other_bytes_and_other_columns_are_asked_about_again(s3: Store) -> None:
 
 @pytest.mark.integration
 def test_only_what_is_wanted_is_asked_for(s3: Store) -> None:
-    describe(s3.client, [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger())
+    describe(bucket(s3), [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger())
     assert s3.counted()["HeadObject"] == 1
     assert s3.counted()["GetObjectTagging"] == 0
 
@@ -183,8 +188,8 @@ def test_only_what_is_wanted_is_asked_for(s3: Store) -> None:
 @pytest.mark.integration
 def test_what_is_not_ascii_is_read_as_the_store_writes_it(s3: Store) -> None:
     ours = s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}})
-    assert look(s3.client, put(s3, queue="=?UTF-8?Q?K=C3=BCndigung?="), ours) == {"queue": "Kündigung"}
-    assert look(s3.client, put(s3, queue="=?none?Q?x?="), ours) == {"queue": "=?none?Q?x?="}
+    assert look(bucket(s3), put(s3, queue="=?UTF-8?Q?K=C3=BCndigung?="), ours) == {"queue": "Kündigung"}
+    assert look(bucket(s3), put(s3, queue="=?none?Q?x?="), ours) == {"queue": "=?none?Q?x?="}
 
 
 @pytest.mark.integration
@@ -193,7 +198,7 @@ def test_a_recording_that_is_gone_has_none(s3: Store) -> None:
     s3.client.delete_object(Bucket=s3.recordings, Key=one.key)
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
-    describe(s3.client, [one], ours, ledger)
+    describe(bucket(s3), [one], ours, ledger)
     assert is_described(one, ours, ledger)
     assert values(one, ours, ledger) == {"agent": "7", "queue": None, "crm_id": None}
 
@@ -218,7 +223,7 @@ def test_what_may_not_be_read_is_named(
     one = put(s3)
     s3.client.meta.events.register(f"before-call.s3.{operation}", refuse)
     with pytest.raises(error, match=told):
-        describe(s3.client, [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger())
+        describe(bucket(s3), [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger())
 
 
 # --- in a run
