@@ -155,7 +155,7 @@ def show(
     call: Annotated[
         str | None,
         typer.Option(
-            help="Only this call: its call_id, or its recording's name or URI. Without --date, the latest day that has it."
+            help="Only this call: its call_id, or its recording's name or URI. Without --date: on its latest day."
         ),
     ] = None,
     form: Annotated[

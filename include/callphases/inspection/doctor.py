@@ -40,6 +40,8 @@ TIMEOUTS_S = 5.0, 15.0
 LIST_PAGES = 10
 """Pages of a thousand objects to search for a recording below a prefix without a date."""
 _T = TypeVar("_T")
+_Check = Generator[Finding, None, _T]
+"""A check yields its findings, and returns what later checks need."""
 
 
 def examine(
@@ -78,7 +80,7 @@ def examine(
     yield from _or_error("tables", published_findings(tables, pipeline, days))
 
 
-def _opened(what: str, opens: Callable[[], _T]) -> Generator[Finding, None, _T | None]:
+def _opened(what: str, opens: Callable[[], _T]) -> _Check[_T | None]:
     """Returns what was opened, or yields why it could not be."""
     try:
         return opens()
@@ -90,9 +92,7 @@ def _opened(what: str, opens: Callable[[], _T]) -> Generator[Finding, None, _T |
     return None
 
 
-def _or_error(
-    what: str, check: Iterator[Finding] | Generator[Finding, None, _T]
-) -> Generator[Finding, None, _T | None]:
+def _or_error(what: str, check: _Check[_T]) -> _Check[_T | None]:
     """Yields the findings of a check, and the error that ended it as one more; returns what the check returns."""
     try:
         return (yield from check)
@@ -101,7 +101,7 @@ def _or_error(
         return None
 
 
-def _speech(service: AssemblyAI, pipeline: Pipeline) -> Iterator[Finding]:
+def _speech(service: AssemblyAI, pipeline: Pipeline) -> _Check[None]:
     if (problem := _unreachable(service.url)) is not None:
         remedy = "check the host of the assemblyai connection (ASSEMBLYAI_BASE_URL), proxies and firewalls."
         yield Finding(Health.BAD, "speech service", f"{service.url} can't be reached ({problem}): {remedy}")
@@ -119,7 +119,7 @@ def _speech(service: AssemblyAI, pipeline: Pipeline) -> Iterator[Finding]:
         yield Finding(Health.UNSURE, "speech models", said)
 
 
-def _models(gateway: Gateway, pipeline: Pipeline) -> Iterator[Finding]:
+def _models(gateway: Gateway, pipeline: Pipeline) -> _Check[None]:
     what = "language models"
     if (problem := _unreachable(gateway.url)) is not None:
         remedy = "check llm_gateway_url of the assemblyai connection (LLM_GATEWAY_URL)."
@@ -158,7 +158,7 @@ def _unreachable(url: str) -> str | None:
     return None
 
 
-def _clock(bucket: RecordingBucket) -> Iterator[Finding]:
+def _clock(bucket: RecordingBucket) -> _Check[None]:
     skew_s = probes.clock_skew_s(bucket)
     if skew_s is None:
         yield Finding(Health.UNSURE, "clock", "The store does not send its time.")
@@ -173,7 +173,7 @@ def _clock(bucket: RecordingBucket) -> Iterator[Finding]:
     yield Finding(Health.BAD if is_bad else Health.UNSURE, "clock", said)
 
 
-def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> Generator[Finding, None, Recording | None]:
+def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Check[Recording | None]:
     """Checks that recordings can be listed and read; returns the one that it looked at."""
     source = pipeline.recordings
     what = f"s3://{bucket.name}/"
@@ -196,7 +196,7 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> Gener
     return found
 
 
-def _own_columns(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> Iterator[Finding]:
+def _own_columns(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> _Check[None]:
     values = columns.look(bucket, recording, pipeline)
     missing = [name for name, value in values.items() if value is None]
     said = f"{recording.key} has {', '.join(name for name in values if name not in missing) or 'none of them'}"
@@ -222,7 +222,7 @@ def _first(bucket: RecordingBucket, pipeline: Pipeline, prefix: str) -> Recordin
         return None
 
 
-def _presigned(bucket: RecordingBucket, recording: Recording | None, speech_url: str) -> Iterator[Finding]:
+def _presigned(bucket: RecordingBucket, recording: Recording | None, speech_url: str) -> _Check[None]:
     what, upload = "presigned URL", "set recordings.send: upload"
     host = probes.endpoint_host(bucket)
     if _is_internal(host) and not _is_internal(urlsplit(speech_url).hostname or ""):
@@ -260,7 +260,7 @@ def _is_internal(host: str) -> bool:
         return "." not in host or host.lower().endswith(internal)
 
 
-def _state(state: ObjectPrefix) -> Generator[Finding, None, bool]:
+def _state(state: ObjectPrefix) -> _Check[bool]:
     """Checks that the state area can be used; returns whether its store honors conditional writes."""
     probe = probes.try_conditional_writes(state)
     if not probe.honors_conditions:
@@ -278,7 +278,7 @@ def _state(state: ObjectPrefix) -> Generator[Finding, None, bool]:
     return probe.honors_conditions
 
 
-def _tables_writable(tables: ObjectPrefix, honors_conditions: bool) -> Iterator[Finding]:
+def _tables_writable(tables: ObjectPrefix, honors_conditions: bool) -> _Check[None]:
     if not honors_conditions:
         said = "Not checked: without conditional writes, an object would be visible to readers for a moment."
         yield Finding(Health.UNSURE, tables.uri, said)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ class _Objects:
     foreign_count: int = 0
 
 
-def published_findings(tables: ObjectPrefix, pipeline: Pipeline, days: int) -> Iterator[Finding]:
+def published_findings(tables: ObjectPrefix, pipeline: Pipeline, days: int) -> Generator[Finding, None, None]:
     """Check all names below ``output.tables``, and the schemas of each table's newest ``days`` days.
 
     Raises:
