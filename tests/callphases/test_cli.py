@@ -178,7 +178,7 @@ def test_show_finds_a_call_and_tells_all_of_it(run: Run, copy: Callable[..., Pat
     assert "has no call c.mp3." in out
 
 
-def test_show_draws_letters_where_there_are_no_colours(run: Run, copy: Callable[..., Path]) -> None:
+def test_show_draws_letters_where_there_are_no_colors(run: Run, copy: Callable[..., Path]) -> None:
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Goodbye", 0, 75)])
     _, out, _ = run("show", folder, "--date", "2026-11-20")
     assert "GGGGGGGG" in out
@@ -186,7 +186,7 @@ def test_show_draws_letters_where_there_are_no_colours(run: Run, copy: Callable[
 
 
 @pytest.mark.parametrize("terminal", [{"FORCE_COLOR": "1"}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}])
-def test_show_in_colours_honours_no_color(copy: Callable[..., Path], terminal: dict[str, str]) -> None:
+def test_show_in_colors_honours_no_color(copy: Callable[..., Path], terminal: dict[str, str]) -> None:
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Goodbye", 0, 75)])
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "show", str(folder)]
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
@@ -194,9 +194,9 @@ def test_show_in_colours_honours_no_color(copy: Callable[..., Path], terminal: d
     done = subprocess.run(
         [*command, "--date", "2026-11-20"], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
-    is_coloured = "NO_COLOR" not in terminal
-    assert ("48;5;" in done.stdout) == is_coloured
-    assert ("GGGGGGGG" in done.stdout) != is_coloured
+    is_colored = "NO_COLOR" not in terminal
+    assert ("48;5;" in done.stdout) == is_colored
+    assert ("GGGGGGGG" in done.stdout) != is_colored
 
 
 @pytest.mark.parametrize(

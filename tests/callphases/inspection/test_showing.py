@@ -19,7 +19,7 @@ from rich.console import Console
 
 from callphases.errors import ConfigurationError
 from callphases.inspection import showing
-from callphases.inspection.strips import COLOURS
+from callphases.inspection.strips import COLORS
 from callphases.tables.reading import published_days
 from callphases.tables.schema import PHASES, SCHEMAS, object_name
 from doubles import DAY, NOON
@@ -97,26 +97,26 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
         showing.calls_of_days(tmp_path, [DAY])
 
 
-def test_strips_share_a_time_axis_in_letters_or_colours() -> None:
+def test_strips_share_a_time_axis_in_letters_or_colors() -> None:
     calls = [call("a.mp3", ("Hello", 0, 30), ("Bye", 30, 60)), call("b.mp3", ("Hello", 0, 30)), call("c.mp3")]
-    legend, first, second = as_text(showing.strips(calls, 57, coloured=False)).splitlines()
+    legend, first, second = as_text(showing.strips(calls, 57, colored=False)).splitlines()
     assert legend == "H Hello   B Bye"
     assert first == f"a.mp3  {'H' * 20}{'B' * 20}  1:00.0"
     assert second == f"b.mp3  {'H' * 20}  0:30.0"
-    painted = as_text(showing.strips(calls, 57, coloured=True))
-    for colour in COLOURS[:2]:
-        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    painted = as_text(showing.strips(calls, 57, colored=True))
+    for color in COLORS[:2]:
+        red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
         assert f"48;2;{red};{green};{blue}m" in painted
     assert "HH" not in painted
 
 
 def test_phases_that_begin_alike_have_letters_of_their_own() -> None:
     calls = [call("a.mp3", ("Complaint", 0, 1), ("Closing", 1, 2), ("Cc", 2, 3))]
-    assert as_text(showing.strips(calls, 60, coloured=False)).splitlines()[0] == "C Complaint   L Closing   c Cc"
+    assert as_text(showing.strips(calls, 60, colored=False)).splitlines()[0] == "C Complaint   L Closing   c Cc"
 
 
 def test_without_phases_there_is_no_strip() -> None:
-    assert list(showing.strips([call("a.mp3", status="failed")], 80, coloured=True)) == []
+    assert list(showing.strips([call("a.mp3", status="failed")], 80, colored=True)) == []
 
 
 @given(st.lists(st.floats(0.01, 4000), min_size=1, max_size=30), st.integers(40, 200))
@@ -125,7 +125,7 @@ def test_a_strip_is_as_long_as_its_call(lengths: list[float], width: int) -> Non
     for length in lengths:
         edges.append(edges[-1] + length)
     phases = [("Hello", start_s, end_s) for start_s, end_s in pairwise(edges)]
-    _, strip = as_text(showing.strips([call("a", *phases)], width, coloured=False), width).splitlines()
+    _, strip = as_text(showing.strips([call("a", *phases)], width, colored=False), width).splitlines()
     assert strip.split()[1] == "H" * (width - 13)
 
 
@@ -133,7 +133,7 @@ def test_what_a_terminal_would_obey_is_not_printed() -> None:
     calls = [call("a\x1b[2J.mp3", ("He\x1b]0;x\x07", 0, 9), status="failed", failure_message="\x1b[31mred")]
     console = Console(file=io.StringIO(), width=120)
     console.print(showing.table(calls))
-    shown = console.file.getvalue() + as_text(showing.strips(calls, 80, coloured=False))  # type: ignore[attr-defined]
+    shown = console.file.getvalue() + as_text(showing.strips(calls, 80, colored=False))  # type: ignore[attr-defined]
     assert "\x1b" not in shown
     assert "\x07" not in shown
 
@@ -152,7 +152,7 @@ def test_csv_has_a_line_for_each_phase_and_for_each_call_without() -> None:
     assert (lines[0]["dt"], lines[0]["call_started_at"]) == ("2026-11-20", "2026-11-20T12:00:00+00:00")
     assert (lines[2]["status"], lines[2]["failure_class"], lines[2]["phase_name"]) == ("failed", "bad_audio", "")
     assert (lines[2]["transcript_id"], lines[2]["confidence"]) == ("t", "")
-    assert set(lines[0]) == {*showing.OF_CALL, *PHASES.names}
+    assert set(lines[0]) == {*showing.CALL_COLUMNS, *PHASES.names}
 
 
 def test_csv_has_a_pipelines_own_columns_at_its_end() -> None:

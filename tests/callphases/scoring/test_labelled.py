@@ -91,8 +91,11 @@ def test_a_call_without_an_id_is_called_as_its_file(put: Put) -> None:
         ({"phases": [{"name": "", "start_cue": 1}]}, "phases.0.name: "),
         ({"phases": [{"start_cue": 1}]}, "phases.0.name: Field required"),
         ({"phases": None}, "phases: Field required"),
-        ({"phases": [{"name": "A", "start_cue": 3}, {"name": "B", "start_cue": 2}]}, "phases.1: begins at 3.5 s, and"),
-        ({"phases": PHASES, "duration_s": 3.0}, "phases.1: begins at 3.5 s, and the call ends at 3"),
+        (
+            {"phases": [{"name": "A", "start_cue": 3}, {"name": "B", "start_cue": 2}]},
+            "phases.1: starts at 3.5 s, before phase 0 at 7 s",
+        ),
+        ({"phases": PHASES, "duration_s": 3.0}, "phases.1: starts at 3.5 s, but the call ends at 3"),
         ({"duration_s": 0}, "duration_s: "),
         ({"cues": [{**CUES[0], "start_s": float("nan")}]}, "cues.0.start_s: "),
         ({"cues": [{**CUES[0], "start_s": -1}]}, "cues.0.start_s: "),
@@ -125,7 +128,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_two_calls_may_not_share_an_id(put: Put) -> None:
-    with pytest.raises(ConfigurationError, match=r"b\.json: call_id 'a' is that of .*a\.json too"):
+    with pytest.raises(ConfigurationError, match=r"b\.json: call_id 'a' is also that of .*a\.json;"):
         read_labelled([put("a.json"), put("b.json", call_id="a")])
 
 

@@ -17,7 +17,7 @@ from callphases.scoring.metrics import (
     Span,
     by_phase,
     confusion,
-    fitted,
+    fit_to_call,
     means,
     names,
     score_call,
@@ -31,7 +31,7 @@ NAMES = st.sampled_from(["Introduction", "Complaint", "Resolution", "Goodbye", "
 def timelines(draw: st.DrawFn, end_s: float, most: int = 7) -> list[Span]:
     """Phases that cover a call."""
     starts = draw(st.lists(st.floats(0, end_s, exclude_max=True), max_size=most - 1))
-    return fitted([Span(draw(NAMES), start_s, end_s) for start_s in [0.0, *starts]], end_s)
+    return fit_to_call([Span(draw(NAMES), start_s, end_s) for start_s in [0.0, *starts]], end_s)
 
 
 @st.composite
@@ -114,12 +114,12 @@ def test_a_slower_call_has_the_same_accuracy(pair: tuple[list[Span], list[Span],
 @given(loose(), st.booleans())
 def test_phases_are_fitted_to_the_call(given: tuple[list[Span], float], stretch: bool) -> None:
     spans, end_s = given
-    found = fitted(spans, end_s, stretch=stretch)
+    found = fit_to_call(spans, end_s, stretch=stretch)
     assert (found[0].start_s, found[-1].end_s) == (0.0, end_s)
     assert all(one.end_s == other.start_s for one, other in pairwise(found))
     assert all(one.name != other.name for one, other in pairwise(found))
     assert all(span.start_s < span.end_s for span in found)
-    assert fitted(found, end_s) == found
+    assert fit_to_call(found, end_s) == found
 
 
 def test_figures_by_hand() -> None:

@@ -118,9 +118,9 @@ def test_a_published_day_is_read_from_a_bucket(tmp_path: Path, s3: Store) -> Non
 
 
 def test_a_day_without_calls_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"holds no calls of 2026-11-20\."):
+    with pytest.raises(ConfigurationError, match=r"has no calls on 2026-11-20\."):
         published(tmp_path, [DAY])
-    with pytest.raises(ConfigurationError, match=r"holds no calls of any day \(expected phases/dt="):
+    with pytest.raises(ConfigurationError, match=r"has no calls on any day \(expected phases/dt="):
         published(tmp_path, [])
 
 
@@ -189,7 +189,7 @@ def test_a_call_without_a_valid_answer_is_asked_about_alone_and_then_has_none(we
 @pytest.mark.parametrize(
     ("refusal", "what"),
     [
-        (answer({"error": "Invalid API key"}, 401), "does not take the key: set CALLPHASES_LLM_KEY"),
+        (answer({"error": "Invalid API key"}, 401), "does not accept the key: set CALLPHASES_LLM_KEY"),
         (answer({"error": "model some-model is not supported"}, 400), "does not serve some-model: name another with"),
     ],
 )

@@ -114,7 +114,7 @@ def test_files_are_scored(run: Run, truth: Path, tmp_path: Path) -> None:
     code, out, _ = run(truth / "a.json", "--phases", guess)
     assert code == 0
     assert "accuracy 0.400" in out
-    assert "1 call is predicted and not labelled." in out
+    assert "1 call is predicted but not labelled." in out
 
 
 @pytest.mark.parametrize(("least", "code"), [(0.4, 0), (0.401, 1), (1.0, 1)])

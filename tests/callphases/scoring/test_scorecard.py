@@ -78,12 +78,15 @@ def test_the_remarks_name_the_worst_and_what_was_not_counted() -> None:
     said = remarks(scorecard(CALLS, PREDICTED, unlabelled=3, spent=Spent(1200, 300, 0.03, ["m"])))
     assert said == [
         "Worst call: none (none.json), accuracy 0.000.",
-        "1 call is labelled without a prediction, and counted as wrong.",
-        "1 call is labelled as without phases, and not scored.",
-        "3 calls are predicted and not labelled.",
+        "1 call is labelled but not predicted, and counted as wrong.",
+        "1 call is labelled as having no phases, and not scored.",
+        "3 calls are predicted but not labelled.",
         "m answered: 1,200 tokens in, 300 out, $0.0300, $0.01000 a call.",
     ]
-    assert "price that is not known" in remarks(scorecard(CALLS, PREDICTED, spent=Spent(1, 1, None, ["m"])))[-1]
+    assert (
+        "cost unknown (set prices.llm_usd_per_million"
+        in remarks(scorecard(CALLS, PREDICTED, spent=Spent(1, 1, None, ["m"])))[-1]
+    )
 
 
 def test_the_document_is_json_with_all_figures() -> None:
