@@ -1,7 +1,7 @@
 """Metrics of predicted phases against labelled ones, for one call and over many.
 
-Overlaps in time are computed exactly. Boundary metrics are those of ``mir_eval`` and ``nltk``, which the extra ``score``
-installs.
+Overlaps in time are computed exactly. Boundary metrics come from ``mir_eval`` and ``nltk``, which the extra
+``score`` installs.
 """
 
 from __future__ import annotations

@@ -181,8 +181,8 @@ def predict(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[P
                 packs = again
     except WrongKey:
         raise ConfigurationError(
-            f"The gateway at {segmenter.gateway.url} does not accept the key: set CALLPHASES_LLM_KEY to one that may use "
-            "it (prefixed with 'Bearer ' if the gateway requires it)."
+            f"The gateway at {segmenter.gateway.url} does not accept the key: set CALLPHASES_LLM_KEY to one that "
+            "may use it (prefixed with 'Bearer ' if the gateway requires it)."
         ) from None
     except NoModelLeft:
         model = pipeline.segmentation.models[0]

@@ -1,4 +1,4 @@
-"""The picture of scored calls: two strips for each, in the colors of the phases."""
+"""The picture of scored calls: two strips per call, in the colors of the phases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scored(*calls: tuple[tuple[Span, ...], tuple[Span, ...]], name: str = "a") -
 
 
 def colors(path: Path) -> dict[str, int]:
-    """How many pixels of a picture each color fills."""
+    """The number of pixels of each color in a picture."""
     pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
     found, counts = np.unique(pixels @ [0x10000, 0x100, 1], return_counts=True)
     return {f"#{color:06X}": int(count) for color, count in zip(found, counts, strict=True)}
@@ -39,13 +39,13 @@ def test_labels_are_drawn_above_predictions(tmp_path: Path) -> None:
     assert rows[0].max() < rows[1].min()
 
 
-def test_what_is_not_predicted_is_pale(tmp_path: Path) -> None:
+def test_time_without_a_prediction_is_light_gray(tmp_path: Path) -> None:
     draw(scored(((Span("A", 0, 5), Span("Other", 5, 10)), ())), tmp_path / "a.png")
     found = colors(tmp_path / "a.png")
     assert min(found.get(color, 0) for color in (COLORS[0], GRAY, LIGHT_GRAY)) > 1000
 
 
-def test_no_more_calls_are_drawn_than_can_be_looked_at(tmp_path: Path) -> None:
+def test_number_of_drawn_calls_is_limited(tmp_path: Path) -> None:
     whole = (Span("A", 0, 10),)
     heights = []
     for count in (MOST_CALLS, MOST_CALLS + 50):
@@ -61,7 +61,7 @@ def test_any_name_can_be_drawn(tmp_path: Path, name: str) -> None:
     assert colors(tmp_path / "a.png")[COLORS[0]] > 1000
 
 
-def test_a_file_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_file_is_an_error(tmp_path: Path) -> None:
     whole = (Span("A", 0, 10),)
     (tmp_path / "a").write_text("a file, no folder")
     with pytest.raises(ConfigurationError, match="the picture can't be written"):
