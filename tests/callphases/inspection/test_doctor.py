@@ -1,4 +1,4 @@
-"""The doctor's findings: good for a healthy pipeline, and a bad one with its remedy for each thing that can be wrong."""
+"""Findings of the doctor: good for a healthy pipeline, and a bad one with its remedy for each thing that can fail."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_several_predictions_for_one_call_are_refused() -> None:
 
 
 def test_one_prediction_for_several_calls_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"of s3://b/call\.mp3 fits 'call' and 'other'"):
+    with pytest.raises(ConfigurationError, match=r"for s3://b/call\.mp3 fits both 'call' and 'other'"):
         matched([labelled("call"), labelled("other", "x/call.mp3")], [predicted("f00d", "s3://b/call.mp3")])
 
 
