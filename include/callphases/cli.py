@@ -247,8 +247,10 @@ def doctor(
     for pipeline in pipelines:
         _print_finding(Finding(Health.GOOD, f"pipeline {pipeline.pipeline}", "Its file is valid."))
         if others := sharing(pipeline, pipelines):
-            said = f"{', '.join(others)} publishes below {pipeline.output.tables} too: give each its own output.tables."
-            _print_finding(Finding(Health.BAD, f"pipeline {pipeline.pipeline}", said))
+            detail = (
+                f"{', '.join(others)} publishes below {pipeline.output.tables} too: give each its own output.tables."
+            )
+            _print_finding(Finding(Health.BAD, f"pipeline {pipeline.pipeline}", detail))
             is_bad = True
         for finding in examine(pipeline, partial(s3_of, pipeline), partial(services_of, pipeline), days):
             is_bad |= finding.health is Health.BAD
@@ -351,7 +353,7 @@ def _print_finding(finding: Finding) -> None:
     style = {Health.GOOD: "green", Health.UNSURE: "yellow", Health.BAD: "red"}[finding.health]
     # One line each, even if an object's name contains a line feed.
     console.print(
-        Text.assemble((finding.health.value, style), " ", showing.printable(f"{finding.what}: {finding.said}")),
+        Text.assemble((finding.health.value, style), " ", showing.printable(f"{finding.what}: {finding.detail}")),
         soft_wrap=True,
     )
 

@@ -97,15 +97,15 @@ def cues_of_captions(transcript: dict[str, Any], vtt: str) -> list[Cue]:
     starts_ms = [word["start"] for word in words]
     cues: list[Cue] = []
     for number, (start_ms, end_ms, voice, text) in enumerate(captions, start=1):
-        said = words[bisect_left(starts_ms, start_ms) : bisect_left(starts_ms, end_ms)]
+        caption_words = words[bisect_left(starts_ms, start_ms) : bisect_left(starts_ms, end_ms)]
         cues.append(
             Cue(
                 number=number,
                 start_s=start_ms / 1000,
                 end_s=max(start_ms, end_ms) / 1000,
-                speaker=_speaker(said) or voice,
+                speaker=_speaker(caption_words) or voice,
                 text=text,
-                confidence=_confidence(said),
+                confidence=_confidence(caption_words),
             )
         )
     return cues
@@ -201,8 +201,8 @@ def _captions(vtt: str) -> list[tuple[int, int, str | None, str]]:
 
 def _speaker(words: list[dict[str, Any]]) -> str | None:
     """The speaker of most of the words: with crosstalk, a caption may include words of another speaker."""
-    said = [speaker for word in words if (speaker := _label(word)) is not None]
-    return max(sorted(set(said)), key=said.count) if said else None
+    speakers = [speaker for word in words if (speaker := _label(word)) is not None]
+    return max(sorted(set(speakers)), key=speakers.count) if speakers else None
 
 
 def _confidence(words: Iterable[dict[str, Any]]) -> float | None:

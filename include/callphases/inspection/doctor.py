@@ -87,8 +87,8 @@ def _opened(what: str, opens: Callable[[], _T]) -> _Check[_T | None]:
     except CallphasesError as error:
         yield Finding(Health.BAD, what, str(error))
     except Exception as error:  # from a secrets backend, perhaps; its message may contain a secret
-        said = f"It can't be opened ({type(error).__name__}): check the pipeline file's connections and their fields."
-        yield Finding(Health.BAD, what, said)
+        detail = f"It can't be opened ({type(error).__name__}): check the pipeline file's connections and their fields."
+        yield Finding(Health.BAD, what, detail)
     return None
 
 
@@ -112,11 +112,11 @@ def _speech(service: AssemblyAI, pipeline: Pipeline) -> _Check[None]:
     try:
         service.check_options(pipeline.transcription)
     except ModelRetired as error:
-        said = f"{error} Name another in transcription.speech_models."
-        yield Finding(Health.BAD, "speech models", said)
+        detail = f"{error} Name another in transcription.speech_models."
+        yield Finding(Health.BAD, "speech models", detail)
     else:
-        said = f"The service does not object to {names}; only transcribing a recording would tell for sure."
-        yield Finding(Health.UNSURE, "speech models", said)
+        detail = f"The service does not object to {names}; only transcribing a recording would tell for sure."
+        yield Finding(Health.UNSURE, "speech models", detail)
 
 
 def _models(gateway: Gateway, pipeline: Pipeline) -> _Check[None]:
@@ -133,20 +133,20 @@ def _models(gateway: Gateway, pipeline: Pipeline) -> _Check[None]:
         except NoModelLeft:
             refused.append(model)
     if len(refused) == len(models):
-        said = f"{gateway.url} serves none of {', '.join(models)}: name another in segmentation.models."
-        yield Finding(Health.BAD, what, said)
+        detail = f"{gateway.url} serves none of {', '.join(models)}: name another in segmentation.models."
+        yield Finding(Health.BAD, what, detail)
     elif refused:
-        said = f"{gateway.url} does not serve {', '.join(refused)} (any more): remove it from segmentation.models."
-        yield Finding(Health.UNSURE, what, said)
+        detail = f"{gateway.url} does not serve {', '.join(refused)} (any more): remove it from segmentation.models."
+        yield Finding(Health.UNSURE, what, detail)
     elif not conclusive:
-        said = (
+        detail = (
             f"{gateway.url} answers, but not like a gateway that accepts the key: run this again, or check "
             "llm_gateway_url of the assemblyai connection (LLM_GATEWAY_URL)."
         )
-        yield Finding(Health.UNSURE, what, said)
+        yield Finding(Health.UNSURE, what, detail)
     else:
-        said = f"{gateway.url} answers, and refuses neither the key nor {', '.join(models)}."
-        yield Finding(Health.GOOD, what, said)
+        detail = f"{gateway.url} answers, and refuses neither the key nor {', '.join(models)}."
+        yield Finding(Health.GOOD, what, detail)
 
 
 def _unreachable(url: str) -> str | None:
@@ -169,8 +169,8 @@ def _clock(bucket: RecordingBucket) -> _Check[None]:
     way = "ahead of" if skew_s > 0 else "behind"
     is_bad = abs(skew_s) > TOO_MUCH_SKEW_S
     effect = "signatures and presigned URLs fail" if is_bad else "signatures fail if it is off by some minutes more"
-    said = f"It is {abs(skew_s):.0f} s {way} the store's, and {effect}: set it, preferably by NTP."
-    yield Finding(Health.BAD if is_bad else Health.UNSURE, "clock", said)
+    detail = f"It is {abs(skew_s):.0f} s {way} the store's, and {effect}: set it, preferably by NTP."
+    yield Finding(Health.BAD if is_bad else Health.UNSURE, "clock", detail)
 
 
 def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Check[Recording | None]:
@@ -182,8 +182,8 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Chec
     found = next((one for prefix in prefixes if (one := _first(bucket, pipeline, prefix)) is not None), None)
     if found is None:
         where = f"in the last {days} days" if source.dated else f"among the first objects below {source.prefix!r}"
-        said = f"It can be listed, but has no recording {where}: check recordings.prefix and suffixes if it should."
-        yield Finding(Health.UNSURE, what, said)
+        detail = f"It can be listed, but has no recording {where}: check recordings.prefix and suffixes if it should."
+        yield Finding(Health.UNSURE, what, detail)
         return None
     try:
         probes.read_first_byte(bucket, found.key)
@@ -199,9 +199,9 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Chec
 def _own_columns(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> _Check[None]:
     values = columns.look(bucket, recording, pipeline)
     missing = [name for name, value in values.items() if value is None]
-    said = f"{recording.key} has {', '.join(name for name in values if name not in missing) or 'none of them'}"
-    said += f", but no {', '.join(missing)}: check recordings.columns if it should." if missing else "."
-    yield Finding(Health.UNSURE if missing else Health.GOOD, "own columns", said)
+    detail = f"{recording.key} has {', '.join(name for name in values if name not in missing) or 'none of them'}"
+    detail += f", but no {', '.join(missing)}: check recordings.columns if it should." if missing else "."
+    yield Finding(Health.UNSURE if missing else Health.GOOD, "own columns", detail)
 
 
 class _EnoughPages(Exception):
@@ -226,8 +226,8 @@ def _presigned(bucket: RecordingBucket, recording: Recording | None, speech_url:
     what, upload = "presigned URL", "set recordings.send: upload"
     host = probes.endpoint_host(bucket)
     if _is_internal(host) and not _is_internal(urlsplit(speech_url).hostname or ""):
-        said = f"{host} is an address of this network, which the service at {speech_url} can't reach: {upload}."
-        yield Finding(Health.BAD, what, said)
+        detail = f"{host} is an address of this network, which the service at {speech_url} can't reach: {upload}."
+        yield Finding(Health.BAD, what, detail)
         return
     if recording is None:
         yield Finding(Health.UNSURE, what, "There is no recording to try it with.")
@@ -235,20 +235,20 @@ def _presigned(bucket: RecordingBucket, recording: Recording | None, speech_url:
     key = recording.key
     probe = probes.try_presigned_url(bucket, key, URL_LIFE_S)
     if probe.status is None:
-        said = f"That of {key} can't be fetched from here ({probe.failure}): check the store's address, or {upload}."
-        yield Finding(Health.BAD, what, said)
+        detail = f"That of {key} can't be fetched from here ({probe.failure}): check the store's address, or {upload}."
+        yield Finding(Health.BAD, what, detail)
         return
     if probe.status not in (200, 206):
-        said = (
+        detail = (
             f"The store answers {probe.status} to that of {key}: check the credentials' right s3:GetObject and the "
             f"bucket's policy, or {upload}."
         )
-        yield Finding(Health.BAD, what, said)
+        yield Finding(Health.BAD, what, detail)
         return
-    said = f"{key} can be fetched from here without credentials; only the service can tell whether from there too."
+    detail = f"{key} can be fetched from here without credentials; only the service can tell whether from there too."
     if probe.uses_session_token:
-        said += " The URL expires with the temporary credentials that signed it."
-    yield Finding(Health.GOOD, what, said)
+        detail += " The URL expires with the temporary credentials that signed it."
+    yield Finding(Health.GOOD, what, detail)
 
 
 def _is_internal(host: str) -> bool:
@@ -264,24 +264,24 @@ def _state(state: ObjectPrefix) -> _Check[bool]:
     """Checks that the state area can be used; returns whether its store honors conditional writes."""
     probe = probes.try_conditional_writes(state)
     if not probe.honors_conditions:
-        said = (
+        detail = (
             "The store ignores conditional writes (If-None-Match, If-Match), so two runs of a day may both pay for it: "
             "choose a store that supports them for output.state."
         )
-        yield Finding(Health.BAD, state.uri, said)
+        yield Finding(Health.BAD, state.uri, detail)
     elif not probe.is_consistent:
-        said = "A read does not return the latest write: choose a store with strong consistency for output.state."
-        yield Finding(Health.BAD, state.uri, said)
+        detail = "A read does not return the latest write: choose a store with strong consistency for output.state."
+        yield Finding(Health.BAD, state.uri, detail)
     else:
-        said = "Objects can be written (conditionally, too), read, listed and deleted."
-        yield Finding(Health.GOOD, state.uri, said)
+        detail = "Objects can be written (conditionally, too), read, listed and deleted."
+        yield Finding(Health.GOOD, state.uri, detail)
     return probe.honors_conditions
 
 
 def _tables_writable(tables: ObjectPrefix, honors_conditions: bool) -> _Check[None]:
     if not honors_conditions:
-        said = "Not checked: without conditional writes, an object would be visible to readers for a moment."
-        yield Finding(Health.UNSURE, tables.uri, said)
+        detail = "Not checked: without conditional writes, an object would be visible to readers for a moment."
+        yield Finding(Health.UNSURE, tables.uri, detail)
         return
     probes.try_writes(tables, SCHEMAS)
     yield Finding(Health.GOOD, tables.uri, "Objects can be written.")

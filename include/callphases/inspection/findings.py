@@ -20,4 +20,4 @@ class Finding:
 
     health: Health
     what: str
-    said: str
+    detail: str

@@ -56,8 +56,8 @@ def published_findings(tables: ObjectPrefix, pipeline: Pipeline, days: int) -> G
             "object of a table's prefix for a part of the table: move these elsewhere.",
         )
     if alone := sorted(set(found.days["phases"]) - set(found.days["calls"])):
-        said = f"phases without calls, of {', '.join(map(str, alone[:NAMED_AT_MOST]))}: run these days again."
-        yield Finding(Health.BAD, tables.uri, said)
+        detail = f"phases without calls, of {', '.join(map(str, alone[:NAMED_AT_MOST]))}: run these days again."
+        yield Finding(Health.BAD, tables.uri, detail)
     for table, of_table in found.days.items():
         schema = schema_of(table, pipeline)
         yield from _table_findings(tables, table, schema, sorted(of_table, reverse=True)[:days], len(of_table))
@@ -94,17 +94,19 @@ def _table_findings(
             continue
         bad += 1
         if bad <= NAMED_AT_MOST:
-            said = f"{'; '.join(mistakes)}. Move it elsewhere and run the day again."
-            yield Finding(Health.BAD, tables.uri_of(name), said)
+            detail = f"{'; '.join(mistakes)}. Move it elsewhere and run the day again."
+            yield Finding(Health.BAD, tables.uri_of(name), detail)
     if bad > NAMED_AT_MOST:
         yield Finding(Health.BAD, f"table {table}", f"{bad - NAMED_AT_MOST} more objects do not fit the schema.")
     counts = ", ".join(f"{count} of version {version}" for version, count in sorted(versions.items()) if version)
     if any(version > SCHEMA_VERSION for version in versions):
-        said = f"{counts}: a newer callphases published some days, with columns that this one does not know. Update it."
-        yield Finding(Health.UNSURE, f"table {table}", said)
+        detail = (
+            f"{counts}: a newer callphases published some days, with columns that this one does not know. Update it."
+        )
+        yield Finding(Health.UNSURE, f"table {table}", detail)
     elif not bad:
-        said = f"The newest {len(days)} of {published} days fit the schema ({counts})."
-        yield Finding(Health.GOOD, f"table {table}", said)
+        detail = f"The newest {len(days)} of {published} days fit the schema ({counts})."
+        yield Finding(Health.GOOD, f"table {table}", detail)
 
 
 def _check_object(tables: ObjectPrefix, expected: pa.Schema, name: str) -> tuple[int, list[str]]:

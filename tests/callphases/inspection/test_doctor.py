@@ -65,8 +65,8 @@ def look(healthy: Store, speech: Speech, models: Web) -> Examine:
         found: dict[str, Finding] = {}
         ours = pipeline or healthy.pipeline()
         for finding in examine(ours, lambda: healthy.client, lambda: services, **options):
-            assert KEY not in finding.said
-            assert "X-Amz-Signature" not in finding.said
+            assert KEY not in finding.detail
+            assert "X-Amz-Signature" not in finding.detail
             was = found.get(finding.what)
             if was is None or WORSE.index(finding.health) > WORSE.index(was.health):
                 found[finding.what] = finding
@@ -76,7 +76,7 @@ def look(healthy: Store, speech: Speech, models: Web) -> Examine:
 
 
 def bad(found: dict[str, Finding]) -> dict[str, str]:
-    return {what: finding.said for what, finding in found.items() if finding.health is Health.BAD}
+    return {what: finding.detail for what, finding in found.items() if finding.health is Health.BAD}
 
 
 def refuses(s3: Store, operation: str, code: str = "AccessDenied", status: int = 403) -> None:
@@ -130,7 +130,7 @@ def test_language_models_that_are_not_served_are_named(look: Examine, models: We
     pipeline = healthy.pipeline(segmentation={"models": ["old", "new"]})
     finding = look(pipeline)["language models"]
     assert finding.health is Health.UNSURE
-    assert "does not serve old" in finding.said
+    assert "does not serve old" in finding.detail
     pipeline = healthy.pipeline(segmentation={"models": ["old"]})
     assert "segmentation.models" in bad(look(pipeline))["language models"]
 
@@ -153,7 +153,7 @@ def test_response_unlike_a_gateways_is_unsure(look: Examine, models: Web, given:
     models.respond = lambda request: given
     finding = look()["language models"]
     assert finding.health is Health.UNSURE
-    assert "not like a gateway that accepts the key" in finding.said
+    assert "not like a gateway that accepts the key" in finding.detail
 
 
 def test_broken_connection_is_bad_and_the_other_checks_still_run(healthy: Store) -> None:
@@ -164,12 +164,12 @@ def test_broken_connection_is_bad_and_the_other_checks_still_run(healthy: Store)
         raise RuntimeError(f"the backend says {KEY}")
 
     found = {one.what: one for one in examine(healthy.pipeline(), lambda: healthy.client, missing)}
-    assert "add one" in found["connection assemblyai"].said
+    assert "add one" in found["connection assemblyai"].detail
     assert found["clock"].health is Health.GOOD
     (_, last) = examine(healthy.pipeline(), broken, missing)
     assert (last.health, last.what) == (Health.BAD, "connection aws")
-    assert "RuntimeError" in last.said
-    assert KEY not in last.said
+    assert "RuntimeError" in last.detail
+    assert KEY not in last.detail
 
 
 # the clock
@@ -189,7 +189,7 @@ def test_clock_skew_is_measured_against_the_stores_clock(
     healthy.client.meta.events.register("after-call.s3.HeadBucket", later)
     finding = look()["clock"]
     assert finding.health.value == health
-    assert way in finding.said
+    assert way in finding.detail
 
 
 # buckets and rights
@@ -212,7 +212,7 @@ def test_unreadable_recordings_are_bad(look: Examine, healthy: Store) -> None:
 def test_bucket_without_recordings_is_unsure(look: Examine, healthy: Store, prefix: str) -> None:
     found = look(healthy.pipeline(recordings={"prefix": prefix}))
     assert bad(found) == {}
-    assert "check recordings.prefix" in found[f"s3://{healthy.recordings}/"].said
+    assert "check recordings.prefix" in found[f"s3://{healthy.recordings}/"].detail
     assert found["presigned URL"].health is Health.UNSURE
 
 
@@ -222,7 +222,7 @@ def test_search_for_a_recording_is_limited_to_days_and_pages(
     healthy.client.delete_object(Bucket=healthy.recordings, Key=f"calls/{TODAY}/a.mp3")
     healthy.put(f"calls/{TODAY - dt.timedelta(days=2)}/empty.mp3", b"")
     healthy.put(f"calls/{TODAY - dt.timedelta(days=3)}/b.mp3")
-    assert "b.mp3 can be read" in look()[f"s3://{healthy.recordings}/"].said
+    assert "b.mp3 can be read" in look()[f"s3://{healthy.recordings}/"].detail
     assert look(days=3)[f"s3://{healthy.recordings}/"].health is Health.UNSURE
     monkeypatch.setattr(doctor, "LIST_PAGES", 1)
     flat = healthy.pipeline(recordings={"prefix": "", "suffixes": [".wav"]})
@@ -248,7 +248,7 @@ def test_store_that_ignores_conditional_writes_is_bad(look: Examine, healthy: St
     healthy.client.meta.events.register("before-call.s3.PutObject", ignore)
     before = healthy.keys()
     found = look()
-    assert "ignores conditional writes" in found[healthy.state.uri].said
+    assert "ignores conditional writes" in found[healthy.state.uri].detail
     assert found[healthy.state.uri].health is Health.BAD
     assert found[healthy.tables.uri].health is Health.UNSURE
     assert healthy.keys() == before
@@ -284,9 +284,9 @@ def test_probe_object_is_deleted_if_its_condition_was_ignored(look: Examine, hea
 
 def test_internal_store_with_a_hosted_service_is_bad(look: Examine, speech: Speech) -> None:
     speech.web.url = speech.web.url.replace("127.0.0.1", "127.0.0.1.nip.example")
-    said = bad(look())["presigned URL"]
-    assert "127.0.0.1 is an address of this network" in said
-    assert "recordings.send: upload" in said
+    detail = bad(look())["presigned URL"]
+    assert "127.0.0.1 is an address of this network" in detail
+    assert "recordings.send: upload" in detail
 
 
 @pytest.mark.parametrize(
@@ -307,9 +307,9 @@ def test_presigned_url_that_can_not_be_fetched_is_bad(
 ) -> None:
     other = f"{healthy.url}/no-such-bucket/a?X-Amz-Signature=1" if url == "refused" else "http://127.0.0.1:9/a?sig"
     monkeypatch.setattr(healthy.client, "generate_presigned_url", lambda *_, **__: other)
-    said = bad(look())["presigned URL"]
-    assert ("answers 404" if url == "refused" else "ConnectionError") in said
-    assert "recordings.send: upload" in said
+    detail = bad(look())["presigned URL"]
+    assert ("answers 404" if url == "refused" else "ConnectionError") in detail
+    assert "recordings.send: upload" in detail
 
 
 def test_presigned_url_of_temporary_credentials_is_mentioned(
@@ -319,7 +319,7 @@ def test_presigned_url_of_temporary_credentials_is_mentioned(
     monkeypatch.setattr(
         healthy.client, "generate_presigned_url", lambda *a, **b: sign(*a, **b) + "&X-Amz-Security-Token=x"
     )
-    assert "expires with the temporary credentials" in look()["presigned URL"].said
+    assert "expires with the temporary credentials" in look()["presigned URL"].detail
 
 
 def test_presigned_url_is_not_checked_with_send_upload(look: Examine, healthy: Store) -> None:
@@ -334,16 +334,16 @@ def test_days_of_an_older_schema_version_are_good(look: Examine, healthy: Store)
     put(healthy, "phases", old, DAY - dt.timedelta(days=1), "1")
     finding = look()["table phases"]
     assert finding.health is Health.GOOD
-    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 2)." in finding.said
+    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 2)." in finding.detail
 
 
 def test_object_with_a_wrong_schema_is_named_with_its_columns(look: Examine, healthy: Store) -> None:
     fields = [field if field.name != "start_s" else pa.field("start_s", pa.string()) for field in PHASES]
     put(healthy, "phases", pa.schema([*fields, pa.field("mood", pa.string())]))
     found = look()
-    said = bad(found)[healthy.tables.uri_of(object_name("phases", DAY))]
-    assert "column start_s is string, expected double" in said
-    assert "there is no column mood in the table" in said
+    detail = bad(found)[healthy.tables.uri_of(object_name("phases", DAY))]
+    assert "column start_s is string, expected double" in detail
+    assert "there is no column mood in the table" in detail
     assert "table phases" not in found
     assert found["table calls"].health is Health.GOOD
 
@@ -358,7 +358,7 @@ def test_days_of_a_newer_schema_version_ask_for_an_update(look: Examine, healthy
     put(healthy, "calls", pa.schema([*CALLS, pa.field("mood", pa.string())]), version="99")
     finding = look()["table calls"]
     assert finding.health is Health.UNSURE
-    assert "Update it" in finding.said
+    assert "Update it" in finding.detail
 
 
 def test_only_the_newest_days_are_checked(look: Examine, healthy: Store) -> None:
@@ -389,12 +389,12 @@ def test_foreign_objects_are_named(look: Examine, healthy: Store) -> None:
     healthy.tables.put("notes.txt", b"")
     finding = look()[healthy.tables.uri]
     assert finding.health is Health.UNSURE, "readers of a table do not list it"
-    assert "'notes.txt'" in finding.said
+    assert "'notes.txt'" in finding.detail
     for number in range(12):
         healthy.tables.put(f"calls/dt=2026-11-20/copy-{number:02}.parquet", b"")
-    said = bad(look())[healthy.tables.uri]
-    assert "'calls/dt=2026-11-20/copy-00.parquet'" in said
-    assert "and 3 more" in said
+    detail = bad(look())[healthy.tables.uri]
+    assert "'calls/dt=2026-11-20/copy-00.parquet'" in detail
+    assert "and 3 more" in detail
 
 
 def test_phases_of_a_day_without_calls_are_bad(look: Examine, healthy: Store) -> None:
@@ -434,10 +434,10 @@ def test_own_columns_are_checked_on_a_recording(look: Examine, healthy: Store) -
     )
     ours = healthy.pipeline(recordings={"columns": columns})
     found = look(ours)["own columns"]
-    assert (found.health, found.said) == (Health.GOOD, f"{key} has agent, crm_id.")
+    assert (found.health, found.detail) == (Health.GOOD, f"{key} has agent, crm_id.")
     healthy.client.put_object(Bucket=healthy.recordings, Key=key, Body=b"RIFF", Metadata={"agent": "Ada"})
     found = look(ours)["own columns"]
-    assert (found.health, found.said) == (
+    assert (found.health, found.detail) == (
         Health.UNSURE,
         f"{key} has agent, but no crm_id: check recordings.columns if it should.",
     )
