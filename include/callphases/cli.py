@@ -1,6 +1,4 @@
-"""The command line: ``callphases plan`` (what a run would do), ``replay`` (failed calls again), ``show`` (a day or a
-call), ``score`` (how good phases are), and ``doctor`` (whether all that a run needs is there).
-"""
+"""The command line: ``callphases plan``, ``replay``, ``show``, ``doctor`` and ``score``."""
 
 from __future__ import annotations
 
@@ -9,67 +7,62 @@ import io
 import json
 import logging
 import math
-import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import boto3
 import typer
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
+from callphases.clock import SYSTEM_CLOCK
+from callphases.connections import gateway_to_score, s3_of, services_of, tables_at
 from callphases.day_run import ALL_FAILED, DayRun
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.inspection import showing
-from callphases.inspection.doctor import Finding, Health, examine
-from callphases.listing.archive import ByDay
+from callphases.inspection.doctor import examine
+from callphases.inspection.findings import Finding, Health
+from callphases.listing.archive import RecordingsByDay
 from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
 from callphases.recordings import Recording
 from callphases.scoring.labelled import LabelledCall, PredictedCall, read_labelled, read_predicted
-from callphases.scoring.predictions import Spent, asked, matched, pipeline_of, published
+from callphases.scoring.predictions import Spent, matched, pipeline_of, predict, published
 from callphases.scoring.scorecard import document, remarks, scorecard
 from callphases.scoring.scorecard import tables as card_tables
-from callphases.segmentation.chunk_segmenter import unsettled
-from callphases.segmentation.gateway import Gateway, gateway_beside
 from callphases.segmentation.segmenter import Segmenter
+from callphases.progress import DayPass, Progress
+from callphases.state.bucket import RecordingBucket
+from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import read_ledger_day
+from callphases.state.s3 import client_from_environment
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.reading import published_days
-from callphases.transcription import assemblyai
-from callphases.transcription.assemblyai import AssemblyAI
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
-
+LONGEST_WAIT_S = 15.0
+"""Between two attempts to take a day that another run has."""
 _T = TypeVar("_T")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Look at what callphases does. S3 is reached as boto3 is set up (AWS_PROFILE, AWS_ENDPOINT_URL, …).",
+    help="Inspect and repair what callphases does. S3 is configured as for boto3 (AWS_PROFILE, AWS_ENDPOINT_URL, …).",
 )
-# No markup: names and summaries may hold brackets. A file or a pipe has no width of its own.
+# No markup: names and summaries may contain brackets. The width is for files and pipes, which have none.
 console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 Days = Annotated[
     list[dt.datetime],
-    typer.Option(
-        "--date", formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20; may be given several times."
-    ),
+    typer.Option("--date", formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20. Can be repeated."),
 ]
 
 
 class Form(StrEnum):
-    """What ``show`` prints."""
+    """The output format of ``show``."""
 
     TABLE = "table"
     CSV = "csv"
@@ -81,19 +74,21 @@ def plan(
     pipeline_file: Annotated[Path, typer.Argument(help="A pipeline file, such as include/pipelines/support.yaml.")],
     date: Days,
 ) -> None:
-    """Say what a run of the pipeline would do for a day, without doing it.
+    """Show what a run of the pipeline would do for a day, without doing it.
 
-    The bucket is always listed anew: an index of an archive is neither read nor written.
+    Always lists the bucket; the index of an archive is neither read nor written.
     """
     pipeline = load(pipeline_file)
-    s3 = _s3()
+    s3 = client_from_environment()
+    bucket = RecordingBucket(s3, pipeline.recordings.bucket)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
-    for day, recordings in _days(s3, pipeline, [moment.date() for moment in date]):
-        known, since = read_ledger_day(state, day), dt.datetime.now(dt.UTC)
+    keys = RecordingKeys(pipeline)
+    for day, recordings in _listed(bucket, pipeline, [moment.date() for moment in date]):
+        view, day_pass = read_ledger_day(state, day), DayPass(dt.datetime.now(dt.UTC))
         listed = todo = size = 0
         for recording in recordings:
             listed += 1
-            if unsettled([recording], pipeline, known, since):
+            if not Progress(recording, keys, view).is_settled(day_pass):
                 todo += 1
                 size += recording.size
         console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
@@ -104,36 +99,38 @@ def replay(
     date: Days,
     pipeline_file: Annotated[
         Path | None,
-        typer.Argument(help="A pipeline file; may be left out where the pipelines' folder has only one."),
+        typer.Argument(help="A pipeline file. Optional if the pipelines' folder has only one."),
     ] = None,
     failure_class: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Only calls with this failure_class; may be given several times."),
+        typer.Option("--class", help="Only calls with this failure_class. Can be repeated."),
     ] = None,
 ) -> None:
-    """Run a day's failed calls again, here and now, and publish the day.
+    """Retry a day's failed calls from this machine, and publish the day.
 
-    With ASSEMBLYAI_API_KEY (and ASSEMBLYAI_BASE_URL, LLM_GATEWAY_URL where they are not the vendor's) S3 is reached as
-    boto3 is set up; without, everything is reached by the pipeline's Airflow connections. In Airflow the same is a run
-    with the Param replay: all, or failure classes with commas between.
+    If ASSEMBLYAI_API_KEY is set, the services are those of ASSEMBLYAI_BASE_URL and LLM_GATEWAY_URL (default: the
+    vendor's), and S3 is configured as for boto3. If not, the pipeline's Airflow connections are used. To do the same in
+    Airflow, trigger a run with the Param replay: all, or failure classes separated by commas.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
-    night = _night(load(pipeline_file) if pipeline_file else _only_pipeline())
+    pipeline = load(pipeline_file) if pipeline_file else _only_pipeline()
+    service, gateway = services_of(pipeline)
+    run = DayRun(pipeline, s3_of(pipeline), service, gateway)
     classes = ",".join(failure_class) if failure_class else ALL_FAILED
     unfinished, problem = False, None
     for day in (moment.date() for moment in date):
         run_id = f"replay__{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S}"
-        listed = _patiently(night.begin, day, run_id, classes)
+        listed = _when_free(run.begin, day, run_id, classes)
         for number, uri in enumerate(listed.chunks, start=1):
-            chunk = night.load(uri)
+            chunk = run.load(uri)
             console.print(f"{day}: {len(chunk.recordings)} calls, part {number} of {len(listed.chunks)}")
             try:
-                _patiently(night.transcribe, chunk, math.inf)
-                _patiently(night.segment, chunk)
+                _when_free(run.transcribe, chunk, math.inf)
+                _when_free(run.segment, chunk)
             except (AccountError, ServiceUnavailable) as error:
-                problem = error  # the day is published as it is, and free for the next run
+                problem = error  # raised once the day is published as it is and its lease is released
                 break
-        done = _patiently(night.end, night.load_day(listed.day))
+        done = _when_free(run.end, run.load_day(listed.day))
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(done.statuses.items())) or "no calls"
         failures = ", ".join(f"{count} {name}" for name, count in sorted(done.failures.items()))
         console.print(f"{day}: {statuses}" + (f" ({failures})" if failures else ""))
@@ -150,49 +147,49 @@ def show(
         str,
         typer.Argument(
             metavar="TABLES",
-            help="A pipeline file, its output.tables (s3://…), or a folder with a copy of what is there.",
+            help="A pipeline file, its output.tables (s3://…), or a folder with a copy of them.",
         ),
     ],
     date: Annotated[
         list[dt.datetime] | None,
-        typer.Option(formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20; may be given several times."),
+        typer.Option(formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20. Can be repeated."),
     ] = None,
     call: Annotated[
         str | None,
-        typer.Option(help="Only this call: its call_id, or its recording's name or URI. Without --date, its last day."),
+        typer.Option(
+            help="Only this call: its call_id, or its recording's name or URI. Without --date: on its latest day."
+        ),
     ] = None,
     form: Annotated[
-        Form, typer.Option("--format", help="table; csv: a line for each phase; json: a line for each call.")
+        Form, typer.Option("--format", help="table; csv: one line per phase; json: one line per call.")
     ] = Form.TABLE,
-    output: Annotated[
-        Path | None, typer.Option(help="Write CSV or JSON into this file in place of printing it.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write CSV or JSON to this file instead of printing it.")] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Also draw the calls as strips on a time axis, into this file.")
+        Path | None, typer.Option(help="Also draw the calls as strips on a time axis, to this file.")
     ] = None,
 ) -> None:
-    """Show a day's calls, or one call: each phase with its times and its summary, and a strip for each call.
+    """Show a day's calls, or one call: each phase with its times and summary, and a strip for each call.
 
-    On a terminal the strips have the colours of the picture; with NO_COLOR, and in files, they are of letters. CSV has
-    a line for each phase, and one for a call without phases. JSON has a line for each call: the columns of calls, dt,
-    and phases, a list. Times are ISO 8601, numbers have all their digits.
+    On a terminal, strips are drawn in the colors of the picture; with NO_COLOR and in files, as letters. CSV has one
+    line per phase, and one for a call without phases. JSON has one line per call: the columns of calls, dt, and the
+    list phases. Times are ISO 8601, numbers are not rounded.
     """
     if not date and call is None:
         raise typer.BadParameter("Give --date or --call.")
     if output is not None and form is Form.TABLE:
         raise typer.BadParameter("--output is for --format csv and json.")
     if source.endswith((".yaml", ".yml")) and Path(source).is_file():
-        tables = _source(load(Path(source)).output.tables, "output.tables")
+        tables = tables_at(load(Path(source)).output.tables, "output.tables")
     else:
-        tables = _source(source, "the argument TABLES")
+        tables = tables_at(source, "the argument TABLES")
     days = [moment.date() for moment in date or ()]
-    calls = showing.of_days(tables, days) if call is None else showing.find(tables, call, days)
-    # What is said besides goes where it is in nobody's data.
-    said = console if form is Form.TABLE else errors
+    calls = showing.calls_of_days(tables, days) if call is None else showing.find_calls(tables, call, days)
+    # Messages must not mix with CSV or JSON on standard output.
+    messages = console if form is Form.TABLE else errors
     if not calls:
-        of = f" of {', '.join(map(str, days))}" if days else ""
+        when = f" on {', '.join(map(str, days))}" if days else ""
         what = "calls" if call is None else f"call {call}"
-        said.print(f"{source} holds no {what}{of}.", soft_wrap=True)
+        messages.print(f"{source} has no {what}{when}.", soft_wrap=True)
         raise typer.Exit(1)
     if form is Form.TABLE:
         console.print(showing.table(calls, whole=call is not None))
@@ -211,26 +208,26 @@ def show(
         from callphases.inspection.strips import MOST_CALLS, draw
 
         draw(calls, [phase for one in calls for phase in one["phases"]], png)
-        of = f" (the first {MOST_CALLS} calls)" if len(calls) > MOST_CALLS else ""
-        said.print(f"Drawn into {png}{of}", soft_wrap=True)
+        only = f" (the first {MOST_CALLS} calls)" if len(calls) > MOST_CALLS else ""
+        messages.print(f"Written: {png}{only}", soft_wrap=True)
 
 
 @app.command()
 def doctor(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PIPELINE_FILE…", help="Pipeline files; without, those that Airflow makes Dags of."),
+        typer.Argument(metavar="PIPELINE_FILE…", help="Pipeline files. Default: those in the pipelines' folder."),
     ] = None,
     days: Annotated[
         int,
-        typer.Option(min=1, help="How many days back a recording is looked for, and published days are looked into."),
+        typer.Option(min=1, help="How many days to go back for a recording, and how many published days to check."),
     ] = 30,
 ) -> None:
-    """Say whether all that a run needs is there: ✓, ✗ with the remedy, – for what can't be told. Pays for nothing.
+    """Check everything that a run needs: ✓, ✗ with the remedy, – for what can't be determined. Costs nothing.
 
-    Looked at are the pipeline file, the connections, the models' names, the clock, the buckets and the rights to them,
-    a presigned URL, and whether the published days fit the schema. Everything is reached as by replay. Ends with 1
-    where anything is ✗.
+    Checks the pipeline file, the connections, the models' names, the clock, the buckets and the rights to them, a
+    presigned URL, and whether published days fit the schema. Uses the same connections as replay. Exits with 1 if
+    anything is ✗.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
     pipelines: list[Pipeline] = []
@@ -245,63 +242,65 @@ def doctor(
         pipelines, of_files = load_all()
         mistakes = list(of_files.values())
         if not (pipelines or mistakes):
-            mistakes = [f"{pipeline_folder()} holds no pipeline file: copy one there, or name its folder."]
-    ended_bad = bool(mistakes)
+            mistakes = [f"{pipeline_folder()} has no pipeline file: copy one there, or set CALLPHASES_PIPELINES."]
+    is_bad = bool(mistakes)
     for mistake in mistakes:
-        _tell(Finding(Health.BAD, "pipeline file", mistake))
+        _print_finding(Finding(Health.BAD, "pipeline file", mistake))
     for pipeline in pipelines:
-        _tell(Finding(Health.GOOD, f"pipeline {pipeline.pipeline}", "Its file is valid."))
-        if mixed := sharing(pipeline, pipelines):
-            said = f"{', '.join(mixed)} publishes below {pipeline.output.tables} too: give each an output.tables alone."
-            _tell(Finding(Health.BAD, f"pipeline {pipeline.pipeline}", said))
-            ended_bad = True
-        for finding in examine(pipeline, partial(_store, pipeline), partial(_services, pipeline), days):
-            ended_bad |= finding.health is Health.BAD
-            _tell(finding)
-    if ended_bad:
+        _print_finding(Finding(Health.GOOD, f"pipeline {pipeline.pipeline}", "Its file is valid."))
+        if others := sharing(pipeline, pipelines):
+            detail = (
+                f"{', '.join(others)} publishes below {pipeline.output.tables} too: give each its own output.tables."
+            )
+            _print_finding(Finding(Health.BAD, f"pipeline {pipeline.pipeline}", detail))
+            is_bad = True
+        for finding in examine(pipeline, partial(s3_of, pipeline), partial(services_of, pipeline), days):
+            is_bad |= finding.health is Health.BAD
+            _print_finding(finding)
+    if is_bad:
         raise typer.Exit(1)
 
 
 @app.command()
 def score(
-    labelled: Annotated[list[Path], typer.Argument(help="Labelled calls: folders and files, one JSON file a call.")],
+    labelled: Annotated[list[Path], typer.Argument(help="Labelled calls: folders and files, one JSON file per call.")],
     tables: Annotated[
-        str | None, typer.Option(help="Score published days: output.tables (s3://…), or a folder with a copy of it.")
+        str | None, typer.Option(help="Score published days: output.tables (s3://…), or a folder with a copy of them.")
     ] = None,
     date: Annotated[
         list[dt.datetime] | None,
-        typer.Option(formats=["%Y-%m-%d"], help="A day of --tables; may be given several times. Without, all days."),
+        typer.Option(formats=["%Y-%m-%d"], help="A day of --tables. Can be repeated. Default: all days."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Score a language model: have it divide the labelled calls' own cues.")
+        str | None, typer.Option(help="Score a language model: have it segment the labelled calls by their own cues.")
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="The OpenAI-compatible gateway of --model; without, that of your account.")
+        str | None, typer.Option(help="The OpenAI-compatible gateway of --model. Default: that of your account.")
     ] = None,
     pipeline_file: Annotated[
         Path | None,
-        typer.Option("--pipeline", help="A pipeline file, for its phases and their descriptions, with --model."),
+        typer.Option("--pipeline", help="A pipeline file, whose phases and descriptions --model is given."),
     ] = None,
     phases: Annotated[
-        list[Path] | None, typer.Option(help="Score phases in files, one JSON file a call: folders and files.")
+        list[Path] | None, typer.Option(help="Score phases in files: folders and files, one JSON file per call.")
     ] = None,
     only_matched: Annotated[
-        bool, typer.Option("--only-matched", help="Leave calls without a prediction out; they count as wrong else.")
+        bool,
+        typer.Option("--only-matched", help="Leave out calls without a prediction. By default they count as wrong."),
     ] = False,
     json_file: Annotated[
-        str | None, typer.Option("--json", help="Also write all figures into this file; - prints them instead.")
+        str | None, typer.Option("--json", help="Also write all figures to this file; - prints them instead.")
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Also draw each call: labelled phases above predicted ones, into this file.")
+        Path | None, typer.Option(help="Also draw each call, labelled phases above predicted ones, to this file.")
     ] = None,
     fail_under: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="End with 1 where the mean accuracy is less than this.")
+        float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 if the mean accuracy is less than this.")
     ] = None,
 ) -> None:
-    """Say how good phases are, against labelled calls.
+    """Score phases against labelled calls.
 
-    The key of a gateway is read from CALLPHASES_LLM_KEY, else ASSEMBLYAI_API_KEY. docs/scoring.md tells what each
-    figure means.
+    The gateway's key is read from CALLPHASES_LLM_KEY, else ASSEMBLYAI_API_KEY. docs/scoring.md explains each figure.
     """
     if sum(source is not None for source in (tables, model, phases or None)) != 1:
         raise typer.BadParameter("Give one of --tables, --model and --phases.")
@@ -316,7 +315,7 @@ def score(
     predicted: Sequence[PredictedCall | None]
     spent, unlabelled = None, 0
     if model is not None:
-        predicted, spent = _asked(truth, model, url, pipeline_file)
+        predicted, spent = _predict(truth, model, url, pipeline_file)
     else:
         found = read_predicted(phases) if phases else _published(tables or "", date)
         predicted = matched(truth, found)
@@ -344,7 +343,7 @@ def score(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line and exit code 1."""
+    """Run the command line; a CallphasesError is printed as one line, and the exit code is 1."""
     try:
         app()
     except CallphasesError as error:
@@ -352,36 +351,38 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _tell(finding: Finding) -> None:
+def _print_finding(finding: Finding) -> None:
     style = {Health.GOOD: "green", Health.UNSURE: "yellow", Health.BAD: "red"}[finding.health]
-    # One line each, whatever an object is called.
+    # One line each, even if an object's name contains a line feed.
     console.print(
-        Text.assemble((finding.health.value, style), " ", showing.printable(f"{finding.what}: {finding.said}")),
+        Text.assemble((finding.health.value, style), " ", showing.printable(f"{finding.what}: {finding.detail}")),
         soft_wrap=True,
     )
 
 
-def _days(s3: S3Client, pipeline: Pipeline, days: Sequence[dt.date]) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
-    """The recordings of some days; a flat archive is listed once for all of them."""
+def _listed(
+    bucket: RecordingBucket, pipeline: Pipeline, days: Sequence[dt.date]
+) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
+    """The recordings of each day; a flat archive is listed once for all of them."""
     source = pipeline.recordings
     if source.dated:
         for day in days:
-            yield day, Listing(s3, pipeline, source.prefix_of(day))
+            yield day, Listing(bucket, pipeline, source.prefix_of(day))
         return
-    found = ByDay(pipeline, Listing(s3, pipeline, source.prefix))
+    found = RecordingsByDay(pipeline, Listing(bucket, pipeline, source.prefix))
     for day in days:
         yield day, found.recordings_of(day)
     found.close()
 
 
-def _patiently(step: Callable[..., _T], *arguments: Any) -> _T:
-    """Do a step of a run, once no other run has the day."""
+def _when_free(step: Callable[..., _T], *arguments: Any) -> _T:
+    """Do a step of a run as soon as no other run has the day."""
     while True:
         try:
             return step(*arguments)
         except DayHeld as held:
             console.print(str(held))
-            time.sleep(min(held.wait_s, 15.0))
+            SYSTEM_CLOCK.sleep(min(held.wait_s, LONGEST_WAIT_S))
 
 
 def _only_pipeline() -> Pipeline:
@@ -392,56 +393,16 @@ def _only_pipeline() -> Pipeline:
     return pipelines[0]
 
 
-def _night(pipeline: Pipeline) -> DayRun:
-    service, gateway = _services(pipeline)
-    return DayRun(pipeline, _store(pipeline), service, gateway)
-
-
-def _services(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
-    if key := os.environ.get("ASSEMBLYAI_API_KEY"):
-        speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
-        gateway = Gateway(key, os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech))
-        return AssemblyAI(key, speech), gateway
-    try:
-        from callphases.airflow.hook import AssemblyAIHook
-    except ImportError:
-        raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define its connections.") from None
-    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
-
-
-def _store(pipeline: Pipeline) -> S3Client:
-    if os.environ.get("ASSEMBLYAI_API_KEY"):
-        return _s3()
-    try:
-        from callphases.airflow.hook import s3_client
-    except ImportError:
-        return _s3()
-    return s3_client(pipeline.connections.aws)
-
-
-def _s3() -> S3Client:
-    try:
-        return boto3.client("s3", config=Config(signature_version="s3v4"))
-    except (BotoCoreError, ValueError) as error:
-        raise ConfigurationError(f"S3 can't be set up: {error}") from None
-
-
-def _asked(
+def _predict(
     truth: Sequence[LabelledCall], model: str, url: str | None, pipeline_file: Path | None
 ) -> tuple[list[PredictedCall], Spent]:
-    key = (os.environ.get("CALLPHASES_LLM_KEY") or os.environ.get("ASSEMBLYAI_API_KEY") or "").strip()
-    if not key:
-        raise ConfigurationError("Set CALLPHASES_LLM_KEY, or ASSEMBLYAI_API_KEY, to the gateway's key.")
-    speech = os.environ.get("ASSEMBLYAI_BASE_URL", assemblyai.DEFAULT_URL)
-    base = url or os.environ.get("LLM_GATEWAY_URL") or gateway_beside(speech)
-    # Others name the base of an OpenAI-compatible API with its version.
-    gateway = Gateway(key, base.rstrip("/").removesuffix("/v1"))
+    gateway = gateway_to_score(url)
     pipeline = pipeline_of(model, load(pipeline_file) if pipeline_file is not None else None)
-    return asked(truth, Segmenter(gateway, pipeline))
+    return predict(truth, Segmenter(gateway, pipeline))
 
 
 def _published(tables: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
-    source = _source(tables, "--tables")
+    source = tables_at(tables, "--tables")
     days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source, "phases")
     return published(source, days)
 
@@ -452,9 +413,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be written: {error.strerror}") from None
-
-
-def _source(tables: str, setting: str) -> ObjectPrefix | Path:
-    if tables.startswith("s3://"):
-        return ObjectPrefix(_s3(), tables if tables.endswith("/") else f"{tables}/", setting)
-    return Path(tables)

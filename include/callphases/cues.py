@@ -1,4 +1,4 @@
-"""A transcript's words → numbered cues, the units that a phase may begin at; and cues as captions (WebVTT)."""
+"""Splits a transcript into numbered cues, the units that a phase can start at, and writes cues as WebVTT."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import webvtt
 from callphases.errors import ProviderError
 
 LONGEST_CUE_CHARS = 200
-"""A longer sentence is cut between words, so that a phase may begin within it."""
+"""Longer sentences are split between words, so that a phase can start within them."""
 LONG_PAUSE_MS = 1200
-"""A silence that ends a cue even where no full stop was heard."""
+"""A longer silence ends a cue, even in the middle of a sentence."""
 CLAUSE_WORDS = 3
-"""A sentence is cut at a comma, or a short silence, that has so many of its words before it and after it: the need may
-begin within the sentence that gives the name."""
+"""Sentences are split at a comma or a short silence if this many words are on both sides of it: callers often state
+their need in the same sentence as their name."""
 CLAUSE_PAUSE_MS = 500
-SPOKEN_SHARE = 0.9
-"""Words that hold less of the transcript's text than this do not stand for it; the service's own captions do then."""
+"""A longer silence separates clauses."""
+LEAST_TEXT_SHARE = 0.9
+"""If the words make up less of the transcript's text, cues are made from the service's captions instead."""
 _TAG = re.compile(r"</?(?:[bciuv]|lang|ruby|rt)(?:[. ][^>]*)?>|<[\d:.]+>")
-"""WebVTT's own tags. Other angle brackets are speech: services write them without escaping."""
+"""WebVTT tags. Other angle brackets are text, which services do not escape."""
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’)\]]*$")
 _CLAUSE_END = re.compile(r"[,;:，、；：–—][\"'”’)\]]*$")
@@ -34,9 +35,9 @@ _ABBREVIATION = re.compile(r"[\"'“‘(\[]*(?:mr|mrs|ms|dr|prof|st|vs|no|[a-z])
 
 @dataclass(frozen=True)
 class Cue:
-    """One caption: ``number`` counts from 1 in the order of starts; ``speaker`` is the service's label, or None.
+    """One caption. ``number`` counts from 1 by start; ``speaker`` is the service's label, or None.
 
-    ``confidence`` is the mean of its words', 0 to 1, or None where the service gives none.
+    ``confidence`` is the mean of its words', from 0 to 1, or None if the service gives none.
     """
 
     number: int
@@ -48,22 +49,24 @@ class Cue:
 
     @property
     def word_count(self) -> int:
-        """Words, as split by white space."""
+        """The number of words, separated by white space."""
         return len(self.text.split())
 
 
 def cues_of_words(transcript: dict[str, Any]) -> list[Cue] | None:
-    """The cues of a transcript from its words: sentences of one speaker, cut where they are long.
+    """Make cues from a transcript's words: sentences of one speaker each, long ones split.
 
     Returns:
-        None where the transcript's words do not hold its text.
+        None if words are missing: they do not make up the transcript's text, or have no times.
     """
     words = [word for word in _words(transcript) if _text([word])]
-    heard, said = sum(len(str(word["text"])) for word in words), "".join(str(transcript.get("text") or "").split())
-    if not said or heard < SPOKEN_SHARE * len(said):
+    word_chars, text = sum(len(str(word["text"])) for word in words), "".join(str(transcript.get("text") or "").split())
+    if not text or word_chars < LEAST_TEXT_SHARE * len(text):
         return None
     try:
-        parts = [part for line in _lines(words) for sentence in _sentences(line) for part in _clauses(sentence)]
+        parts = [
+            part for channel in _channels(words) for sentence in _sentences(channel) for part in _clauses(sentence)
+        ]
         times = [(max(int(part[0]["start"]), 0), max(int(word["end"]) for word in part)) for part in parts]
     except (KeyError, TypeError, ValueError, OverflowError):  # words without times
         return None
@@ -82,45 +85,45 @@ def cues_of_words(transcript: dict[str, Any]) -> list[Cue] | None:
 
 
 def cues_of_captions(transcript: dict[str, Any], vtt: str) -> list[Cue]:
-    """The cues of a transcript: times and text from its captions, speakers from its words.
+    """Make cues from a transcript's captions, with speakers and confidence from its words.
 
     Raises:
-        ProviderError: the captions are not WebVTT, or hold nothing though the transcript has words.
+        ProviderError: the captions are not WebVTT, or are empty although the transcript has text.
     """
     captions = sorted(_captions(vtt), key=lambda caption: caption[0])
     if not captions:
-        raise ProviderError("The transcript has text, and its captions are empty.")
+        raise ProviderError("The transcript has text, but its captions are empty.")
     words = sorted((word for word in _words(transcript) if type(word.get("start")) is int), key=itemgetter("start"))
     starts_ms = [word["start"] for word in words]
     cues: list[Cue] = []
     for number, (start_ms, end_ms, voice, text) in enumerate(captions, start=1):
-        said = words[bisect_left(starts_ms, start_ms) : bisect_left(starts_ms, end_ms)]
+        caption_words = words[bisect_left(starts_ms, start_ms) : bisect_left(starts_ms, end_ms)]
         cues.append(
             Cue(
                 number=number,
                 start_s=start_ms / 1000,
                 end_s=max(start_ms, end_ms) / 1000,
-                speaker=_speaker(said) or voice,
+                speaker=_speaker(caption_words) or voice,
                 text=text,
-                confidence=_confidence(said),
+                confidence=_confidence(caption_words),
             )
         )
     return cues
 
 
 def to_vtt(cues: Iterable[Cue]) -> str:
-    """Cues as WebVTT, with ``mm:ss.mmm`` times and hours only where there are any."""
+    """Cues as WebVTT; times are ``mm:ss.mmm``, with hours only if there are any."""
     blocks = (f"{_clock(cue.start_s)} --> {_clock(cue.end_s)}\n{html.escape(cue.text, quote=False)}\n" for cue in cues)
     return "\n".join(["WEBVTT\n", *blocks])
 
 
-def _lines(words: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The words of each channel in their order: where two people are recorded apart they may talk at once."""
-    lines: dict[object, list[dict[str, Any]]] = {}
+def _channels(words: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The words of each audio channel by start: speakers on different channels may talk at the same time."""
+    channels: dict[object, list[dict[str, Any]]] = {}
     for word in words:
-        lines.setdefault(word.get("channel"), []).append(word)
-    for line in lines.values():
-        yield sorted(line, key=lambda word: int(word["start"]))
+        channels.setdefault(word.get("channel"), []).append(word)
+    for channel in channels.values():
+        yield sorted(channel, key=lambda word: int(word["start"]))
 
 
 def _sentences(words: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -139,7 +142,7 @@ def _sentences(words: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def _clauses(sentence: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The parts of a sentence that a phase may begin at."""
+    """The parts of a sentence that a phase can start at."""
     part: list[dict[str, Any]] = []
     chars = 0
     for place, word in enumerate(sentence):
@@ -172,11 +175,11 @@ def _label(word: dict[str, Any]) -> str | None:
 
 
 def _text(words: Iterable[dict[str, Any]]) -> str:
-    return _spoken(" ".join(str(word.get("text") or "") for word in words))
+    return _cleaned(" ".join(str(word.get("text") or "") for word in words))
 
 
-def _spoken(text: str) -> str:
-    """Text on one line, of what can be stored as text: no control characters, no halves of a character."""
+def _cleaned(text: str) -> str:
+    """Text on one line, without control characters and lone surrogates, which Parquet can't store."""
     return " ".join(_NOT_TEXT.sub(" ", text).split())
 
 
@@ -190,16 +193,16 @@ def _captions(vtt: str) -> list[tuple[int, int, str | None, str]]:
             caption.start_time.in_milliseconds(),
             caption.end_time.in_milliseconds(),
             caption.voice,
-            _spoken(html.unescape(_TAG.sub("", caption.raw_text))),
+            _cleaned(html.unescape(_TAG.sub("", caption.raw_text))),
         )
         for caption in captions.captions
     ]
 
 
 def _speaker(words: list[dict[str, Any]]) -> str | None:
-    """Who says most of the words. Where two people speak at once a caption of one holds words of the other."""
-    said = [speaker for word in words if (speaker := _label(word)) is not None]
-    return max(sorted(set(said)), key=said.count) if said else None
+    """The speaker of most of the words: with crosstalk, a caption may include words of another speaker."""
+    speakers = [speaker for word in words if (speaker := _label(word)) is not None]
+    return max(sorted(set(speakers)), key=speakers.count) if speakers else None
 
 
 def _confidence(words: Iterable[dict[str, Any]]) -> float | None:

@@ -47,6 +47,7 @@ from callphases.state.transcripts import TranscriptReader
 from callphases.tables.columns import describe
 from callphases.tables.parts import PartWriter
 from callphases.tables.publishing import Published, publish
+from callphases.tables.reading import published_versions
 from callphases.transcription.assemblyai import AssemblyAI
 from callphases.transcription.deletion import delete_at_provider, forget
 from callphases.transcription.transcriber import Transcriber, Waiting
@@ -125,7 +126,9 @@ class DayRun:
 
     def late_days(self, day: dt.date) -> Iterator[dt.date]:
         """The days before ``day`` that a run of it runs again; see ``late``."""
-        return late_days(self.bucket.client, self.pipeline, self.state, self.tables, day)
+        return late_days(
+            self.bucket, self.pipeline, self.state, partial(published_versions, self.tables), day
+        )
 
     def _begin(self, ledger: Ledger, replay: str | None, cap_usd: float | None) -> Listed:
         classes = None if replay is None else _classes(replay)
@@ -170,8 +173,8 @@ class DayRun:
         """The recordings of the lease's day, and the listing of an archive that they are taken from, if any."""
         source = self.pipeline.recordings
         if source.dated:
-            return None, Listing(self.bucket.client, self.pipeline, source.prefix_of(lease.day), lease.hold)
-        archive = Archive(self.bucket.client, self.pipeline, self.state, lease.hold)
+            return None, Listing(self.bucket, self.pipeline, source.prefix_of(lease.day), lease.hold)
+        archive = Archive(self.bucket, self.pipeline, self.state, lease.hold)
         return archive.take(lease.day, lease.index, lease.run_token)
 
     def _is_to_do(self, recording: Recording, view: LedgerView, day: DayList, classes: set[str] | None) -> bool:

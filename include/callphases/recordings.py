@@ -1,4 +1,4 @@
-"""A recording: one object of the bucket, and how it is written down."""
+"""A recording, and its JSON forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recording:
-    """One object of the bucket. ``call_time`` is when the call began, in UTC; ``size`` is in bytes."""
+    """One object of the bucket: ``call_time`` is the start of the call in UTC, ``size`` is in bytes."""
 
     bucket: str
     key: str
@@ -21,16 +21,16 @@ class Recording:
 
     @property
     def uri(self) -> str:
-        """``s3://bucket/key``, the key as it is."""
+        """``s3://bucket/key``; the key is not quoted."""
         return f"s3://{self.bucket}/{self.key}"
 
     @property
     def call_id(self) -> str:
-        """16 hex digits that follow from the URI alone: the same recording has the same id in every run."""
+        """16 hex digits of a hash of the URI: the same recording has the same id in every run."""
         return hashlib.sha256(self.uri.encode()).hexdigest()[:16]
 
     def as_json(self) -> dict[str, Any]:
-        """For manifests."""
+        """The form that manifests use."""
         return {
             "bucket": self.bucket,
             "key": self.key,
@@ -45,7 +45,7 @@ class Recording:
         return cls(**{**document, "call_time": dt.datetime.fromisoformat(document["call_time"])})
 
     def as_line(self) -> bytes:
-        """For long lists of one bucket, which is not in it: JSON with a line feed."""
+        """A compact form for long lists of one bucket: a JSON array without the bucket, and a line feed."""
         row = [self.key, self.etag, self.size, self.call_time.isoformat()]
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 

@@ -1,4 +1,4 @@
-"""The command line: what a day holds, what a run would do, and errors of one line."""
+"""The command line: output, exit codes, and one-line errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs ``callphases …`` and returns its exit code, output and errors."""
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers the keys of the test before
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it caches the credentials of the previous test
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["callphases", *map(str, arguments)])
@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def aws(s3: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The buckets, where boto3 finds them by itself."""
+    """The buckets, configured in the environment."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
@@ -79,7 +79,7 @@ def phase(name: str, index: int, phase_name: str, start_s: float, end_s: float, 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[..., Path]:
-    """Puts a day into a local folder, as a copy of ``output.tables``."""
+    """Writes a day to a local folder, as a copy of ``output.tables``."""
 
     def copy(calls: list[dict[str, Any]], phases: list[dict[str, Any]], day: dt.date = DAY) -> Path:
         for table, schema, rows in (("calls", CALLS, calls), ("phases", PHASES, phases)):
@@ -102,7 +102,7 @@ def test_show_prints_each_phase_with_its_times(run: Run, copy: Callable[..., Pat
     ]
 
 
-def test_show_prints_what_became_of_other_calls(run: Run, copy: Callable[..., Path]) -> None:
+def test_show_prints_the_status_of_calls_without_phases(run: Run, copy: Callable[..., Path]) -> None:
     calls = [
         call("late.mp3", status="no_speech", call_started_at=NOON + dt.timedelta(hours=1)),
         call("early.mp3", status="failed", failure_class="bad_audio", failure_message="Transcoding failed."),
@@ -116,7 +116,7 @@ def test_show_prints_what_became_of_other_calls(run: Run, copy: Callable[..., Pa
 
 
 @pytest.mark.parametrize("words", ["[unclear] and [/b]", "[red]alarm[/red]", ":smile: [link=http://x]y"])
-def test_show_prints_words_as_they_are(run: Run, copy: Callable[..., Path], words: str) -> None:
+def test_show_prints_markup_in_summaries_literally(run: Run, copy: Callable[..., Path], words: str) -> None:
     folder = copy([call("[a].mp3")], [phase("[a].mp3", 0, "Other", 0, 75, words)])
     code, out, _ = run("show", folder, "--date", "2026-11-20")
     assert code == 0
@@ -124,7 +124,7 @@ def test_show_prints_words_as_they_are(run: Run, copy: Callable[..., Path], word
     assert "[a].mp3" in out
 
 
-def test_show_takes_several_days(run: Run, copy: Callable[..., Path]) -> None:
+def test_show_accepts_several_days(run: Run, copy: Callable[..., Path]) -> None:
     tomorrow = dt.timedelta(days=1)
     copy([call("b.mp3", call_started_at=NOON + tomorrow)], [phase("b.mp3", 0, "Other", 0, 75)], DAY + tomorrow)
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
@@ -132,23 +132,25 @@ def test_show_takes_several_days(run: Run, copy: Callable[..., Path]) -> None:
     assert out.index("a.mp3") < out.index("b.mp3")
 
 
-def test_show_draws(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None:
+def test_show_writes_a_png(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None:
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
     code, out, _ = run("show", folder, "--date", "2026-11-20", "--png", tmp_path / "day.png")
     assert code == 0
-    assert f"Drawn into {tmp_path / 'day.png'}" in out.replace("\n", "")
+    assert f"Written: {tmp_path / 'day.png'}" in out.replace("\n", "")
     assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_day_that_is_not_there_is_said_so(run: Run, copy: Callable[..., Path]) -> None:
+def test_show_fails_for_an_unpublished_day(run: Run, copy: Callable[..., Path]) -> None:
     folder = copy([call("a.mp3")], [])
     code, out, _ = run("show", folder, "--date", "2026-11-19")
     assert code == 1
-    assert "holds no calls of 2026-11-19" in out.replace("\n", " ")
+    assert "has no calls on 2026-11-19" in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_show_prints_data_and_nothing_else(run: Run, copy: Callable[..., Path], tmp_path: Path, form: str) -> None:
+def test_show_csv_and_json_output_contains_only_data(
+    run: Run, copy: Callable[..., Path], tmp_path: Path, form: str
+) -> None:
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
     code, out, err = run("show", folder, "--date", "2026-11-20", "--format", form, "--png", tmp_path / "day.png")
     assert code == 0
@@ -156,17 +158,17 @@ def test_show_prints_data_and_nothing_else(run: Run, copy: Callable[..., Path], 
         assert json.loads(out)["phases"][0]["end_s"] == 75
     else:
         assert [line["end_s"] for line in csv.DictReader(io.StringIO(out))] == ["75.0"]
-    assert "Drawn into" in err
+    assert f"Written: {tmp_path / 'day.png'}" in err.replace("\n", "")
     path = tmp_path / "new" / f"day.{form}"
     code, nothing, err = run("show", folder, "--date", "2026-11-20", "--format", form, "--output", path)
     assert (code, nothing) == (0, "")
     assert path.read_text() == out
     code, nothing, err = run("show", folder, "--date", "2026-11-19", "--format", form)
     assert (code, nothing) == (1, "")
-    assert "holds no calls of 2026-11-19" in err.replace("\n", " ")
+    assert "has no calls on 2026-11-19" in err.replace("\n", " ")
 
 
-def test_show_finds_a_call_and_tells_all_of_it(run: Run, copy: Callable[..., Path]) -> None:
+def test_show_call_prints_its_whole_summary(run: Run, copy: Callable[..., Path]) -> None:
     long = "Words that go on and on. " * 20 + "The end."
     folder = copy([call("a.mp3"), call("b.mp3")], [phase("a.mp3", 0, "Other", 0, 75, long)])
     code, out, _ = run("show", folder, "--call", "a.mp3")
@@ -175,10 +177,10 @@ def test_show_finds_a_call_and_tells_all_of_it(run: Run, copy: Callable[..., Pat
     assert "b.mp3" not in out
     code, out, _ = run("show", folder, "--call", "c.mp3")
     assert code == 1
-    assert "holds no call c.mp3." in out
+    assert "has no call c.mp3." in out
 
 
-def test_show_draws_letters_where_there_are_no_colours(run: Run, copy: Callable[..., Path]) -> None:
+def test_show_draws_letters_without_color_support(run: Run, copy: Callable[..., Path]) -> None:
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Goodbye", 0, 75)])
     _, out, _ = run("show", folder, "--date", "2026-11-20")
     assert "GGGGGGGG" in out
@@ -186,7 +188,7 @@ def test_show_draws_letters_where_there_are_no_colours(run: Run, copy: Callable[
 
 
 @pytest.mark.parametrize("terminal", [{"FORCE_COLOR": "1"}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}])
-def test_show_in_colours_honours_no_color(copy: Callable[..., Path], terminal: dict[str, str]) -> None:
+def test_show_honors_no_color(copy: Callable[..., Path], terminal: dict[str, str]) -> None:
     folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Goodbye", 0, 75)])
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "show", str(folder)]
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
@@ -194,16 +196,16 @@ def test_show_in_colours_honours_no_color(copy: Callable[..., Path], terminal: d
     done = subprocess.run(
         [*command, "--date", "2026-11-20"], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
-    is_coloured = "NO_COLOR" not in terminal
-    assert ("48;5;" in done.stdout) == is_coloured
-    assert ("GGGGGGGG" in done.stdout) != is_coloured
+    is_colored = "NO_COLOR" not in terminal
+    assert ("48;5;" in done.stdout) == is_colored
+    assert ("GGGGGGGG" in done.stdout) != is_colored
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [([], "Give --date or --call."), (["--date", "2026-11-20", "--output", "x"], "--output is for")],
 )
-def test_show_says_what_does_not_go_together(run: Run, options: list[str], words: str) -> None:
+def test_show_rejects_incompatible_options(run: Run, options: list[str], words: str) -> None:
     code, _, err = run("show", "x", *options)
     assert code == 2
     assert words in err
@@ -229,7 +231,7 @@ def pipeline_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.integration
-def test_show_takes_a_pipeline_file(run: Run, aws: Store, pipeline_file: Path) -> None:
+def test_show_accepts_a_pipeline_file(run: Run, aws: Store, pipeline_file: Path) -> None:
     aws.tables.put(object_name("calls", DAY), parquet(CALLS, call("a.mp3")))
     aws.tables.put(object_name("phases", DAY), parquet(PHASES, phase("a.mp3", 0, "Goodbye", 0, 75)))
     code, out, _ = run("show", pipeline_file, "--call", "a.mp3")
@@ -251,7 +253,7 @@ def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Pa
 
 
 @pytest.mark.integration
-def test_plan_changes_nothing(run: Run, aws: Store, pipeline_file: Path) -> None:
+def test_plan_writes_nothing(run: Run, aws: Store, pipeline_file: Path) -> None:
     aws.put("calls/2026-11-20/a.mp3")
     run("plan", pipeline_file, "--date", "2026-11-20")
     assert aws.keys() == []
@@ -283,7 +285,7 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
 
 @pytest.fixture
 def services(speech: Speech, models: Web, monkeypatch: pytest.MonkeyPatch) -> Speech:
-    """The speech service and the gateway, where the command line finds them."""
+    """The speech service and the gateway, configured in the environment."""
     good = phases_answer(("Hello", 1))
     models.respond = lambda request: (
         good if request.body and request.json["messages"] else answer({"error": "no messages"}, 400)
@@ -295,7 +297,7 @@ def services(speech: Speech, models: Web, monkeypatch: pytest.MonkeyPatch) -> Sp
 
 
 def bad_day(aws: Store) -> None:
-    """A recording that failed for good, one that failed for once, one that is done, and one that nobody has seen."""
+    """Recordings: one failed permanently, one failed temporarily, one done, and one new."""
     for name, failure in (("broken", BadAudio("No audio.")), ("far", DownloadRefused("No way."))):
         recording = aws.put(f"calls/2026-11-20/{name}.mp3")
         aws.knows(failed(transcript_key(recording, aws.pipeline().transcription), failure, recording=recording.key))
@@ -313,7 +315,7 @@ def statuses(aws: Store) -> dict[str, str]:
 
 
 @pytest.mark.integration
-def test_replay_does_failed_calls_again_and_publishes_the_day(
+def test_replay_retries_failed_calls_and_publishes_the_day(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:
     bad_day(aws)
@@ -326,11 +328,11 @@ def test_replay_does_failed_calls_again_and_publishes_the_day(
     }
     assert len(services.submitted) == 2
     assert out.splitlines()[-1] == "2026-11-20: 2 completed, 1 failed, 1 no_speech (1 unfinished)"
-    assert (code, err) == (1, ""), "there is a recording that no run has begun with"
+    assert (code, err) == (1, ""), "no run has started on new.mp3"
 
 
 @pytest.mark.integration
-def test_replay_of_a_class_leaves_the_others_as_they_are(
+def test_replay_of_a_failure_class_leaves_other_failures_alone(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:
     bad_day(aws)
@@ -351,13 +353,13 @@ def test_replay_of_a_day_without_failures_pays_nothing(
 
 
 @pytest.mark.integration
-def test_replay_takes_several_days(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+def test_replay_accepts_several_days(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
     code, out, _ = run("replay", pipeline_file, "--date", "2026-11-20", "--date", "2026-11-19")
     assert (code, out.splitlines()) == (0, ["2026-11-20: no calls", "2026-11-19: no calls"])
 
 
 @pytest.mark.integration
-def test_replay_of_what_fails_again_says_so(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+def test_replay_reports_calls_that_fail_again(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
     bad_day(aws)
     aws.client.delete_object(Bucket=aws.recordings, Key="calls/2026-11-20/new.mp3")
     services.status, services.ending = "error", {"error": "Transcoding failed."}
@@ -367,7 +369,7 @@ def test_replay_of_what_fails_again_says_so(run: Run, aws: Store, services: Spee
 
 
 @pytest.mark.integration
-def test_replay_waits_for_a_run_that_works_on_the_day(
+def test_replay_waits_for_a_run_that_has_the_day(
     run: Run, aws: Store, services: Speech, pipeline_file: Path, clock: Clock
 ) -> None:
     bad_day(aws)
@@ -380,7 +382,7 @@ def test_replay_waits_for_a_run_that_works_on_the_day(
 
 
 @pytest.mark.integration
-def test_replay_that_is_stopped_publishes_the_day_and_leaves_it_free(
+def test_stopped_replay_publishes_the_day_and_releases_its_lease(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:
     bad_day(aws)
@@ -394,7 +396,7 @@ def test_replay_that_is_stopped_publishes_the_day_and_leaves_it_free(
 
 
 @pytest.mark.integration
-def test_replay_of_a_class_that_is_none_is_an_error_of_one_line(
+def test_replay_of_an_unknown_failure_class_is_a_one_line_error(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:
     bad_day(aws)
@@ -405,7 +407,7 @@ def test_replay_of_a_class_that_is_none_is_an_error_of_one_line(
 
 
 @pytest.mark.integration
-def test_replay_with_a_wrong_key_is_an_error_of_one_line(
+def test_replay_with_a_wrong_key_is_a_one_line_error(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:
     bad_day(aws)
@@ -417,7 +419,7 @@ def test_replay_with_a_wrong_key_is_an_error_of_one_line(
 
 
 @pytest.mark.integration
-def test_the_only_pipeline_of_the_folder_need_not_be_named(
+def test_replay_defaults_to_the_only_pipeline_in_the_folder(
     run: Run, aws: Store, services: Speech, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipeline_file.parent))
@@ -435,10 +437,10 @@ def test_the_only_pipeline_of_the_folder_need_not_be_named(
 
 
 @pytest.mark.integration
-def test_doctor_says_a_line_for_each_thing_and_ends_with_0(
+def test_doctor_prints_a_line_per_check_and_exits_with_0(
     run: Run, aws: Store, services: Speech, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Where the pipelines' folder is known, no file need be named.
+    # Without arguments the files of this folder are checked.
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(pipeline_file.parent))
     missing = answer({"error": "audio_url is required"}, 400)
     services.refuse = lambda request: missing if request.method == "POST" else None
@@ -446,14 +448,14 @@ def test_doctor_says_a_line_for_each_thing_and_ends_with_0(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "✓ pipeline support: Its file is valid."
-    assert lines[1] == f"✓ speech service: {services.web.url} answers and takes the key."
+    assert lines[1] == f"✓ speech service: {services.web.url} answers and accepts the key."
     assert all(line.startswith(("✓ ", "– ")) for line in lines)
     assert "– table phases: No day is published yet." in lines
     assert aws.keys() == []
 
 
 @pytest.mark.integration
-def test_doctor_ends_with_1_where_anything_is_off(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
+def test_doctor_exits_with_1_if_any_finding_is_bad(run: Run, aws: Store, services: Speech, pipeline_file: Path) -> None:
     aws.tables.put("calls/a [red].txt", b"")
     wrong = pipeline_file.with_name("wrong.yaml")
     wrong.write_text("pipeline: [x")
@@ -467,7 +469,7 @@ def test_doctor_ends_with_1_where_anything_is_off(run: Run, aws: Store, services
 
 
 @pytest.mark.integration
-def test_doctor_looks_at_the_store_without_a_key(
+def test_doctor_checks_the_store_without_an_api_key(
     run: Run, aws: Store, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("callphases.airflow", "callphases.airflow.hook"):
@@ -480,7 +482,7 @@ def test_doctor_looks_at_the_store_without_a_key(
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("tables", "is_mixed"), [("/", True), ("/inside/", True), ("-other/", False)])
-def test_doctor_tells_of_pipelines_that_share_their_tables(
+def test_doctor_reports_pipelines_that_share_their_tables(
     run: Run, aws: Store, services: Speech, pipeline_file: Path, tables: str, is_mixed: bool
 ) -> None:
     document = yaml.safe_load(pipeline_file.read_text())
@@ -491,13 +493,13 @@ def test_doctor_tells_of_pipelines_that_share_their_tables(
     assert (f"✗ pipeline other: {name} publishes below" in out) is is_mixed
 
 
-def test_doctor_of_a_folder_without_pipelines_says_so(
+def test_doctor_reports_a_folder_without_pipeline_files(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
     code, out, _ = run("doctor")
     assert code == 1
-    assert "holds no pipeline file" in out
+    assert "has no pipeline file" in out
 
 
 @pytest.mark.parametrize(
@@ -508,7 +510,7 @@ def test_doctor_of_a_folder_without_pipelines_says_so(
         ("recordings: {call_time: {key_pattern: '[a-z]+[/b]', format: x}}", "(it is '[a-z]+[/b]')"),
     ],
 )
-def test_a_wrong_pipeline_file_is_an_error_of_one_line(run: Run, tmp_path: Path, content: str, words: str) -> None:
+def test_invalid_pipeline_file_is_a_one_line_error(run: Run, tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "support.yaml"
     path.write_text(content)
     code, out, err = run("plan", path, "--date", "2026-11-20")
@@ -519,14 +521,14 @@ def test_a_wrong_pipeline_file_is_an_error_of_one_line(run: Run, tmp_path: Path,
 
 
 @pytest.mark.integration
-def test_a_bucket_that_is_not_there_is_an_error_of_one_line(run: Run, aws: Store) -> None:
+def test_missing_bucket_is_a_one_line_error(run: Run, aws: Store) -> None:
     code, _, err = run("show", "s3://nowhere/tables/", "--date", "2026-11-20")
     assert code == 1
     assert err.startswith("error: There is no bucket 'nowhere'")
     assert err.count("\n") == 1
 
 
-def test_a_store_that_cannot_be_reached_is_an_error_of_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_store_is_a_one_line_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
@@ -537,9 +539,7 @@ def test_a_store_that_cannot_be_reached_is_an_error_of_one_line(run: Run, monkey
     assert KEY not in err
 
 
-def test_credentials_that_are_not_there_are_an_error_of_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_credentials_are_a_one_line_error(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     code, _, err = run("show", "s3://warehouse/tables/", "--date", "2026-11-20")
     assert code == 1
@@ -547,7 +547,7 @@ def test_credentials_that_are_not_there_are_an_error_of_one_line(
     assert err.count("\n") == 1
 
 
-def test_a_profile_that_is_not_there_is_an_error_of_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_aws_profile_is_a_one_line_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     code, _, err = run("show", "s3://warehouse/tables/", "--date", "2026-11-20")
     assert code == 1
@@ -556,13 +556,13 @@ def test_a_profile_that_is_not_there_is_an_error_of_one_line(run: Run, monkeypat
 
 
 @pytest.mark.parametrize("command", ["show", "plan"])
-def test_a_date_that_is_none_is_a_usage_error(run: Run, command: str) -> None:
+def test_invalid_date_is_a_usage_error(run: Run, command: str) -> None:
     code, _, err = run(command, "x", "--date", "yesterday")
     assert code == 2
     assert "yesterday" in err
 
 
-def test_the_command_runs_by_itself() -> None:
+def test_help_lists_all_commands_in_a_fresh_process() -> None:
     command = [sys.executable, "-c", "from callphases.cli import main; main()", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert all(command in done.stdout for command in ("plan", "replay", "show", "doctor", "score"))
@@ -591,7 +591,7 @@ def predicted_rows(name: str, edge_s: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
-def test_a_published_day_is_scored(run: Run, aws: Store, tmp_path: Path, place: str) -> None:
+def test_score_reads_published_days_from_a_folder_or_s3(run: Run, aws: Store, tmp_path: Path, place: str) -> None:
     truth = labelled_call(tmp_path / "truth")
     body = {"phases": parquet(PHASES, *predicted_rows("a", 20)), "calls": parquet(CALLS, *predicted_rows("a", 20)[:0])}
     for table, content in body.items():
@@ -612,7 +612,7 @@ def test_a_published_day_is_scored(run: Run, aws: Store, tmp_path: Path, place: 
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_model_is_scored_by_the_labelled_calls_own_cues(
+def test_score_asks_a_model_with_the_labelled_calls_own_cues(
     run: Run, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = labelled_call(tmp_path / "truth")
@@ -628,7 +628,7 @@ def test_a_model_is_scored_by_the_labelled_calls_own_cues(
     assert (code, "CALLPHASES_LLM_KEY" in err) == (1, True)
 
 
-def test_what_is_scored_is_one_thing(run: Run, tmp_path: Path) -> None:
+def test_score_requires_exactly_one_source_of_predictions(run: Run, tmp_path: Path) -> None:
     truth = labelled_call(tmp_path / "truth")
     assert run("score", truth)[0] == 2
     assert run("score", truth, "--model", "m", "--phases", truth)[0] == 2

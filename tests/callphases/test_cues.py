@@ -1,4 +1,4 @@
-"""Captions → numbered cues."""
+"""Cues from words and from captions."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def word(start: int, speaker: str | None = None) -> dict[str, Any]:
         ("00:12.340 --> 00:16.220 align:start position:10%", 12.34, 16.22),
     ],
 )
-def test_times_are_read_in_both_forms(times: str, start_s: float, end_s: float) -> None:
+def test_vtt_times_are_parsed_with_and_without_hours(times: str, start_s: float, end_s: float) -> None:
     (cue,) = read(f"{times}\nHello.")
     assert (cue.start_s, cue.end_s) == (start_s, end_s)
 
 
-def test_cues_are_numbered_in_the_order_of_their_starts() -> None:
+def test_cues_are_numbered_by_start() -> None:
     cues = read(
         "00:05.000 --> 00:06.000\nlast",
         "00:01.000 --> 00:09.000\nfirst, and over all others",
@@ -54,12 +54,12 @@ def test_cues_are_numbered_in_the_order_of_their_starts() -> None:
     assert [cue.end_s for cue in cues] == [9.0, 4.0, 6.0]
 
 
-def test_a_cue_that_ends_before_it_starts_lasts_no_time() -> None:
+def test_cue_that_ends_before_its_start_has_no_duration() -> None:
     (cue,) = read("00:05.000 --> 00:02.000\nHello.")
     assert (cue.start_s, cue.end_s) == (5.0, 5.0)
 
 
-def test_the_speaker_is_who_says_most_of_the_words() -> None:
+def test_speaker_is_that_of_most_words() -> None:
     words = [word(1000, "A"), word(1200, "B"), word(1400, "B"), word(2000, "A"), word(2100, "A")]
     cues = read("00:01.000 --> 00:02.000\nx y z", "00:02.000 --> 00:03.000\nx y", words=words)
     assert [cue.speaker for cue in cues] == ["B", "A"]
@@ -80,24 +80,26 @@ def sure(start: int, confidence: object) -> dict[str, Any]:
     ],
     ids=["mean", "of those that have one", "none has", "none is said", "no words"],
 )
-def test_a_cue_is_as_sure_as_its_words(words: list[dict[str, Any]] | None, confidence: float | None) -> None:
+def test_caption_confidence_is_the_mean_of_its_words(
+    words: list[dict[str, Any]] | None, confidence: float | None
+) -> None:
     (cue,) = read("00:01.000 --> 00:02.000\nx y z", words=words)
     assert cue.confidence == confidence
 
 
 @pytest.mark.parametrize("words", [None, [], [word(1100)], [word(5000, "A")]])
-def test_without_speakers_there_is_none(words: list[dict[str, Any]] | None) -> None:
+def test_speaker_is_none_if_no_word_has_one(words: list[dict[str, Any]] | None) -> None:
     (cue,) = read("00:01.000 --> 00:02.000\nx", words=words)
     assert cue.speaker is None
 
 
-def test_words_in_any_order_are_read() -> None:
+def test_words_may_be_in_any_order() -> None:
     (cue,) = read("00:01.000 --> 00:02.000\nx", words=[word(9000, "B"), word(1000, "A")])
     assert cue.speaker == "A"
 
 
 @pytest.mark.parametrize(("words", "speaker"), [([], "Agent"), ([word(1000, "B")], "B")])
-def test_a_voice_tag_names_the_speaker_where_no_word_does(words: list[dict[str, Any]], speaker: str) -> None:
+def test_voice_tag_names_the_speaker_if_no_word_does(words: list[dict[str, Any]], speaker: str) -> None:
     (cue,) = read("00:01.000 --> 00:02.000\n<v Agent>Hello.</v>", words=words)
     assert (cue.speaker, cue.text) == (speaker, "Hello.")
 
@@ -113,22 +115,22 @@ def test_a_voice_tag_names_the_speaker_where_no_word_does(words: list[dict[str, 
         ("Grüß Gott 🎧", "Grüß Gott 🎧"),
     ],
 )
-def test_the_text_is_what_is_said_on_one_line(written: str, text: str) -> None:
+def test_caption_text_is_unescaped_and_on_one_line(written: str, text: str) -> None:
     (cue,) = read(f"00:01.000 --> 00:02.000\n{written}")
     assert cue.text == text
 
 
-def test_words_are_counted() -> None:
+def test_word_count_splits_on_white_space() -> None:
     (cue,) = read("00:01.000 --> 00:02.000\nThank you for\ncalling.")
     assert cue.word_count == 4
 
 
-def test_notes_and_identifiers_are_no_cues() -> None:
+def test_vtt_notes_and_identifiers_are_ignored() -> None:
     cues = read("NOTE made by a machine", "1\n00:01.000 --> 00:02.000\none", "two\n00:03.000 --> 00:04.000\ntwo")
     assert [cue.text for cue in cues] == ["one", "two"]
 
 
-def test_a_byte_order_mark_and_windows_lines_are_read() -> None:
+def test_byte_order_mark_and_crlf_are_accepted() -> None:
     (cue,) = cues_of_captions({}, "\ufeffWEBVTT\r\n\r\n00:01.000 --> 00:02.000\r\nHello.\r\n")
     assert cue.text == "Hello."
 
@@ -144,7 +146,7 @@ def test_a_byte_order_mark_and_windows_lines_are_read() -> None:
         ("WEBVTT\n\n1 s --> 2 s\nHello.", "captions are empty"),
     ],
 )
-def test_malformed_captions_are_the_providers_error(vtt: str, words: str) -> None:
+def test_malformed_captions_raise_provider_error(vtt: str, words: str) -> None:
     with pytest.raises(ProviderError, match=words):
         cues_of_captions({}, vtt)
 
@@ -162,7 +164,7 @@ def heard(*words: dict[str, object]) -> list[Cue] | None:
     return cues_of_words({"text": " ".join(str(word["text"]) for word in words), "words": list(words)})
 
 
-def test_words_become_sentences_of_one_speaker() -> None:
+def test_words_are_grouped_into_sentences_of_one_speaker() -> None:
     words = [
         *spoken("Hi,", "I'm", "Jack.", "My", "bill", "is", "wrong,", "Mr.", "Miller."),
         *spoken("Let", "me", "see", speaker="B", start_ms=4500),
@@ -174,14 +176,14 @@ def test_words_become_sentences_of_one_speaker() -> None:
     ]
 
 
-def test_sentences_are_as_sure_as_their_words() -> None:
+def test_sentence_confidence_is_the_mean_of_its_words() -> None:
     words = spoken("Hi,", "Jack.", "Bye.")
     cues = heard(words[0] | {"confidence": 0.5}, words[1] | {"confidence": 0.9}, words[2])
     assert cues is not None
     assert [(cue.text, cue.confidence) for cue in cues] == [("Hi, Jack.", 0.7), ("Bye.", None)]
 
 
-def test_a_long_pause_and_a_long_sentence_are_cut() -> None:
+def test_long_pauses_and_long_sentences_are_split() -> None:
     paused = heard(*spoken("one"), *spoken("two", start_ms=500 + LONG_PAUSE_MS + 1))
     assert paused is not None
     assert [cue.text for cue in paused] == ["one", "two"]
@@ -203,7 +205,7 @@ def test_a_long_pause_and_a_long_sentence_are_cut() -> None:
         ("你好, 我是 杰克， 我的 账单 错了。", ["你好, 我是 杰克，", "我的 账单 错了。"]),
     ],
 )
-def test_a_sentence_is_cut_where_the_need_may_begin(said: str, cues: list[str]) -> None:
+def test_sentence_is_split_at_clauses_of_three_words(said: str, cues: list[str]) -> None:
     found = heard(*spoken(*said.split()))
     assert found is not None
     assert [cue.text for cue in found] == cues
@@ -217,7 +219,7 @@ def test_a_sentence_is_cut_where_the_need_may_begin(said: str, cues: list[str]) 
         ("Hi there", "bill is wrong.", 1),
     ],
 )
-def test_a_sentence_without_commas_is_cut_at_a_pause(before: str, after: str, count: int) -> None:
+def test_sentence_without_commas_is_split_at_a_pause(before: str, after: str, count: int) -> None:
     start_ms = 500 * len(before.split()) + CLAUSE_PAUSE_MS + 1
     found = heard(*spoken(*before.split()), *spoken(*after.split(), start_ms=start_ms))
     assert found is not None
@@ -225,7 +227,7 @@ def test_a_sentence_without_commas_is_cut_at_a_pause(before: str, after: str, co
 
 
 @given(st.lists(st.sampled_from(["so,", "well", "yes.", "no,", "a", "b;", "c"]), min_size=1, max_size=30))
-def test_cutting_loses_no_word_and_its_times(words: list[str]) -> None:
+def test_splitting_keeps_all_words_and_times(words: list[str]) -> None:
     found = heard(*spoken(*words))
     assert found is not None
     assert " ".join(cue.text for cue in found).split() == words
@@ -233,14 +235,14 @@ def test_cutting_loses_no_word_and_its_times(words: list[str]) -> None:
     assert found[-1].end_s == 0.5 * len(words)
 
 
-def test_control_characters_and_halves_of_characters_are_no_text() -> None:
+def test_control_characters_and_lone_surrogates_are_removed() -> None:
     found = heard(*spoken("a\x00b", "\ud800", "c\u0085d\x1b[31m"))
     assert found is not None
     assert [cue.text for cue in found] == ["a b c d [31m"]
     assert found[0].end_s == 1.5
 
 
-def test_people_who_talk_at_once_keep_their_sentences() -> None:
+def test_simultaneous_speakers_on_two_channels_keep_their_sentences() -> None:
     cues = heard(
         *spoken("I", "want", "my", "money.", speaker="1A", channel="1"),
         *spoken("Yes,", "of", "course.", speaker="2A", channel="2", start_ms=700),
@@ -258,11 +260,11 @@ def test_people_who_talk_at_once_keep_their_sentences() -> None:
         {"text": "Hello.", "words": [{"text": "Hello."}]},
     ],
 )
-def test_words_that_do_not_hold_the_text_stand_for_nothing(transcript: dict[str, object]) -> None:
+def test_words_that_do_not_make_up_the_text_give_no_cues(transcript: dict[str, object]) -> None:
     assert cues_of_words(transcript) is None
 
 
-def test_captions_are_read_back_as_they_were_written() -> None:
+def test_vtt_round_trips() -> None:
     cues = [
         Cue(1, 0.04, 1.5, "A", "Less <b>is</b> more & 2 < 3."),
         Cue(2, 61.25, 62.0, "B", "--> is no arrow"),

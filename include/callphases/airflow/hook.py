@@ -90,21 +90,12 @@ class AssemblyAIHook(BaseHook):
 
 
 def s3_client(conn_id: str) -> S3Client:
-    """The S3 client of a connection of the Amazon provider's.
-
-    SigV4, as only it presigns for every region and is checked by every server; checksums only where S3 wants them, as
-    not every S3 server knows the newer ones. What the connection says otherwise wins.
-    """
+    """The S3 client of an AWS connection; the connection's own ``config_kwargs`` win over ``client_config``."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-    from botocore.config import Config
 
-    config = Config(
-        signature_version="s3v4",
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": 6},
-        connect_timeout=10,
-    )
+    from callphases.state.s3 import client_config
+
+    config = client_config()
     own = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
     return S3Hook(aws_conn_id=conn_id, config=config.merge(own) if own else config).get_conn()
 

@@ -1,1 +1,1 @@
-"""Shows what was published, and checks whether all that a run needs is there."""
+"""Shows published calls, and checks whether a pipeline can run."""

@@ -1,4 +1,4 @@
-"""What was published, to be looked at: calls of a day or a single one, as a table, strips of letters, CSV or JSON."""
+"""Prints published calls: those of a day, or a single one, as a table, strips, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from rich.table import Table
 from rich.text import Text
 
 from callphases.errors import ConfigurationError
-from callphases.inspection.strips import colours_of
+from callphases.inspection.strips import phase_colors
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.reading import published_days, read_rows
 from callphases.tables.schema import CALLS, PHASES
 
 Row = dict[str, Any]
 
-OF_CALL = ("dt", "call_id", "recording_uri", "call_started_at", "status", "failure_class", "failure_message")
-"""What a line of CSV begins with, before the columns of ``phases``."""
+CALL_COLUMNS = ("dt", "call_id", "recording_uri", "call_started_at", "status", "failure_class", "failure_message")
+"""The first columns of the CSV, before those of ``phases``."""
 
 
-def of_days(tables: ObjectPrefix | Path, days: Iterable[dt.date]) -> list[Row]:
-    """The calls of some days: rows of ``calls`` by day and begin, each with its ``dt`` and, in order, its ``phases``.
+def calls_of_days(tables: ObjectPrefix | Path, days: Iterable[dt.date]) -> list[Row]:
+    """Rows of ``calls`` by day and start of the call, each with its ``dt`` and its ``phases`` in order.
 
     Raises:
-        ConfigurationError: what lies there is no table of ours; no such bucket, no rights.
+        ConfigurationError: an object is not a table of callphases; no such bucket, no rights.
         ServiceUnavailable: S3 does not answer.
     """
     found: list[Row] = []
@@ -49,14 +49,14 @@ def of_days(tables: ObjectPrefix | Path, days: Iterable[dt.date]) -> list[Row]:
     return found
 
 
-def find(tables: ObjectPrefix | Path, wanted: str, days: Sequence[dt.date] = ()) -> list[Row]:
-    """The calls that ``wanted`` names: by ``call_id``, by a recording's URI, or by the last parts of its key.
+def find_calls(tables: ObjectPrefix | Path, wanted: str, days: Sequence[dt.date] = ()) -> list[Row]:
+    """The calls that ``wanted`` identifies: by ``call_id``, by the recording's URI, or by the last parts of its key.
 
-    Without ``days``, all days are looked through, the newest first, and the calls of the first that has any returned.
-    Raises as ``of_days``.
+    Without ``days``, searches all days from the newest on, and stops at the first that has such calls. Raises as
+    ``calls_of_days``.
     """
-    for one in [list(days)] if days else [[day] for day in reversed(published_days(tables))]:
-        if found := [call for call in of_days(tables, one) if _is(call, wanted)]:
+    for group in [list(days)] if days else [[day] for day in reversed(published_days(tables))]:
+        if found := [call for call in calls_of_days(tables, group) if _is(call, wanted)]:
             return found
     return []
 
@@ -66,9 +66,9 @@ def _is(call: Row, wanted: str) -> bool:
 
 
 def table(calls: Iterable[Row], whole: bool = False) -> Table:
-    """A line for each phase, with its times and its summary; for a call that has none, what became of it.
+    """One line per phase, with its times and summary; for a call without phases, its status and failure.
 
-    ``whole``: what is too long for its line goes on in the next one, in place of being cut.
+    ``whole`` wraps long summaries instead of cutting them off.
     """
     shown = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     for header in ("call", "started", "phase", "from", "to"):
@@ -87,22 +87,22 @@ def table(calls: Iterable[Row], whole: bool = False) -> Table:
     return shown
 
 
-def strips(calls: Sequence[Row], width: int, coloured: bool) -> Iterator[Text]:
-    """A line for each call that has phases: its strip on a time axis that all share, and its length. A legend first.
+def strips(calls: Sequence[Row], width: int, colored: bool) -> Iterator[Text]:
+    """A legend, then one line per call with phases: its strip on a time axis shared by all calls, and its length.
 
     Args:
         calls: with their phases.
         width: of the lines, in characters.
-        coloured: a strip is of the colours of the picture; if not, it is of letters, a phase's first where they differ.
+        colored: use the colors of the picture; if not, letters: the first letter of a phase's name if it is free.
     """
     drawn = [call for call in calls if call["phases"]]
     if not drawn:
         return
-    colours = colours_of(phase["phase_name"] for call in drawn for phase in call["phases"])
-    letters = _letters(colours)
+    colors = phase_colors(phase["phase_name"] for call in drawn for phase in call["phases"])
+    letters = _letters(colors)
     legend = Text()
     for name, letter in letters.items():
-        mark = Text("  ", Style(bgcolor=colours[name])) if coloured else Text(letter)
+        mark = Text("  ", Style(bgcolor=colors[name])) if colored else Text(letter)
         legend += Text.assemble(mark, f" {printable(name)}   ")
     legend.rstrip()
     yield legend
@@ -113,10 +113,12 @@ def strips(calls: Sequence[Row], width: int, coloured: bool) -> Iterator[Text]:
         name = _name(call)
         line = Text(f"{name if len(name) <= 30 else name[:29] + '…':<{names}}  ")
         for phase in call["phases"]:
-            # Both edges are rounded alike, so strips have neither gaps nor overlaps.
+            # Rounding both edges, not the length, leaves no gap or overlap.
             count = round(phase["end_s"] / longest_s * cells) - round(phase["start_s"] / longest_s * cells)
-            of = phase["phase_name"]
-            line += Text(" " * count, Style(bgcolor=colours[of])) if coloured else Text(letters[of] * count)
+            phase_name = phase["phase_name"]
+            line += (
+                Text(" " * count, Style(bgcolor=colors[phase_name])) if colored else Text(letters[phase_name] * count)
+            )
         line.append(f"  {_clock(call['phases'][-1]['end_s'])}")
         yield line
 
@@ -130,18 +132,18 @@ def _letters(names: Iterable[str]) -> dict[str, str]:
 
 
 def write_csv(calls: Sequence[Row], file: TextIO) -> None:
-    """A line for each phase, with the columns of ``phases`` and its call's status; for a call without phases one line
-    without them. Times are ISO 8601, numbers have all their digits, nothing is an empty field."""
-    # A pipeline's own columns, which are the same in both tables; not all days need have them.
+    """Write one line per phase, with the columns of ``phases`` and its call's status; one line for a call without
+    phases. Times are ISO 8601, numbers are not rounded, and null is an empty field."""
+    # A pipeline's own columns are the same in both tables, but may differ between days.
     own = list(dict.fromkeys(name for call in calls for name in call if name not in {"dt", "phases", *CALLS.names}))
-    columns = [*OF_CALL, *(name for name in PHASES.names if name not in OF_CALL), *own]
+    columns = [*CALL_COLUMNS, *(name for name in PHASES.names if name not in CALL_COLUMNS), *own]
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for call in calls:
-        of_call = {name: call[name] for name in OF_CALL}
-        # What a call has in common with its phases is said of one that has none, too; its talk is not a phase's.
-        alone = {name: call.get(name) for name in ("transcript_id", *_LINEAGE, *own)}
-        for phase in call["phases"] or [alone]:
+        of_call = {name: call[name] for name in CALL_COLUMNS}
+        # For a call without phases: the columns that phases copy from their call. Talk shares differ between the two.
+        without_phases = {name: call.get(name) for name in ("transcript_id", *_LINEAGE, *own)}
+        for phase in call["phases"] or [without_phases]:
             row = {**phase, **of_call}
             writer.writerow({key: _iso(value) for key, value in row.items()})
 
@@ -150,8 +152,8 @@ _LINEAGE = ("speech_model", "llm_model", "prompt_version", "schema_version", "ru
 
 
 def write_json(calls: Iterable[Row], file: TextIO) -> None:
-    """JSON lines: an object for each call, with ``dt``, the columns of ``calls`` and the list of its ``phases``. Times
-    are ISO 8601, numbers have all their digits."""
+    """Write one JSON object per line and call: ``dt``, the columns of ``calls``, and the list ``phases``. Times are
+    ISO 8601, numbers are not rounded."""
     for call in calls:
         file.write(json.dumps(call, ensure_ascii=False, default=_iso) + "\n")
 
@@ -165,7 +167,7 @@ def _name(call: Row) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would obey: names and summaries are others' words."""
+    """Replace control characters, which a terminal would execute: names and summaries are untrusted."""
     return "".join(one if one.isprintable() else " " for one in text)
 
 

@@ -1,1 +1,1 @@
-"""Finds the recordings of a day in the bucket, and splits them into chunks."""
+"""Finds a day's recordings in the bucket and splits them into chunks."""

@@ -1,38 +1,38 @@
-"""What came late: days that were run, and whose recordings are not those that were published any more."""
+"""Finds days to run again: processed days whose recordings have changed since they were published."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 from callphases.listing.archive import Archive
 from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import has_run
 from callphases.state.storage import ObjectPrefix
-from callphases.tables.reading import read_table_day
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
 
 
 def late_days(
-    s3: S3Client, pipeline: Pipeline, state: ObjectPrefix, tables: ObjectPrefix, day: dt.date
+    bucket: RecordingBucket,
+    pipeline: Pipeline,
+    state: ObjectPrefix,
+    published: Callable[[dt.date], set[int]],
+    day: dt.date,
 ) -> Iterator[dt.date]:
     """The days before ``day`` to run again, the latest first.
 
-    ``recordings.look_back_days`` says how many are looked at. A day is run again that has a recording which the table
-    ``calls`` does not have, or has of other bytes; and, where ``recordings.when_deleted`` is ``drop``, one that lacks
-    a recording which the table has. A flat archive is not listed for this: what its last listing says is taken.
+    Looks back ``recordings.look_back_days`` days. A day is run again if the bucket has a recording that its table
+    ``calls`` lacks, or has with another ETag; and, if ``recordings.when_deleted`` is ``drop``, if the table has a
+    recording that the bucket lacks. A flat archive is not listed for this; its last listing is used.
 
     Args:
-        s3: where the recordings are.
-        pipeline: the pipeline.
+        bucket: ``recordings.bucket``.
+        pipeline: whose days.
         state: ``output.state``.
-        tables: ``output.tables``.
-        day: of the run that looks back.
+        published: the recordings that a day's rows are of; see ``tables.reading.published_versions``.
+        day: the day of the run that looks back.
 
     Raises:
         ConfigurationError, ServiceUnavailable: a bucket does not answer.
@@ -44,26 +44,17 @@ def late_days(
             continue
         listed: Iterable[Recording]
         if source.dated:
-            listed = Listing(s3, pipeline, source.prefix_of(earlier))
+            listed = Listing(bucket, pipeline, source.prefix_of(earlier))
         else:
-            listed = Archive(s3, pipeline, state).last_seen(earlier)
-        if _differ(listed, _published(tables, earlier), source.when_deleted == "drop"):
+            listed = Archive(bucket, pipeline, state).last_seen(earlier)
+        if _differ(listed, published(earlier), source.when_deleted == "drop"):
             yield earlier
 
 
-def _differ(listed: Iterable[Recording], published: set[int], gone_count: bool) -> bool:
+def _differ(listed: Iterable[Recording], published: set[int], deletions_count: bool) -> bool:
     count = 0
     for recording in listed:
         count += 1
         if hash((recording.uri, recording.etag)) not in published:
             return True
-    return gone_count and count < len(published)
-
-
-def _published(tables: ObjectPrefix, day: dt.date) -> set[int]:
-    """Stands for the recordings that a day's rows are of: numbers, as a day may have a million."""
-    calls = read_table_day(tables, "calls", day, ["recording_uri", "recording_etag"])
-    batches = [] if calls is None else calls.to_batches()
-    return {
-        hash(pair) for batch in batches for pair in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    }
+    return deletions_count and count < len(published)

@@ -1,4 +1,4 @@
-"""A bucket and a day → the day's recordings, and the chunks that they are worked on in."""
+"""Lists a day's recordings, spools them to disk, and splits them into chunks."""
 
 from __future__ import annotations
 
@@ -10,94 +10,73 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Self
 
 from callphases.pipeline import KeyTime, Pipeline
 from callphases.recordings import Recording
-from callphases.state.storage import explain
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
+from callphases.state.bucket import ListedObject, RecordingBucket
 
 log = logging.getLogger(__name__)
 
 TASK_EACH_UP_TO = 20
-"""Up to so many recordings get a task each, so that people see their calls in the grid."""
+"""Up to this many recordings get a task each, so that each call has a square of its own in Airflow's grid."""
 MAX_CHUNKS = 200
-"""Mapped tasks of a run: Airflow's grid grows slow with more, and its max_map_length is 1024."""
+"""Mapped tasks per run: Airflow's grid gets slow with more, and its max_map_length is 1024."""
 HEAVIEST = 20.0
-"""A recording counts for so many of the mean at most, so that one huge file does not crowd the others together."""
+"""The most that one recording may weigh, in multiples of the mean, so that a huge file does not distort the chunks."""
 
 
 @dataclass
 class Listing:
-    """The recordings below a prefix, in key order, read with a LIST request for each thousand objects.
+    """The recordings below a prefix, in key order; one LIST request for each thousand objects.
 
     Args:
-        client: of S3.
-        pipeline: says where recordings lie, what they are called and when their calls began.
-        prefix: of the keys; ``recordings.prefix_of`` a day where the prefix is dated.
-        alive: called after each request.
+        bucket: ``recordings.bucket``.
+        pipeline: its settings say which objects are recordings and when their calls started.
+        prefix: of the keys; ``recordings.prefix_of`` a day if the prefix is dated.
+        heartbeat: called after each request.
 
     Iterating raises:
         ConfigurationError: no such bucket, no rights.
         ServiceUnavailable: S3 does not answer.
     """
 
-    client: S3Client
+    bucket: RecordingBucket
     pipeline: Pipeline
     prefix: str
-    alive: Callable[[], object] = lambda: None
+    heartbeat: Callable[[], object] = lambda: None
     began: dt.datetime | None = None
-    """What was written before is listed: when the first request was sent or answered, by our clock and the store's,
-    whichever is behind."""
+    """Every object written before this moment is listed: when the first request was sent by our clock, or answered by
+    the store's clock, whichever is earlier."""
 
     def __iter__(self) -> Iterator[Recording]:
         source = self.pipeline.recordings
         suffixes = tuple(source.suffixes)
         unmatched = 0
         for item in self._objects():
-            key: str = item["Key"]
-            if key.endswith("/") or not key.lower().endswith(suffixes):
+            if item.key.endswith("/") or not item.key.lower().endswith(suffixes):
                 continue
-            call_time: dt.datetime | None = item["LastModified"]
+            call_time = item.last_modified
             if isinstance(source.call_time, KeyTime):
-                read = _time_in_key(key, source.call_time, self.pipeline)
-                unmatched += read is None
-                call_time = read or call_time
-            assert call_time is not None
-            yield Recording(source.bucket, key, item["ETag"].strip('"'), item["Size"], call_time.astimezone(dt.UTC))
+                from_key = _time_in_key(item.key, source.call_time, self.pipeline)
+                unmatched += from_key is None
+                call_time = from_key or call_time
+            yield Recording(source.bucket, item.key, item.etag, item.size, call_time.astimezone(dt.UTC))
         if unmatched:
-            # Better a call on the day of its upload than a call that is silently in no day.
+            # A call on the day of its upload can be noticed; a call on no day would be lost silently.
             log.warning(
-                "%d keys do not match recordings.call_time.key_pattern or its format; their LastModified was taken.",
+                "%d keys do not match recordings.call_time.key_pattern or its format; their LastModified was used.",
                 unmatched,
             )
 
-    def _objects(self) -> Iterator[Any]:
-        bucket = self.pipeline.recordings.bucket
+    def _objects(self) -> Iterator[ListedObject]:
         self.began = dt.datetime.now(dt.UTC)
-        first = True
-        try:
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=self.prefix):
-                if first:
-                    self.began, first = min(self.began, time_of(page) or self.began), False
-                yield from page.get("Contents", [])
-                self.alive()
-        except (ClientError, BotoCoreError) as error:
-            raise explain(error, bucket, "recordings.bucket") from None
-
-
-def time_of(answer: Any) -> dt.datetime | None:
-    """The store's clock when it gave an answer, in whole seconds, or None where it does not tell."""
-    try:
-        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-    except (KeyError, ValueError, TypeError):
-        return None
+        for number, page in enumerate(self.bucket.pages(self.prefix)):
+            if number == 0:
+                self.began = min(self.began, page.answered_at or self.began)
+            yield from page.objects
+            self.heartbeat()
 
 
 def _time_in_key(key: str, rule: KeyTime, pipeline: Pipeline) -> dt.datetime | None:
@@ -108,19 +87,19 @@ def _time_in_key(key: str, rule: KeyTime, pipeline: Pipeline) -> dt.datetime | N
         moment = dt.datetime.strptime(match["time"], rule.format)
         moment = moment.astimezone(pipeline.zone) if moment.tzinfo else moment.replace(tzinfo=pipeline.zone)
         return moment.astimezone(dt.UTC)
-    except (ValueError, OverflowError):  # a year that no calendar of ours has, perhaps
+    except (ValueError, OverflowError):  # OverflowError: year 1 or 9999, once converted to UTC
         return None
 
 
 class Spool:
-    """Recordings of one bucket on disk, in the order that they were added: a night's need not fit into memory.
+    """Recordings of one bucket in a temporary file, in insertion order: a night's need not fit into memory.
 
-    The file has no name, so that nothing of it stays, however the process ends.
+    The file is unlinked when it is opened, so nothing stays on disk, however the process ends.
     """
 
     def __init__(self, bucket: str) -> None:
         self.sizes = array("Q")
-        """In bytes, of each."""
+        """Of each recording, in bytes."""
         self._bucket = bucket
         self._file = tempfile.TemporaryFile(prefix="callphases-")  # noqa: SIM115 - closed with the spool
 
@@ -134,23 +113,23 @@ class Spool:
         return len(self.sizes)
 
     def add(self, recording: Recording) -> None:
-        """Put one at the end."""
+        """Append a recording."""
         self._file.write(recording.as_line())
         self.sizes.append(recording.size)
 
     def __iter__(self) -> Iterator[Recording]:
-        """From the first on; one reader at a time."""
+        """From the first recording on; supports one iterator at a time."""
         self._file.seek(0)
         for line in self._file:
             yield Recording.from_line(self._bucket, line)
 
 
 def chunk_counts(sizes: Sequence[int]) -> list[int]:
-    """How many recordings each chunk of a night holds, of recordings with ``sizes`` (bytes) in their order.
+    """Split recordings with ``sizes`` (bytes), in their order, into chunks; returns how many each chunk holds.
 
-    Few recordings get a chunk each. Else there are about half as many chunks as the square root of the recordings: the
-    two tasks that Airflow starts for a chunk are shared by many calls, and several chunks are under way at once. All
-    chunks weigh about the same, where half of a recording's weight is its size: a chunk of long calls has fewer.
+    Up to ``TASK_EACH_UP_TO`` recordings get a chunk each. More get about half as many chunks as the square root of
+    their number: many calls share the cost of starting a chunk's two tasks, and several chunks still run at once. All
+    chunks weigh about the same. Half of a recording's weight is its size, so a chunk of long calls has fewer of them.
     """
     count = len(sizes)
     if count <= TASK_EACH_UP_TO:
@@ -161,6 +140,6 @@ def chunk_counts(sizes: Sequence[int]) -> list[int]:
     share = sum(weights) / most
     counts, before = [0] * most, 0.0
     for weight in weights:
-        counts[min(int((before + weight / 2) / share), most - 1)] += 1  # where its middle lies
+        counts[min(int((before + weight / 2) / share), most - 1)] += 1  # the chunk that its midpoint falls into
         before += weight
     return [count for count in counts if count]

@@ -1,1 +1,1 @@
-"""Says how good phases are, against calls that people have labelled."""
+"""Scores phases against calls that people have labelled."""

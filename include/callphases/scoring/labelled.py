@@ -1,4 +1,4 @@
-"""Files of calls with phases: labelled ones, which say what is right, and predicted ones. One JSON file a call."""
+"""Reads labelled calls (the ground truth) and predicted calls from JSON files, one call per file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from callphases.cues import Cue
 from callphases.errors import ConfigurationError
-from callphases.scoring.metrics import Span, fitted
+from callphases.scoring.metrics import Span, fit_to_call
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class LabelledCall:
-    """A call that somebody labelled. ``phases`` cover 0 to ``end_s``; there are none where the call has none.
+    """A call with its labels. ``phases`` cover 0 to ``end_s``, or are empty if the call was labelled as having none.
 
-    ``cues`` are numbered from 1 in the order of their starts, as the product's own are.
+    ``cues`` are numbered from 1 by their starts, as in transcripts.
     """
 
     call_id: str
@@ -35,9 +35,9 @@ class LabelledCall:
 
 @dataclass(frozen=True)
 class PredictedCall:
-    """What is predicted of a call: ``phases``, or why there are none. ``recording`` is a path or a URI.
+    """A prediction for a call: ``phases``, or in ``why`` the reason for having none.
 
-    ``end_s`` is where the prediction ends the call.
+    ``recording`` is a path or a URI; ``end_s`` is the end of the call according to the prediction.
     """
 
     call_id: str
@@ -47,11 +47,11 @@ class PredictedCall:
     why: str = ""
 
 
-class _Part(BaseModel):
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
 
-class _Cue(_Part):
+class _CueEntry(_Entry):
     cue: int
     speaker: str | None = None
     start_s: Seconds
@@ -59,46 +59,46 @@ class _Cue(_Part):
     text: str = ""
 
 
-class _Phase(_Part):
+class _PhaseEntry(_Entry):
     name: str = Field(min_length=1)
     start_cue: int | None = None
     start_s: Seconds | None = None
     end_s: Seconds | None = None
 
 
-class _File(_Part):
+class _CallFile(_Entry):
     call_id: str = Field(default="", validate_default=False)
     recording: str | None = None
     duration_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    cues: list[_Cue] = []
-    phases: list[_Phase]
+    cues: list[_CueEntry] = []
+    phases: list[_PhaseEntry]
 
 
 def read_labelled(places: Sequence[Path]) -> list[LabelledCall]:
-    """Labelled calls of folders (all ``*.json`` below them) and files.
+    """Read labelled calls from files, and from all ``*.json`` below folders.
 
     Raises:
-        ConfigurationError: names the file, and what is wrong with it.
+        ConfigurationError: a file is invalid; the message names it and the mistake.
     """
     calls: dict[str, LabelledCall] = {}
     for path in _files(places):
         call = _labelled(path)
         if (first := calls.setdefault(call.call_id, call)) is not call:
-            raise ConfigurationError(f"{path}: call_id {call.call_id!r} is that of {first.path} too; expected another")
+            raise ConfigurationError(f"{path}: call_id {call.call_id!r} is also that of {first.path}; expected another")
     return list(calls.values())
 
 
 def read_predicted(places: Sequence[Path]) -> list[PredictedCall]:
-    """Predicted calls of folders and files. A phase lasts until its ``end_s`` where it has one, or the next begins.
+    """Read predicted calls from files and folders. A phase without ``end_s`` lasts until the next one starts.
 
     Raises:
-        ConfigurationError: names the file, and what is wrong with it.
+        ConfigurationError: a file is invalid; the message names it and the mistake.
     """
     return [_predicted(path) for path in _files(places)]
 
 
 def stem(recording: str) -> str:
-    """A recording's file name, without folders and suffix."""
+    """A recording's file name without folder and suffix."""
     return PurePosixPath(recording).stem
 
 
@@ -108,12 +108,11 @@ def _labelled(path: Path) -> LabelledCall:
     ends_s = [cue.end_s for cue in file.cues] + [phase.end_s for phase in file.phases if phase.end_s is not None]
     end_s = file.duration_s or max(ends_s, default=0.0)
     if file.phases and end_s <= 0:
-        raise ConfigurationError(f"{path}: duration_s: missing, and there are no cues that tell where the call ends")
+        raise ConfigurationError(f"{path}: duration_s: missing, and without cues the end of the call is unknown")
     for place, start_s in enumerate(starts_s):
         if place and start_s >= end_s:
-            raise ConfigurationError(f"{path}: phases.{place}: begins at {start_s:g} s, and the call ends at {end_s:g}")
-    # The convention of the labels: phases cover the call, so the first begins with it and silence belongs to the one
-    # before it.
+            raise ConfigurationError(f"{path}: phases.{place}: starts at {start_s:g} s, but the call ends at {end_s:g}")
+    # By convention, labels cover the call: the first phase starts at 0, and silence belongs to the phase before it.
     spans = [
         Span(phase.name, start_s, end_s) for phase, start_s in zip(file.phases, [0.0, *starts_s[1:]], strict=False)
     ]
@@ -124,7 +123,7 @@ def _labelled(path: Path) -> LabelledCall:
             Cue(number, cue.start_s, cue.end_s, cue.speaker, cue.text)
             for number, cue in enumerate(sorted(file.cues, key=lambda cue: cue.start_s), start=1)
         ),
-        phases=tuple(fitted(spans, end_s)) if spans else (),
+        phases=tuple(fit_to_call(spans, end_s)) if spans else (),
         end_s=end_s,
         path=path,
     )
@@ -134,7 +133,7 @@ def _predicted(path: Path) -> PredictedCall:
     file = _read(path)
     starts_s = _starts_s(file, path)
     if file.phases and file.phases[0].start_s is None:
-        starts_s[0] = 0.0  # a phase that begins with the first cue begins with the call, as the product has it
+        starts_s[0] = 0.0  # as in published tables, where the first phase starts with the call, not with its first cue
     until_s = [*starts_s[1:], max([0.0, file.duration_s or 0.0, *(cue.end_s for cue in file.cues), *starts_s])]
     spans = [
         Span(phase.name, start_s, next_s if phase.end_s is None else phase.end_s)
@@ -145,7 +144,7 @@ def _predicted(path: Path) -> PredictedCall:
     return PredictedCall(file.call_id or path.stem, file.recording or path.name, tuple(spans), end_s, why)
 
 
-def _starts_s(file: _File, path: Path) -> list[float]:
+def _starts_s(file: _CallFile, path: Path) -> list[float]:
     cues = {cue.cue: cue.start_s for cue in file.cues}
     if len(cues) < len(file.cues):
         raise ConfigurationError(f"{path}: cues: expected each number once")
@@ -162,13 +161,13 @@ def _starts_s(file: _File, path: Path) -> list[float]:
     for place, (before_s, start_s) in enumerate(pairwise(starts_s), start=1):
         if start_s < before_s:
             raise ConfigurationError(
-                f"{path}: phases.{place}: begins at {start_s:g} s, and the one before it at {before_s:g}; "
-                "expected phases in their order"
+                f"{path}: phases.{place}: starts at {start_s:g} s, before phase {place - 1} at {before_s:g} s; "
+                "expected phases ordered by start"
             )
     return starts_s
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path) -> _CallFile:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -178,12 +177,12 @@ def _read(path: Path) -> _File:
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: expected a JSON object with call_id, cues and phases")
     try:
-        return _File.model_validate(document)
+        return _CallFile.model_validate(document)
     except ValidationError as error:
-        # Without what was given: it may be what somebody said.
-        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-        more = f" (and {len(told) - 3} more)" if len(told) > 3 else ""
-        raise ConfigurationError(f"{path}: {'; '.join(told[:3])}{more}") from None
+        # pydantic's own message would quote the input, which may be a transcript.
+        mistakes = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        more = f" (and {len(mistakes) - 3} more)" if len(mistakes) > 3 else ""
+        raise ConfigurationError(f"{path}: {'; '.join(mistakes[:3])}{more}") from None
 
 
 def _files(places: Sequence[Path]) -> list[Path]:

@@ -1,6 +1,7 @@
-"""How good phases are: a call's predicted phases against its labelled ones, and what that is over many calls.
+"""Metrics of predicted phases against labelled ones, for one call and over many.
 
-Times are compared exactly, edge by edge; boundaries by ``mir_eval`` and ``nltk``, which the extra ``score`` installs.
+Overlaps in time are computed exactly. Boundary metrics come from ``mir_eval`` and ``nltk``, which the extra
+``score`` installs.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from callphases.errors import ConfigurationError
 from callphases.pipeline import OTHER
 
 COLLAR_S = 3.0
-"""A boundary counts as found within so many seconds of the labelled one."""
+"""A boundary counts as found if it is at most this far from the labelled one."""
 GRID_S = 0.1
-"""Pk and WindowDiff slide a window over units; these are as long."""
+"""The length of the units that Pk and WindowDiff slide their window over."""
 UNLABELLED = ""
-"""The name of time that a prediction gives no phase: of no call, so it is always wrong."""
+"""The name of time that a prediction gives no phase. No label has it, so such time is always wrong."""
 RESAMPLES, SEED = 2000, 0
-"""Of the bootstrap; with a seed, so that equal scores have equal intervals."""
+"""Of the bootstrap. The seed is fixed, so equal scores have equal intervals."""
 METRICS = ("accuracy", "mean_iou", "boundary_f1", "pk", "window_diff")
 
 
 @dataclass(frozen=True)
 class Span:
-    """A phase as scored: its name, and from where to where it lasts, in seconds since the call began."""
+    """A phase as it is scored: its name, start and end, in seconds since the start of the call."""
 
     name: str
     start_s: float
@@ -35,9 +36,9 @@ class Span:
 
 @dataclass(frozen=True)
 class CallScore:
-    """One call's figures. ``seconds`` are those that were labelled the first name and predicted the second.
+    """One call's metrics, each from 0 to 1; 0 is the best ``pk`` and ``window_diff``, 1 the best of the others.
 
-    Each figure is from 0 to 1. Of ``pk`` and ``window_diff`` 0 is best, of the others 1.
+    ``seconds`` maps (labelled name, predicted name) to the time that has both.
     """
 
     accuracy: float
@@ -50,7 +51,7 @@ class CallScore:
 
 @dataclass(frozen=True)
 class PhaseScore:
-    """One phase's time over all calls; None where there is nothing to divide by."""
+    """One phase name's time over all calls. A ratio is None if its denominator is 0."""
 
     name: str
     labelled_s: float
@@ -59,12 +60,12 @@ class PhaseScore:
 
     @property
     def precision(self) -> float | None:
-        """The share of the predicted time that is labelled so."""
+        """The share of its predicted time that is labelled with it."""
         return _ratio(self.both_s, self.predicted_s)
 
     @property
     def recall(self) -> float | None:
-        """The share of the labelled time that is predicted."""
+        """The share of its labelled time that is predicted as it."""
         return _ratio(self.both_s, self.labelled_s)
 
     @property
@@ -75,23 +76,23 @@ class PhaseScore:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over calls, and the interval that holds it with 95 %, by bootstrap."""
+    """A mean over calls, with its 95 % bootstrap confidence interval."""
 
     mean: float
     low: float
     high: float
 
 
-def fitted(spans: Iterable[Span], end_s: float, *, stretch: bool = True) -> list[Span]:
-    """Phases in the order of their starts, made to cover 0 to ``end_s``.
+def fit_to_call(spans: Iterable[Span], end_s: float, *, stretch: bool = True) -> list[Span]:
+    """Sort phases by start and make them cover exactly 0 to ``end_s``.
 
-    A phase lasts at most until the next one begins; what lies outside the call is cut off; equal neighbours are one
-    phase; what is covered by none is ``UNLABELLED``.
+    A phase ends at the latest where the next one starts. Time outside the call is cut off, adjacent phases with the
+    same name are merged, and gaps become ``UNLABELLED``.
 
     Args:
-        spans: any.
-        end_s: where the call ends.
-        stretch: whether the last phase lasts until there, wherever it ended: lengths of audio are rounded.
+        spans: phases in any order.
+        end_s: the end of the call.
+        stretch: end the last phase at ``end_s`` wherever it ended, since lengths of audio are rounded.
     """
     inside = sorted((span for span in spans if span.start_s < end_s), key=lambda span: span.start_s)
     ends = [min(span.end_s, after.start_s) for span, after in pairwise(inside)]
@@ -119,16 +120,16 @@ def score_call(labelled: Sequence[Span], predicted: Sequence[Span], end_s: float
     """Score a call over 0 to ``end_s``.
 
     Args:
-        labelled: phases that cover the call, as ``fitted`` makes them.
-        predicted: any phases; none is a prediction that is wrong everywhere.
-        end_s: where the labelled call ends, more than 0.
+        labelled: phases that cover the call, as ``fit_to_call`` returns them.
+        predicted: any phases; without any, the whole call is wrong.
+        end_s: the end of the labelled call; greater than 0.
 
     Raises:
-        ConfigurationError: the libraries of the extra ``score`` are not installed.
+        ConfigurationError: a library of the extra ``score`` is not installed.
     """
     if not predicted:
         return CallScore(0.0, 0.0, 0.0, 1.0, 1.0, {(span.name, UNLABELLED): _length(span) for span in labelled})
-    predicted = fitted(predicted, end_s)
+    predicted = fit_to_call(predicted, end_s)
     seconds: dict[tuple[str, str], float] = {}
     for one in labelled:
         for other in predicted:
@@ -147,7 +148,7 @@ def score_call(labelled: Sequence[Span], predicted: Sequence[Span], end_s: float
 
 
 def by_phase(calls: Iterable[dict[tuple[str, str], float]]) -> list[PhaseScore]:
-    """Each phase that is labelled or predicted, over the ``seconds`` of some calls; ``Other`` comes last."""
+    """The score of each labelled or predicted phase name, over the ``seconds`` of calls; ``Other`` comes last."""
     total = confusion(calls)
     return [
         PhaseScore(
@@ -162,7 +163,7 @@ def by_phase(calls: Iterable[dict[tuple[str, str], float]]) -> list[PhaseScore]:
 
 
 def confusion(calls: Iterable[dict[tuple[str, str], float]]) -> dict[tuple[str, str], float]:
-    """The ``seconds`` of some calls, added up."""
+    """The sum of the ``seconds`` of calls."""
     parts: dict[tuple[str, str], list[float]] = {}
     for seconds in calls:
         for pair, both_s in seconds.items():
@@ -171,14 +172,14 @@ def confusion(calls: Iterable[dict[tuple[str, str], float]]) -> dict[tuple[str, 
 
 
 def names(seconds: Iterable[tuple[str, str]]) -> list[str]:
-    """The names of a confusion: labelled ones as they come, then those that are only predicted, Other, unlabelled."""
+    """The names in a confusion matrix: labelled ones in their order, only predicted ones, ``Other``, ``UNLABELLED``."""
     pairs = list(seconds)
     found = dict.fromkeys([*(labelled for labelled, _ in pairs), *(predicted for _, predicted in pairs)])
     return sorted(found, key=lambda name: (name == UNLABELLED, name == OTHER))
 
 
 def means(calls: Sequence[CallScore]) -> dict[str, Mean]:
-    """The mean of each metric over at least one call, and its interval: the calls are drawn anew, as many as there are.
+    """The mean of each metric over calls (at least one). The bootstrap resamples whole calls.
 
     Raises:
         ConfigurationError: numpy is not installed.
@@ -198,9 +199,9 @@ def means(calls: Sequence[CallScore]) -> dict[str, Mean]:
 
 
 def _boundary_f1(labelled: Sequence[Span], predicted: Sequence[Span]) -> float:
-    """Boundaries within the call that are found, each by one: the largest matching there is."""
+    """F1 of the boundaries inside the call, by the largest one-to-one matching within the collar."""
     if len(labelled) == 1 or len(predicted) == 1:
-        return float(len(labelled) == len(predicted))  # nothing to find, and nothing found
+        return float(len(labelled) == len(predicted))  # one side has no boundary: right only if neither has
     try:
         from mir_eval.util import match_events
     except ImportError:
@@ -211,7 +212,7 @@ def _boundary_f1(labelled: Sequence[Span], predicted: Sequence[Span]) -> float:
 
 
 def _windows(labelled: Sequence[Span], predicted: Sequence[Span], end_s: float) -> dict[str, float]:
-    """Pk and WindowDiff, with a window of half the mean length of the labelled phases."""
+    """Pk and WindowDiff; the window is half the mean length of the labelled phases, as is usual."""
     try:
         from nltk.metrics.segmentation import pk, windowdiff
     except ImportError:

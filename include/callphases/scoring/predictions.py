@@ -1,4 +1,4 @@
-"""Predicted phases to score: of published days, of a language model that is asked here and now; and whose they are."""
+"""Gets predictions to score, from published days or a language model, and matches them to labelled calls."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ QUESTIONS_AT_ONCE = 8
 
 @dataclass
 class Spent:
-    """What asking a model took; ``usd`` is None where the model's price is not known."""
+    """The tokens and the cost of a model's answers; ``usd`` is None if the model's price is unknown."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = 0.0
     models: list[str] = field(default_factory=list)
-    """Those that really answered."""
+    """The models that answered, as the gateway reported them."""
 
     def add(self, pipeline: Pipeline, answer: Together) -> None:
-        """Add what one question took."""
+        """Add the tokens and the cost of one question."""
         if answer.model is None:
             return
         usd = costs.llm_usd(pipeline, answer.model, answer.input_tokens, answer.output_tokens)
@@ -50,8 +50,8 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class _Sized:
-    """A call to ask about."""
+class _SizedCall:
+    """A call to segment, with the tokens that its question and its answer are expected to take."""
 
     call: LabelledCall
     cues: list[Cue]
@@ -60,10 +60,10 @@ class _Sized:
 
 
 def published(tables: ObjectPrefix | Path, days: Sequence[dt.date]) -> list[PredictedCall]:
-    """The calls of published days.
+    """Read the calls of published days as predictions.
 
     Raises:
-        ConfigurationError: a file is no table of ours, or there is nothing of any of the days.
+        ConfigurationError: an object is not a table of callphases, or no day has any calls.
         ServiceUnavailable: S3 does not answer.
     """
     found: list[PredictedCall] = []
@@ -76,8 +76,8 @@ def published(tables: ObjectPrefix | Path, days: Sequence[dt.date]) -> list[Pred
         found += _of_day(calls, phases)
     if not found:
         where = tables.uri if isinstance(tables, ObjectPrefix) else tables
-        told = ", ".join(map(str, days)) or "any day (expected phases/dt=…/phases.parquet)"
-        raise ConfigurationError(f"{where} holds no calls of {told}.")
+        when = ", ".join(map(str, days)) or "any day (expected phases/dt=…/phases.parquet)"
+        raise ConfigurationError(f"{where} has no calls on {when}.")
     return found
 
 
@@ -104,9 +104,9 @@ def _of_day(calls: Iterable[dict[str, Any]], phases: Iterable[dict[str, Any]]) -
 
 
 def matched(labelled: Sequence[LabelledCall], predicted: Sequence[PredictedCall]) -> list[PredictedCall | None]:
-    """For each labelled call what is predicted of it: by ``call_id``, else by the file name of the recording.
+    """The prediction for each labelled call: by ``call_id``, else by the recording's file name.
 
-    Of several recordings with one name that one is taken whose path ends like the labelled call's ``recording``.
+    If several recordings have that name, the labelled call's ``recording`` selects the one whose path ends with it.
 
     Raises:
         ConfigurationError: several predictions fit one call, or one fits several calls.
@@ -127,32 +127,32 @@ def matched(labelled: Sequence[LabelledCall], predicted: Sequence[PredictedCall]
         if len(fitting) > 1:
             raise ConfigurationError(
                 f"{one.path}: {len(fitting)} predictions fit {one.call_id!r}: "
-                f"{', '.join(call.recording for call in fitting[:3])}; give the call_id of one, a recording with more "
-                "of its path, or fewer days"
+                f"{', '.join(call.recording for call in fitting[:3])}; set its call_id, a longer path in its "
+                "recording, or select fewer days"
             )
         if fitting and (first := taken.setdefault(id(fitting[0]), one)) is not one:
             raise ConfigurationError(
-                f"{one.path}: what is predicted of {fitting[0].recording} fits {first.call_id!r} and {one.call_id!r}"
+                f"{one.path}: the prediction for {fitting[0].recording} fits both {first.call_id!r} and {one.call_id!r}"
             )
         found.append(fitting[0] if fitting else None)
     return found
 
 
 def pipeline_of(model: str, pipeline: Pipeline | None) -> Pipeline:
-    """A pipeline that asks ``model`` alone: the given one, else one with the default phases."""
+    """``pipeline``, or one with the default phases, changed to use ``model`` only."""
     if pipeline is None:
         nowhere = Output(tables="s3://nowhere/tables/", state="s3://nowhere/state/")
         pipeline = Pipeline(pipeline="score", recordings=Recordings(bucket="nowhere", prefix=""), output=nowhere)
     return pipeline.model_copy(update={"segmentation": pipeline.segmentation.model_copy(update={"models": [model]})})
 
 
-def asked(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[PredictedCall], Spent]:
-    """Have the pipeline's model divide labelled calls by their own cues, several in a question as a night does.
+def predict(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[PredictedCall], Spent]:
+    """Have the pipeline's model segment labelled calls by their own cues, several per question as in a run.
 
-    A call without a valid answer alone has no phases, and says why.
+    A call that gets no valid answer on its own either has no phases; its ``why`` is the failure class.
 
     Raises:
-        ConfigurationError: the gateway does not take the key, or does not serve the model.
+        ConfigurationError: the gateway does not accept the key, or does not serve the model.
         AccountError, ServiceUnavailable: as ``Segmenter.segment``.
     """
     pipeline, spent = segmenter.pipeline, Spent()
@@ -162,10 +162,10 @@ def asked(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[Pre
     try:
         with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
             while packs:
-                again: list[list[_Sized]] = []
+                again: list[list[_SizedCall]] = []
                 for pack, answer in zip(packs, pool.map(lambda pack: _ask(pack, segmenter), packs), strict=True):
                     spent.add(pipeline, answer)
-                    left: list[_Sized] = []
+                    left: list[_SizedCall] = []
                     for one, labels in zip(pack, answer.found, strict=True):
                         call_id = one.call.call_id
                         if not isinstance(labels, CallFailure):
@@ -181,8 +181,8 @@ def asked(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[Pre
                 packs = again
     except WrongKey:
         raise ConfigurationError(
-            f"The gateway at {segmenter.gateway.url} does not take the key: set CALLPHASES_LLM_KEY to one that may use "
-            "it (with 'Bearer ' before it where the gateway wants that)."
+            f"The gateway at {segmenter.gateway.url} does not accept the key: set CALLPHASES_LLM_KEY to one that "
+            "may use it (prefixed with 'Bearer ' if the gateway requires it)."
         ) from None
     except NoModelLeft:
         model = pipeline.segmentation.models[0]
@@ -192,14 +192,14 @@ def asked(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[Pre
     return list(predicted.values()), spent
 
 
-def _sized(call: LabelledCall, pipeline: Pipeline) -> _Sized:
-    # Services make no cue without words.
+def _sized(call: LabelledCall, pipeline: Pipeline) -> _SizedCall:
+    # Transcripts have no cues without words, so models have never seen any.
     spoken = [cue for cue in call.cues if cue.text.strip()]
     cues = [Cue(number, cue.start_s, cue.end_s, cue.speaker, cue.text) for number, cue in enumerate(spoken, start=1)]
-    return _Sized(call, cues, *expected_tokens(pipeline, call.end_s, cues))
+    return _SizedCall(call, cues, *expected_tokens(pipeline, call.end_s, cues))
 
 
-def _ask(pack: Sequence[_Sized], segmenter: Segmenter) -> Together:
+def _ask(pack: Sequence[_SizedCall], segmenter: Segmenter) -> Together:
     if len(pack) > 1:
         return segmenter.segment_together([one.cues for one in pack])
     answers: list[Segmented | CallFailure] = []

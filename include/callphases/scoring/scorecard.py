@@ -1,4 +1,4 @@
-"""Scored calls as a whole: the totals, as tables for a terminal and as a document for a program."""
+"""Scores many calls: totals, as tables for a terminal and as a JSON document."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LABELS = {
     "window_diff": "WindowDiff",
 }
 NOTABLE_S = 1.0
-"""Lengths that differ by more than rounding: the prediction may be of another recording."""
+"""A larger difference between the lengths is not rounding: the prediction may be of another recording."""
 
 
 @dataclass(frozen=True)
 class ScoredCall:
-    """A labelled call, what is predicted of it, and how good that is."""
+    """A labelled call, the prediction for it, and its score."""
 
     labelled: LabelledCall
     predicted: PredictedCall | None
@@ -37,7 +37,7 @@ class ScoredCall:
 
     @property
     def problem(self) -> str:
-        """Why there is no prediction, or what is odd about it."""
+        """Why there is no prediction, or what is suspicious about it; empty if nothing is."""
         if self.predicted is None:
             return "no prediction"
         if not self.predicted.phases:
@@ -48,20 +48,20 @@ class ScoredCall:
 
     @property
     def difference_s(self) -> float | None:
-        """How much later the prediction ends the call than its labels do."""
+        """How many seconds later than the labels the prediction ends the call."""
         if self.predicted is None or self.predicted.end_s is None:
             return None
         return self.predicted.end_s - self.labelled.end_s
 
     @property
     def missing(self) -> bool:
-        """Whether nothing is predicted."""
+        """Whether there is no prediction, or one without phases."""
         return self.predicted is None or not self.predicted.phases
 
 
 @dataclass(frozen=True)
 class Scorecard:
-    """At least one scored call, worst first; how many labelled calls were left out, and why."""
+    """Scored calls (at least one), worst first, and how many labelled calls were not scored, by reason."""
 
     calls: list[ScoredCall]
     without_phases: int
@@ -76,19 +76,19 @@ class Scorecard:
 
     @cached_property
     def confusion(self) -> dict[tuple[str, str], float]:
-        """Seconds by what they are labelled and predicted."""
-        # In the order of the files, which is that of the phases more often than that of the worst call.
+        """Seconds by (labelled name, predicted name)."""
+        # By call_id, not worst first: then phase names tend to appear in their usual order.
         ordered = sorted(self.calls, key=lambda call: (call.missing, call.labelled.call_id))
         return metrics.confusion(call.score.seconds for call in ordered)
 
     @property
     def phases(self) -> list[PhaseScore]:
-        """Each phase over all calls."""
+        """The score of each phase name over all calls."""
         return metrics.by_phase([self.confusion])
 
     @property
     def missing(self) -> int:
-        """Calls that count as wrong since nothing is predicted of them."""
+        """The number of calls that count as wrong because they have no prediction."""
         return sum(call.missing for call in self.calls)
 
 
@@ -100,17 +100,17 @@ def scorecard(
     unlabelled: int = 0,
     spent: Spent | None = None,
 ) -> Scorecard:
-    """Score labelled calls with what is predicted of each.
+    """Score labelled calls against the prediction for each.
 
     Args:
-        labelled: those without phases are left out, as there is nothing to find in them.
-        predicted: beside them; a call without phases is wrong everywhere.
-        only_matched: leave such calls out.
-        unlabelled: predictions that belong to no labelled call.
-        spent: on predictions.
+        labelled: calls without phases are not scored.
+        predicted: parallel to ``labelled``; a missing prediction counts as entirely wrong.
+        only_matched: leave out calls without a prediction instead.
+        unlabelled: the number of predictions that match no labelled call.
+        spent: what the predictions cost.
 
     Raises:
-        ConfigurationError: no call is left, or a library is missing.
+        ConfigurationError: no call is left to score, or a library is missing.
     """
     calls: list[ScoredCall] = []
     left_out = 0
@@ -125,14 +125,14 @@ def scorecard(
     if not calls:
         raise ConfigurationError(
             f"There is nothing to score: of {len(labelled)} labelled calls {sum(not one.phases for one in labelled)} "
-            f"have no phases, and {left_out} no prediction."
+            f"have no phases, and {left_out} have no prediction."
         )
     calls.sort(key=lambda call: (call.score.accuracy, call.labelled.call_id))
     return Scorecard(calls, sum(not one.phases for one in labelled), left_out, unlabelled, spent)
 
 
 def document(card: Scorecard) -> dict[str, Any]:
-    """All of a scorecard, for JSON."""
+    """A scorecard as a JSON document."""
     return {
         "calls_scored": len(card.calls),
         "calls_missing": card.missing,
@@ -165,32 +165,32 @@ def document(card: Scorecard) -> dict[str, Any]:
 
 
 def tables(card: Scorecard) -> list[Table]:
-    """What a terminal shows: the calls, the phases, where time went astray, and the means."""
+    """Tables for a terminal: calls, phases, confusion matrix, and means."""
     return [_calls(card), _phases(card), _confusion(card), _means(card)]
 
 
 def remarks(card: Scorecard) -> list[str]:
-    """What there is to know about the figures, in sentences."""
+    """Sentences about the figures: the worst call, what was not counted, and the cost."""
     worst = card.calls[0]
-    said = [f"Worst call: {worst.labelled.call_id} ({worst.labelled.path}), accuracy {worst.score.accuracy:.3f}."]
+    sentences = [f"Worst call: {worst.labelled.call_id} ({worst.labelled.path}), accuracy {worst.score.accuracy:.3f}."]
     for number, what in (
-        (card.missing, "labelled without a prediction, and counted as wrong"),
-        (card.left_out, "labelled without a prediction, and left out"),
-        (card.without_phases, "labelled as without phases, and not scored"),
-        (card.unlabelled, "predicted and not labelled"),
+        (card.missing, "labelled but not predicted, and counted as wrong"),
+        (card.left_out, "labelled but not predicted, and left out"),
+        (card.without_phases, "labelled as having no phases, and not scored"),
+        (card.unlabelled, "predicted but not labelled"),
     ):
         if number:
-            said.append(f"{number} {'call is' if number == 1 else 'calls are'} {what}.")
+            sentences.append(f"{number} {'call is' if number == 1 else 'calls are'} {what}.")
     if card.spent is not None:
         spent = card.spent
-        cost = "a price that is not known (prices.llm_usd_per_million of a pipeline file)"
+        cost = "cost unknown (set prices.llm_usd_per_million in a pipeline file)"
         if spent.usd is not None:
             cost = f"${spent.usd:.4f}, ${spent.usd / len(card.calls):.5f} a call"
-        said.append(
+        sentences.append(
             f"{', '.join(spent.models) or 'Nothing'} answered: {spent.input_tokens:,} tokens in, "
             f"{spent.output_tokens:,} out, {cost}."
         )
-    return said
+    return sentences
 
 
 def _calls(card: Scorecard) -> Table:

@@ -1,12 +1,12 @@
-"""The bucket of the recordings: what the stages list, read, presign and ask of its objects."""
+"""The bucket that holds the recordings: lists, reads and presigns its objects."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 PIECE_BYTES = 1 << 20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """An object as a LIST request shows it: ``size`` in bytes, ``etag`` without quotes."""
+    """One entry of a LIST response: ``size`` in bytes, ``etag`` without quotes."""
 
     key: str
     etag: str
@@ -32,7 +33,7 @@ class ListedObject:
 
 @dataclass(frozen=True)
 class Page:
-    """The answer to one LIST request; ``answered_at`` is the store's clock, None where it does not tell."""
+    """One LIST response; ``answered_at`` is the store's clock, or None if the response has no Date header."""
 
     objects: list[ListedObject]
     answered_at: dt.datetime | None
@@ -40,7 +41,7 @@ class Page:
 
 @dataclass(frozen=True)
 class RecordingBucket:
-    """``recordings.bucket``. Safe to use from threads.
+    """``recordings.bucket`` of a pipeline. Thread-safe.
 
     Unless a method says otherwise it raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable.
     """
@@ -49,25 +50,28 @@ class RecordingBucket:
     name: str
 
     def pages(self, prefix: str) -> Iterator[Page]:
-        """The objects whose keys begin with ``prefix``, in key order, a thousand at a time."""
+        """The objects whose keys start with ``prefix``, in key order, one page for each LIST request."""
         try:
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 objects = [
                     ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"])
                     for item in page.get("Contents", [])
                 ]
-                yield Page(objects, _answered_at(page))
+                yield Page(objects, response_time(page))
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error) from None
 
     def presigned_url(self, key: str, life_s: int) -> str:
-        """A URL that anybody may fetch the object from for ``life_s`` seconds; costs no request."""
-        return self.client.generate_presigned_url(
-            "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=life_s
-        )
+        """A URL that lets anybody fetch the object for ``life_s`` seconds. Signing sends no request."""
+        try:
+            return self.client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=life_s
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error) from None
 
     def pieces(self, recording: Recording) -> Iterator[bytes]:
-        """The bytes of a recording, a mebibyte at a time.
+        """The bytes of a recording, one mebibyte at a time.
 
         Raises:
             RecordingGone: it was deleted or replaced after it was listed.
@@ -81,10 +85,10 @@ class RecordingBucket:
             raise self._explained(error) from None
 
     def byte_range(self, key: str, start: int, end: int) -> bytes:
-        """The bytes from ``start`` up to and without ``end``.
+        """The bytes from ``start`` up to, but not including, ``end``.
 
         Raises:
-            OSError: S3 did not give them, whatever the reason.
+            OSError: S3 did not return them, for whatever reason.
         """
         try:
             return self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{end - 1}")["Body"].read()
@@ -92,36 +96,35 @@ class RecordingBucket:
             raise OSError(type(error).__name__) from None
 
     def metadata(self, key: str) -> dict[str, str] | None:
-        """The metadata of an object, by lower-case names; None where there is no object.
+        """The metadata of an object, by lower-case names; None if there is no such object.
 
         Raises:
             AccessDenied: the connection lacks s3:GetObject for it.
         """
-        try:
-            found = self.client.head_object(Bucket=self.name, Key=key)["Metadata"]
-        except (ClientError, BotoCoreError) as error:
-            return self._none_if_gone(error, key, "s3:GetObject")
-        return {name.lower(): text for name, text in found.items()}
+        found = self._unless_gone(key, "s3:GetObject", lambda: self.client.head_object(Bucket=self.name, Key=key))
+        return None if found is None else {name.lower(): text for name, text in found["Metadata"].items()}
 
     def tags(self, key: str) -> dict[str, str] | None:
-        """The tags of an object; None where there is no object.
+        """The tags of an object; None if there is no such object.
 
         Raises:
             AccessDenied: the connection lacks s3:GetObjectTagging for it.
         """
-        try:
-            found = self.client.get_object_tagging(Bucket=self.name, Key=key)["TagSet"]
-        except (ClientError, BotoCoreError) as error:
-            return self._none_if_gone(error, key, "s3:GetObjectTagging")
-        return {tag["Key"]: tag["Value"] for tag in found}
+        found = self._unless_gone(
+            key, "s3:GetObjectTagging", lambda: self.client.get_object_tagging(Bucket=self.name, Key=key)
+        )
+        return None if found is None else {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
 
-    def _none_if_gone(self, error: Exception, key: str, right: str) -> None:
-        status = _status(error)
-        if status == 404:
-            return
-        if status == 403:
-            raise AccessDenied(f"s3://{self.name}/{key}", right) from None
-        raise self._explained(error) from None
+    def _unless_gone(self, key: str, right: str, request: Callable[[], _T]) -> _T | None:
+        try:
+            return request()
+        except (ClientError, BotoCoreError) as error:
+            status = _status(error)
+            if status == 404:
+                return None
+            if status == 403:
+                raise AccessDenied(f"s3://{self.name}/{key}", right) from None
+            raise self._explained(error) from None
 
     def _explained(self, error: Exception) -> Exception:
         return explain(error, self.name, "recordings.bucket")
@@ -135,10 +138,10 @@ class AccessDenied(CallphasesError):
         self.uri, self.right = uri, right
 
 
-def _answered_at(answer: Any) -> dt.datetime | None:
-    """The store's clock when it gave an answer, in whole seconds, or None where it does not tell."""
+def response_time(response: Any) -> dt.datetime | None:
+    """The store's clock when it sent a response, in whole seconds; None if the response has no valid Date header."""
     try:
-        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
     except (KeyError, ValueError, TypeError):
         return None
 

@@ -46,7 +46,7 @@ class Lease:
         run_token: names the run; all of its tasks give the same.
         task: the task that uses this object. None: one that goes on when the run was stopped, to publish what there is.
         object_name: the lease's object, where it is not that of the day.
-        held: what to say where another run has it, in place of that run's name.
+        held_message: what to say where another run has it, in place of that run's name.
         clock: tells how long ago the lease was confirmed.
 
     Attributes:
@@ -65,7 +65,7 @@ class Lease:
         task: str | None = None,
         *,
         object_name: str | None = None,
-        held: str | None = None,
+        held_message: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.state, self.day, self.run_token, self.task = state, day, run_token, task
@@ -75,7 +75,7 @@ class Lease:
         self.began: dt.datetime | None = None
         self.index: str | None = None
         self._object = object_name or layout.lease(day)
-        self._held = held
+        self._held_message = held_message
         self._confirmed_at = -math.inf
         self._lock = threading.Lock()
 
@@ -179,7 +179,7 @@ class Lease:
 
     def _day_held(self, run_token: str, wait_s: float) -> DayHeld:
         return DayHeld(
-            self._held or f"The run {run_token} works on the day {self.day}; waiting until it has ended.", wait_s
+            self._held_message or f"The run {run_token} works on the day {self.day}; waiting until it has ended.", wait_s
         )
 
     def _document(self, fencing_token: int, index: str | None = None) -> dict[str, Any]:

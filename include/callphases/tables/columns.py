@@ -1,7 +1,7 @@
-"""A pipeline's own columns: what a recording's key, its object's metadata and its tags say of the call.
+"""A pipeline's own columns: values from a recording's key, its object's metadata and its tags.
 
-Keys are read when rows are made. Metadata and tags cost a request each, so they are asked for once for the bytes of a
-recording, beside its transcription, and kept in the ledger.
+Keys are parsed when rows are built. Metadata and tags cost a request each, so they are read once per version of a
+recording, while it is being transcribed, and kept in the ledger.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import datetime as dt
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from functools import partial
@@ -27,7 +28,7 @@ from callphases.state.keys import RecordingKeys, description_key, wanted_descrip
 from callphases.state.ledger import Ledger, LedgerView
 from callphases.state.workers import Done, work_off
 
-AT_ONCE = 16
+REQUESTS_AT_ONCE = 16
 
 _TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -45,34 +46,35 @@ def fields(pipeline: Pipeline) -> list[pa.Field[Any]]:
 
 
 def values(recording: Recording, pipeline: Pipeline, known: LedgerView) -> dict[str, Any]:
-    """What the columns hold for a recording: None where there is nothing, or nothing of the column's type."""
+    """The columns' values for a recording; None if there is no value, or none of the column's type."""
     columns = pipeline.recordings.columns
     if not columns:
         return {}
+    event = known.find(description_key(recording, wanted_descriptions(pipeline)))
+    described = event if isinstance(event, Described) else None
     zone = pipeline.zone
-    said = known.find(description_key(recording, wanted_descriptions(pipeline)))
     return {
-        name: converted(_text(name, column, recording, said if isinstance(said, Described) else None), column, zone)
+        name: converted(_text(name, column, recording, described), column, zone)
         for name, column in columns.items()
     }
 
 
-def _text(name: str, column: Column, recording: Recording, said: Described | None) -> str | None:
+def _text(name: str, column: Column, recording: Recording, described: Described | None) -> str | None:
     if column.key_pattern is not None:
         match = re.search(column.key_pattern, recording.key)
         if match is None:
             return None
         groups = match.re.groupindex
         return match[name if name in groups else next(iter(groups))]
-    if said is None:
+    if described is None:
         return None
     if column.metadata is not None:
-        return said.metadata.get(column.metadata.lower())
-    return said.tags.get(column.tag or "")
+        return described.metadata.get(column.metadata.lower())
+    return described.tags.get(column.tag or "")
 
 
 def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
-    """A text as a value of the column's type, or None where it is none. Times without a zone are in ``zone``."""
+    """Parse ``text`` as the column's type; None if that fails. Times without a UTC offset are in ``zone``."""
     if text is None or column.type == "string":
         return text
     text = text.strip()
@@ -91,56 +93,54 @@ def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
 
 
 def describe(bucket: RecordingBucket, recordings: Sequence[Recording], pipeline: Pipeline, ledger: Ledger) -> None:
-    """Ask S3 for the metadata and tags that the pipeline's columns need, and record them.
+    """Read the metadata and tags that the pipeline's columns need, and note them in the ledger.
 
-    A recording that is gone has none.
+    A recording that has been deleted from the bucket has none.
 
     Raises:
-        ConfigurationError: they may not be read.
+        ConfigurationError: the connection lacks the right to read them.
         ServiceUnavailable: S3 does not answer.
         DayHeld, RunStopped: as ``Lease.hold``.
     """
     keys = RecordingKeys(pipeline)
-    if not keys.wanted_descriptions:
-        return
     todo = (one for one in recordings if not Progress(one, keys, ledger).is_described)
-    worked = work_off(ledger, (partial(_task, bucket, one, keys.wanted_descriptions) for one in todo), threads=AT_ONCE)
+    tasks = (partial(_describe_one, bucket, one, keys.wanted_descriptions) for one in todo)
+    worked = work_off(ledger, tasks, threads=REQUESTS_AT_ONCE)
     if worked.problem is not None:
         raise worked.problem
 
 
 def look(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> dict[str, Any]:
-    """The values of a recording's columns, asked for now; raises as ``describe``."""
+    """The columns' values for a recording, read from S3 now and not kept; raises as ``describe``."""
     event = _described(bucket, recording, wanted_descriptions(pipeline))
     return values(recording, pipeline, LedgerView([event]))
 
 
-def _task(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Done:
+def _describe_one(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Done:
     return Done([_described(bucket, recording, wanted)])
 
 
 def _described(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Described:
-    metadata: dict[str, str] = {}
-    tags: dict[str, str] = {}
+    event = Described(key=description_key(recording, wanted), recording=recording.key)
     try:
         if names := wanted.get("metadata"):
-            # Names have no case, like those of HTTP headers.
-            found = bucket.metadata(recording.key) or {}
-            metadata = {name: _plain(found[name]) for name in names if name in found}
+            metadata = bucket.metadata(recording.key)
+            if metadata is None:
+                return event
+            event = replace(event, metadata={name: _decoded(metadata[name]) for name in names if name in metadata})
         if names := wanted.get("tags"):
-            found = bucket.tags(recording.key) or {}
-            tags = {name: found[name] for name in names if name in found}
+            tags = bucket.tags(recording.key) or {}
+            event = replace(event, tags={name: tags[name] for name in names if name in tags})
     except AccessDenied as denied:
         raise ConfigurationError(
-            f"{denied.uri}: the AWS connection may not read what recordings.columns wants: "
-            f"give it the right {denied.right}, or take the column out of the pipeline file."
+            f"{denied.uri}: the AWS connection may not read what recordings.columns asks for: grant it {denied.right}, "
+            "or remove the column from the pipeline file."
         ) from None
-    key = description_key(recording, wanted)
-    return Described(key=key, recording=recording.key, metadata=metadata, tags=tags)
+    return event
 
 
-def _plain(text: str) -> str:
-    """The store's form of what is not ASCII (RFC 2047), decoded."""
+def _decoded(text: str) -> str:
+    """Metadata as text: S3 returns non-ASCII values encoded as in mail headers (RFC 2047)."""
     try:
         return str(make_header(decode_header(text))) if "=?" in text else text
     except (HeaderParseError, LookupError, ValueError):

@@ -46,3 +46,12 @@ def published_days(tables: ObjectPrefix | Path, table: str = "calls") -> list[dt
     else:
         names = (path.relative_to(tables).as_posix() for path in tables.glob(object_name(table, "*")))
     return sorted(day for name in names if (day := day_of(table, name)) is not None)
+
+
+def published_versions(tables: ObjectPrefix, day: dt.date) -> set[int]:
+    """The recordings that a day's rows are of, as hashes of URI and ETag: numbers, as a day may have a million."""
+    calls = read_table_day(tables, "calls", day, ["recording_uri", "recording_etag"])
+    batches = [] if calls is None else calls.to_batches()
+    return {
+        hash(pair) for batch in batches for pair in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    }

@@ -1,4 +1,4 @@
-"""The doctor: green where all is well, and for each thing that may be off one red line with what to do."""
+"""Findings of the doctor: good for a healthy pipeline, and a bad one with its remedy for each thing that can fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from botocore.exceptions import ClientError
 
 from callphases.errors import ConfigurationError
 from callphases.inspection import doctor
-from callphases.inspection.doctor import Finding, Health, examine, mistakes
+from callphases.inspection.doctor import examine
+from callphases.inspection.findings import Finding, Health
+from callphases.inspection.published import schema_mistakes
 from callphases.pipeline import Pipeline
 from callphases.segmentation.gateway import Gateway
 from callphases.tables.schema import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name, schema_of
@@ -32,7 +34,7 @@ OLD = PHASES.names[: PHASES.names.index("processed_at") + 1]
 
 @pytest.fixture
 def healthy(s3: Store, speech: Speech, models: Web) -> Store:
-    """All that a pipeline needs."""
+    """Everything that a pipeline needs."""
     models.respond = lambda request: answer({"error": "messages: expected one at least"}, 400)
     speech.refuse = nothing_to_transcribe
     s3.put(f"calls/{TODAY}/a.mp3", b"RIFF" * 100)
@@ -56,15 +58,15 @@ def put(s3: Store, table: str, schema: Any = None, day: dt.date = DAY, version: 
 
 @pytest.fixture
 def look(healthy: Store, speech: Speech, models: Web) -> Examine:
-    """Examines the pipeline; findings by what they are of, the worse where there are several."""
+    """Examines the pipeline; returns findings by subject, the worst if there are several."""
 
     def look(pipeline: Pipeline | None = None, **options: Any) -> dict[str, Finding]:
         services = AssemblyAI(KEY, speech.web.url), Gateway(KEY, models.url)
         found: dict[str, Finding] = {}
         ours = pipeline or healthy.pipeline()
         for finding in examine(ours, lambda: healthy.client, lambda: services, **options):
-            assert KEY not in finding.said
-            assert "X-Amz-Signature" not in finding.said
+            assert KEY not in finding.detail
+            assert "X-Amz-Signature" not in finding.detail
             was = found.get(finding.what)
             if was is None or WORSE.index(finding.health) > WORSE.index(was.health):
                 found[finding.what] = finding
@@ -74,11 +76,11 @@ def look(healthy: Store, speech: Speech, models: Web) -> Examine:
 
 
 def bad(found: dict[str, Finding]) -> dict[str, str]:
-    return {what: finding.said for what, finding in found.items() if finding.health is Health.BAD}
+    return {what: finding.detail for what, finding in found.items() if finding.health is Health.BAD}
 
 
 def refuses(s3: Store, operation: str, code: str = "AccessDenied", status: int = 403) -> None:
-    """Let the store refuse an operation."""
+    """Make the store refuse an operation."""
 
     def refuse(**_: object) -> None:
         details: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
@@ -87,7 +89,7 @@ def refuses(s3: Store, operation: str, code: str = "AccessDenied", status: int =
     s3.client.meta.events.register(f"before-call.s3.{operation}", refuse)
 
 
-def test_all_is_well_and_nothing_is_paid_or_left(look: Examine, healthy: Store, speech: Speech) -> None:
+def test_healthy_pipeline_has_no_bad_finding_and_no_side_effects(look: Examine, healthy: Store, speech: Speech) -> None:
     before = healthy.keys()
     found = look()
     assert bad(found) == {}
@@ -104,19 +106,19 @@ def test_all_is_well_and_nothing_is_paid_or_left(look: Examine, healthy: Store, 
 # services
 
 
-def test_a_wrong_key_is_red(look: Examine, speech: Speech) -> None:
+def test_wrong_speech_key_is_bad(look: Examine, speech: Speech) -> None:
     speech.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
     assert "does not take the key" in bad(look())["speech service"]
 
 
-def test_a_service_that_is_not_there_is_red_at_once(look: Examine, speech: Speech, models: Web) -> None:
+def test_unreachable_services_are_bad_without_retries(look: Examine, speech: Speech, models: Web) -> None:
     speech.web.url = models.url = "http://127.0.0.1:9"
     found = bad(look())
     assert "check the host of the assemblyai connection" in found["speech service"]
     assert "check llm_gateway_url" in found["language models"]
 
 
-def test_a_speech_model_that_is_retired_is_red(look: Examine, speech: Speech) -> None:
+def test_retired_speech_model_is_bad(look: Examine, speech: Speech) -> None:
     gone = answer({"error": "The model universal-3-pro is no longer supported"}, 400)
     speech.refuse = lambda request: gone if request.method == "POST" else None
     assert "transcription.speech_models" in bad(look())["speech models"]
@@ -128,12 +130,12 @@ def test_language_models_that_are_not_served_are_named(look: Examine, models: We
     pipeline = healthy.pipeline(segmentation={"models": ["old", "new"]})
     finding = look(pipeline)["language models"]
     assert finding.health is Health.UNSURE
-    assert "does not serve old" in finding.said
+    assert "does not serve old" in finding.detail
     pipeline = healthy.pipeline(segmentation={"models": ["old"]})
     assert "segmentation.models" in bad(look(pipeline))["language models"]
 
 
-def test_a_gateway_that_does_not_take_the_key_is_red(look: Examine, models: Web) -> None:
+def test_gateway_that_refuses_the_key_is_bad(look: Examine, models: Web) -> None:
     models.respond = lambda request: answer({"error": "invalid key"}, 401)
     assert "does not take the key" in bad(look())["language models"]
 
@@ -147,14 +149,14 @@ def test_a_gateway_that_does_not_take_the_key_is_red(look: Examine, models: Web)
         (401, {}, b""),
     ],
 )
-def test_what_is_no_gateway_is_told(look: Examine, models: Web, given: Answer) -> None:
+def test_response_unlike_a_gateways_is_unsure(look: Examine, models: Web, given: Answer) -> None:
     models.respond = lambda request: given
     finding = look()["language models"]
     assert finding.health is Health.UNSURE
-    assert "not as a gateway does that takes the key" in finding.said
+    assert "not like a gateway that accepts the key" in finding.detail
 
 
-def test_a_connection_that_can_not_be_opened_is_red_and_the_rest_is_looked_at(healthy: Store) -> None:
+def test_broken_connection_is_bad_and_the_other_checks_still_run(healthy: Store) -> None:
     def missing() -> Any:
         raise ConfigurationError("There is no connection 'assemblyai_default': add one.")
 
@@ -162,12 +164,12 @@ def test_a_connection_that_can_not_be_opened_is_red_and_the_rest_is_looked_at(he
         raise RuntimeError(f"the backend says {KEY}")
 
     found = {one.what: one for one in examine(healthy.pipeline(), lambda: healthy.client, missing)}
-    assert "add one" in found["connection assemblyai"].said
+    assert "add one" in found["connection assemblyai"].detail
     assert found["clock"].health is Health.GOOD
     (_, last) = examine(healthy.pipeline(), broken, missing)
     assert (last.health, last.what) == (Health.BAD, "connection aws")
-    assert "RuntimeError" in last.said
-    assert KEY not in last.said
+    assert "RuntimeError" in last.detail
+    assert KEY not in last.detail
 
 
 # the clock
@@ -177,7 +179,7 @@ def test_a_connection_that_can_not_be_opened_is_red_and_the_rest_is_looked_at(he
     ("ahead_s", "health", "way"),
     [(30, "✓", "within"), (120, "–", "behind"), (-120, "–", "ahead of"), (600, "✗", "behind"), (-600, "✗", "ahead of")],
 )
-def test_the_clock_is_compared_with_the_stores(
+def test_clock_skew_is_measured_against_the_stores_clock(
     look: Examine, healthy: Store, ahead_s: int, health: str, way: str
 ) -> None:
     def later(parsed: dict[str, Any], **_: object) -> None:
@@ -187,13 +189,13 @@ def test_the_clock_is_compared_with_the_stores(
     healthy.client.meta.events.register("after-call.s3.HeadBucket", later)
     finding = look()["clock"]
     assert finding.health.value == health
-    assert way in finding.said
+    assert way in finding.detail
 
 
 # buckets and rights
 
 
-def test_buckets_that_are_not_there_are_red_and_named(look: Examine, healthy: Store) -> None:
+def test_missing_buckets_are_bad_and_name_the_setting(look: Examine, healthy: Store) -> None:
     away = {"tables": "s3://nowhere-t/t/", "state": "s3://nowhere-s/s/"}
     found = bad(look(healthy.pipeline(recordings={"bucket": "nowhere-r"}, output=away)))
     assert "'nowhere-r': check recordings.bucket" in found["recordings"]
@@ -201,58 +203,58 @@ def test_buckets_that_are_not_there_are_red_and_named(look: Examine, healthy: St
     assert "'nowhere-t': check output.tables" in found["tables"]
 
 
-def test_recordings_that_can_not_be_read_are_red(look: Examine, healthy: Store) -> None:
+def test_unreadable_recordings_are_bad(look: Examine, healthy: Store) -> None:
     refuses(healthy, "GetObject")
     assert "s3:GetObject" in bad(look())[f"s3://{healthy.recordings}/"]
 
 
 @pytest.mark.parametrize("prefix", ["other/{date:%Y-%m-%d}/", "other/"])
-def test_a_bucket_without_recordings_is_not_sure(look: Examine, healthy: Store, prefix: str) -> None:
+def test_bucket_without_recordings_is_unsure(look: Examine, healthy: Store, prefix: str) -> None:
     found = look(healthy.pipeline(recordings={"prefix": prefix}))
     assert bad(found) == {}
-    assert "check recordings.prefix" in found[f"s3://{healthy.recordings}/"].said
+    assert "check recordings.prefix" in found[f"s3://{healthy.recordings}/"].detail
     assert found["presigned URL"].health is Health.UNSURE
 
 
-def test_a_recording_is_looked_for_in_the_last_days_and_in_few_pages(
+def test_search_for_a_recording_is_limited_to_days_and_pages(
     look: Examine, healthy: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     healthy.client.delete_object(Bucket=healthy.recordings, Key=f"calls/{TODAY}/a.mp3")
     healthy.put(f"calls/{TODAY - dt.timedelta(days=2)}/empty.mp3", b"")
     healthy.put(f"calls/{TODAY - dt.timedelta(days=3)}/b.mp3")
-    assert "b.mp3 can be read" in look()[f"s3://{healthy.recordings}/"].said
+    assert "b.mp3 can be read" in look()[f"s3://{healthy.recordings}/"].detail
     assert look(days=3)[f"s3://{healthy.recordings}/"].health is Health.UNSURE
     monkeypatch.setattr(doctor, "LIST_PAGES", 1)
     flat = healthy.pipeline(recordings={"prefix": "", "suffixes": [".wav"]})
     assert look(flat)[f"s3://{healthy.recordings}/"].health is Health.UNSURE
 
 
-def test_a_state_area_that_can_not_be_written_is_red(look: Examine, healthy: Store) -> None:
+def test_unwritable_state_area_is_bad(look: Examine, healthy: Store) -> None:
     refuses(healthy, "PutObject")
     found = bad(look())
     assert "check the AWS connection's key, region and rights, and output.state" in found["output.state"]
 
 
-def test_a_state_area_that_can_not_be_cleaned_up_is_red(look: Examine, healthy: Store) -> None:
+def test_state_area_without_the_right_to_delete_is_bad(look: Examine, healthy: Store) -> None:
     refuses(healthy, "DeleteObject")
     assert "AccessDenied" in bad(look())["output.state"]
 
 
 @pytest.mark.parametrize("condition", ["If-Match", "If-None-Match"])
-def test_a_store_that_ignores_conditions_is_red(look: Examine, healthy: Store, condition: str) -> None:
+def test_store_that_ignores_conditional_writes_is_bad(look: Examine, healthy: Store, condition: str) -> None:
     def ignore(params: dict[str, Any], **_: object) -> None:
         params["headers"].pop(condition, None)
 
     healthy.client.meta.events.register("before-call.s3.PutObject", ignore)
     before = healthy.keys()
     found = look()
-    assert "ignores conditional writes" in found[healthy.state.uri].said
+    assert "ignores conditional writes" in found[healthy.state.uri].detail
     assert found[healthy.state.uri].health is Health.BAD
     assert found[healthy.tables.uri].health is Health.UNSURE
     assert healthy.keys() == before
 
 
-def test_tables_that_can_not_be_written_are_red(look: Examine, healthy: Store) -> None:
+def test_unwritable_tables_are_bad(look: Examine, healthy: Store) -> None:
     def refuse(params: dict[str, Any], model: Any, **_: object) -> None:
         if "/tables/" in params["url_path"] or "/tables/" in params["url"]:
             details: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
@@ -264,7 +266,7 @@ def test_tables_that_can_not_be_written_are_red(look: Examine, healthy: Store) -
     assert found == {}
 
 
-def test_what_a_put_on_a_condition_left_all_the_same_is_removed(look: Examine, healthy: Store) -> None:
+def test_probe_object_is_deleted_if_its_condition_was_ignored(look: Examine, healthy: Store) -> None:
     def ignore(params: dict[str, Any], **_: object) -> None:
         if "/tables/" in params["url"]:
             params["headers"].pop("If-Match", None)
@@ -280,95 +282,97 @@ def test_what_a_put_on_a_condition_left_all_the_same_is_removed(look: Examine, h
 # presigned URLs
 
 
-def test_a_store_of_this_network_is_out_of_a_hosted_services_reach(look: Examine, speech: Speech) -> None:
+def test_internal_store_with_a_hosted_service_is_bad(look: Examine, speech: Speech) -> None:
     speech.web.url = speech.web.url.replace("127.0.0.1", "127.0.0.1.nip.example")
-    said = bad(look())["presigned URL"]
-    assert "127.0.0.1 is an address of this network" in said
-    assert "recordings.send: upload" in said
+    detail = bad(look())["presigned URL"]
+    assert "127.0.0.1 is an address of this network" in detail
+    assert "recordings.send: upload" in detail
 
 
 @pytest.mark.parametrize(
-    ("host", "is_inside"),
+    ("host", "is_internal"),
     [
         *(("localhost", True), ("minio", True), ("10.1.2.3", True), ("192.168.0.1", True), ("::1", True)),
         *(("s3.storage.internal", True), ("minio.apps.svc", True), ("169.254.1.1", True)),
         *(("s3.eu-central-1.amazonaws.com", False), ("8.8.8.8", False), ("storage.example.com", False)),
     ],
 )
-def test_addresses_that_mean_nothing_outside(host: str, is_inside: bool) -> None:
-    assert doctor._is_inside(host) == is_inside
+def test_internal_hosts_are_recognized(host: str, is_internal: bool) -> None:
+    assert doctor._is_internal(host) == is_internal
 
 
 @pytest.mark.parametrize("url", ["refused", "nowhere"])
-def test_a_presigned_url_that_can_not_be_read_is_red(
+def test_presigned_url_that_can_not_be_fetched_is_bad(
     look: Examine, healthy: Store, web: Web, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     other = f"{healthy.url}/no-such-bucket/a?X-Amz-Signature=1" if url == "refused" else "http://127.0.0.1:9/a?sig"
     monkeypatch.setattr(healthy.client, "generate_presigned_url", lambda *_, **__: other)
-    said = bad(look())["presigned URL"]
-    assert ("answers 404" if url == "refused" else "ConnectionError") in said
-    assert "recordings.send: upload" in said
+    detail = bad(look())["presigned URL"]
+    assert ("answers 404" if url == "refused" else "ConnectionError") in detail
+    assert "recordings.send: upload" in detail
 
 
-def test_temporary_credentials_are_mentioned(look: Examine, healthy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presigned_url_of_temporary_credentials_is_mentioned(
+    look: Examine, healthy: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sign = healthy.client.generate_presigned_url
     monkeypatch.setattr(
         healthy.client, "generate_presigned_url", lambda *a, **b: sign(*a, **b) + "&X-Amz-Security-Token=x"
     )
-    assert "ends with the temporary credentials" in look()["presigned URL"].said
+    assert "expires with the temporary credentials" in look()["presigned URL"].detail
 
 
-def test_who_uploads_needs_no_presigned_url(look: Examine, healthy: Store) -> None:
+def test_presigned_url_is_not_checked_with_send_upload(look: Examine, healthy: Store) -> None:
     assert "presigned URL" not in look(healthy.pipeline(recordings={"send": "upload"}))
 
 
 # published days
 
 
-def test_days_of_an_older_version_are_fine(look: Examine, healthy: Store) -> None:
+def test_days_of_an_older_schema_version_are_good(look: Examine, healthy: Store) -> None:
     old = pa.schema([PHASES.field(name) for name in OLD])
     put(healthy, "phases", old, DAY - dt.timedelta(days=1), "1")
     finding = look()["table phases"]
     assert finding.health is Health.GOOD
-    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 2)." in finding.said
+    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 2)." in finding.detail
 
 
-def test_an_object_that_does_not_fit_is_named_with_its_columns(look: Examine, healthy: Store) -> None:
+def test_object_with_a_wrong_schema_is_named_with_its_columns(look: Examine, healthy: Store) -> None:
     fields = [field if field.name != "start_s" else pa.field("start_s", pa.string()) for field in PHASES]
     put(healthy, "phases", pa.schema([*fields, pa.field("mood", pa.string())]))
     found = look()
-    said = bad(found)[healthy.tables.uri_of(object_name("phases", DAY))]
-    assert "column start_s is string, expected double" in said
-    assert "there is no column mood in the table" in said
+    detail = bad(found)[healthy.tables.uri_of(object_name("phases", DAY))]
+    assert "column start_s is string, expected double" in detail
+    assert "there is no column mood in the table" in detail
     assert "table phases" not in found
     assert found["table calls"].health is Health.GOOD
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"not Parquet at all", b"PAR1\xff\xff\xff\x7fPAR1"])
-def test_what_is_no_parquet_is_named(look: Examine, healthy: Store, body: bytes) -> None:
+def test_object_that_is_not_parquet_is_named(look: Examine, healthy: Store, body: bytes) -> None:
     healthy.tables.put(object_name("calls", DAY), body)
     assert "no Parquet file" in bad(look())[healthy.tables.uri_of(object_name("calls", DAY))]
 
 
-def test_days_of_a_newer_version_ask_for_an_update(look: Examine, healthy: Store) -> None:
+def test_days_of_a_newer_schema_version_ask_for_an_update(look: Examine, healthy: Store) -> None:
     put(healthy, "calls", pa.schema([*CALLS, pa.field("mood", pa.string())]), version="99")
     finding = look()["table calls"]
     assert finding.health is Health.UNSURE
-    assert "Update it" in finding.said
+    assert "Update it" in finding.detail
 
 
-def test_only_the_newest_days_are_looked_into(look: Examine, healthy: Store) -> None:
+def test_only_the_newest_days_are_checked(look: Examine, healthy: Store) -> None:
     healthy.tables.put(object_name("calls", DAY - dt.timedelta(days=3)), b"not Parquet")
     assert bad(look(days=1)) == {}
     assert len(bad(look(days=2))) == 1
 
 
-def test_only_the_ends_of_objects_are_read(look: Examine, healthy: Store) -> None:
+def test_only_the_footers_of_objects_are_read(look: Examine, healthy: Store) -> None:
     ranges: list[str] = []
     healthy.client.meta.events.register(
         "provide-client-params.s3.GetObject", lambda params, **_: ranges.append(params.get("Range", params["Key"]))
     )
-    # More columns of metadata than a tail holds, and rows before them.
+    # A footer that is longer than the first read, after many rows.
     long = CALLS.with_metadata({"schema_version": "2", "note": "x" * 100_000})
     body = io.BytesIO()
     ids = [{"call_id": f"{number:0500}"} for number in range(1000)]
@@ -384,16 +388,16 @@ def test_only_the_ends_of_objects_are_read(look: Examine, healthy: Store) -> Non
 def test_foreign_objects_are_named(look: Examine, healthy: Store) -> None:
     healthy.tables.put("notes.txt", b"")
     finding = look()[healthy.tables.uri]
-    assert finding.health is Health.UNSURE, "no reader of a table comes by"
-    assert "'notes.txt'" in finding.said
+    assert finding.health is Health.UNSURE, "readers of a table do not list it"
+    assert "'notes.txt'" in finding.detail
     for number in range(12):
         healthy.tables.put(f"calls/dt=2026-11-20/copy-{number:02}.parquet", b"")
-    said = bad(look())[healthy.tables.uri]
-    assert "'calls/dt=2026-11-20/copy-00.parquet'" in said
-    assert "and 3 more" in said
+    detail = bad(look())[healthy.tables.uri]
+    assert "'calls/dt=2026-11-20/copy-00.parquet'" in detail
+    assert "and 3 more" in detail
 
 
-def test_phases_of_calls_that_nobody_knows_are_red(look: Examine, healthy: Store) -> None:
+def test_phases_of_a_day_without_calls_are_bad(look: Examine, healthy: Store) -> None:
     healthy.tables.delete(object_name("calls", DAY))
     found = look()
     assert "phases without calls, of 2026-11-20" in bad(found)[healthy.tables.uri]
@@ -401,28 +405,28 @@ def test_phases_of_calls_that_nobody_knows_are_red(look: Examine, healthy: Store
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_columns_are_judged_by_their_version(table: str) -> None:
+def test_schema_mistakes_depend_on_the_schema_version(table: str) -> None:
     ours = SCHEMAS[table]
     shorter = ours.remove(len(ours) - 1)
-    assert mistakes(SCHEMAS[table], ours, SCHEMA_VERSION) == []
-    assert mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION - 1) == []
-    assert mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION) == [f"it lacks {ours.names[-1]}"]
-    assert mistakes(SCHEMAS[table], ours.remove(0), SCHEMA_VERSION - 1) == ["it lacks call_id"]
+    assert schema_mistakes(SCHEMAS[table], ours, SCHEMA_VERSION) == []
+    assert schema_mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION - 1) == []
+    assert schema_mistakes(SCHEMAS[table], shorter, SCHEMA_VERSION) == [f"it lacks {ours.names[-1]}"]
+    assert schema_mistakes(SCHEMAS[table], ours.remove(0), SCHEMA_VERSION - 1) == ["it lacks call_id"]
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_own_columns_come_and_go(table: str) -> None:
+def test_own_columns_may_be_added_and_removed(table: str) -> None:
     columns = {"agent": {"metadata": "agent"}, "crm_id": {"tag": "crm", "type": "int64"}}
     ours, before = schema_of(table, pipeline(recordings={"columns": columns})), schema_of(table, pipeline())
-    assert mistakes(ours, ours, SCHEMA_VERSION) == mistakes(ours, before, SCHEMA_VERSION) == []
-    assert mistakes(before, ours, SCHEMA_VERSION) == []
+    assert schema_mistakes(ours, ours, SCHEMA_VERSION) == schema_mistakes(ours, before, SCHEMA_VERSION) == []
+    assert schema_mistakes(before, ours, SCHEMA_VERSION) == []
     other = pa.schema([pa.field("crm_id", pa.string()) if one.name == "crm_id" else one for one in ours], ours.metadata)
-    assert mistakes(ours, other, SCHEMA_VERSION) == ["column crm_id is string, expected int64"]
+    assert schema_mistakes(ours, other, SCHEMA_VERSION) == ["column crm_id is string, expected int64"]
     unlisted = pa.schema([*before, pa.field("mood", pa.string())])
-    assert mistakes(ours, unlisted, SCHEMA_VERSION) == ["there is no column mood in the table"]
+    assert schema_mistakes(ours, unlisted, SCHEMA_VERSION) == ["there is no column mood in the table"]
 
 
-def test_own_columns_are_tried_with_a_recording(look: Examine, healthy: Store) -> None:
+def test_own_columns_are_checked_on_a_recording(look: Examine, healthy: Store) -> None:
     key = f"calls/{TODAY}/a.mp3"
     columns = {"agent": {"metadata": "agent"}, "crm_id": {"tag": "crm", "type": "int64"}}
     healthy.client.put_object(
@@ -430,11 +434,11 @@ def test_own_columns_are_tried_with_a_recording(look: Examine, healthy: Store) -
     )
     ours = healthy.pipeline(recordings={"columns": columns})
     found = look(ours)["own columns"]
-    assert (found.health, found.said) == (Health.GOOD, f"{key} has agent, crm_id.")
+    assert (found.health, found.detail) == (Health.GOOD, f"{key} has agent, crm_id.")
     healthy.client.put_object(Bucket=healthy.recordings, Key=key, Body=b"RIFF", Metadata={"agent": "Ada"})
     found = look(ours)["own columns"]
-    assert (found.health, found.said) == (
+    assert (found.health, found.detail) == (
         Health.UNSURE,
-        f"{key} has agent, and no crm_id: check recordings.columns, if it should.",
+        f"{key} has agent, but no crm_id: check recordings.columns if it should.",
     )
     assert "own columns" not in look()

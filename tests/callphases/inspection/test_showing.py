@@ -1,4 +1,4 @@
-"""What is shown of published calls: which ones, their strips, and files that others read."""
+"""Finding published calls, and printing them as strips, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from callphases.errors import ConfigurationError
 from callphases.inspection import showing
-from callphases.inspection.strips import COLOURS
+from callphases.inspection.strips import COLORS
 from callphases.tables.reading import published_days
 from callphases.tables.schema import PHASES, SCHEMAS, object_name
 from doubles import DAY, NOON
@@ -57,30 +57,30 @@ def as_text(lines: Any, width: int = 80) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_calls_come_by_day_and_begin_with_their_phases_in_order(tmp_path: Path) -> None:
+def test_calls_are_sorted_by_day_and_start_with_their_phases_in_order(tmp_path: Path) -> None:
     put(tmp_path, NEXT, call("c.mp3"))
     late = call("a.mp3", call_started_at=NOON + dt.timedelta(hours=1))
     put(tmp_path, DAY, late, call("b.mp3", ("Hello", 0, 2), ("Bye", 2, 4)))
-    found = showing.of_days(tmp_path, [NEXT, DAY, NEXT])
+    found = showing.calls_of_days(tmp_path, [NEXT, DAY, NEXT])
     assert [(one["dt"], one["call_id"]) for one in found] == [(DAY, "id-b.mp3"), (DAY, "id-a.mp3"), (NEXT, "id-c.mp3")]
     assert [phase["phase_name"] for phase in found[0]["phases"]] == ["Hello", "Bye"]
 
 
 @pytest.mark.parametrize("wanted", ["id-a.mp3", "s3://recordings/calls/a.mp3", "a.mp3", "calls/a.mp3"])
-def test_a_call_is_found_by_what_names_it(tmp_path: Path, wanted: str) -> None:
+def test_call_is_found_by_id_uri_or_end_of_key(tmp_path: Path, wanted: str) -> None:
     put(tmp_path, DAY, call("a.mp3"), call("aa.mp3"))
-    assert [one["call_id"] for one in showing.find(tmp_path, wanted)] == ["id-a.mp3"]
+    assert [one["call_id"] for one in showing.find_calls(tmp_path, wanted)] == ["id-a.mp3"]
 
 
-def test_of_a_call_in_several_days_the_last_is_found_unless_days_are_named(tmp_path: Path) -> None:
+def test_latest_day_of_a_call_is_found_unless_days_are_given(tmp_path: Path) -> None:
     put(tmp_path, DAY, call("a.mp3"))
     put(tmp_path, NEXT, call("a.mp3"))
-    assert [one["dt"] for one in showing.find(tmp_path, "a.mp3")] == [NEXT]
-    assert [one["dt"] for one in showing.find(tmp_path, "a.mp3", [DAY])] == [DAY]
-    assert showing.find(tmp_path, "b.mp3") == []
+    assert [one["dt"] for one in showing.find_calls(tmp_path, "a.mp3")] == [NEXT]
+    assert [one["dt"] for one in showing.find_calls(tmp_path, "a.mp3", [DAY])] == [DAY]
+    assert showing.find_calls(tmp_path, "b.mp3") == []
 
 
-def test_days_are_those_of_our_objects(tmp_path: Path) -> None:
+def test_published_days_ignore_foreign_objects(tmp_path: Path) -> None:
     put(tmp_path, NEXT, call("a.mp3"))
     put(tmp_path, DAY, call("a.mp3"))
     for name in ("calls/dt=yesterday/calls.parquet", "calls/dt=2026-11-22/other.parquet", "calls/dt=2026-02-30"):
@@ -90,55 +90,55 @@ def test_days_are_those_of_our_objects(tmp_path: Path) -> None:
     assert published_days(tmp_path, "phases") == [DAY, NEXT]
 
 
-def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     put(tmp_path, DAY, call("a.mp3"))
     (tmp_path / object_name("calls", DAY)).write_bytes(b"not Parquet")
     with pytest.raises(ConfigurationError, match="2026-11-20 can't be read as tables"):
-        showing.of_days(tmp_path, [DAY])
+        showing.calls_of_days(tmp_path, [DAY])
 
 
-def test_strips_share_a_time_axis_in_letters_or_colours() -> None:
+def test_strips_share_a_time_axis_in_letters_or_colors() -> None:
     calls = [call("a.mp3", ("Hello", 0, 30), ("Bye", 30, 60)), call("b.mp3", ("Hello", 0, 30)), call("c.mp3")]
-    legend, first, second = as_text(showing.strips(calls, 57, coloured=False)).splitlines()
+    legend, first, second = as_text(showing.strips(calls, 57, colored=False)).splitlines()
     assert legend == "H Hello   B Bye"
     assert first == f"a.mp3  {'H' * 20}{'B' * 20}  1:00.0"
     assert second == f"b.mp3  {'H' * 20}  0:30.0"
-    painted = as_text(showing.strips(calls, 57, coloured=True))
-    for colour in COLOURS[:2]:
-        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    painted = as_text(showing.strips(calls, 57, colored=True))
+    for color in COLORS[:2]:
+        red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
         assert f"48;2;{red};{green};{blue}m" in painted
     assert "HH" not in painted
 
 
-def test_phases_that_begin_alike_have_letters_of_their_own() -> None:
+def test_phase_names_with_the_same_initial_get_distinct_letters() -> None:
     calls = [call("a.mp3", ("Complaint", 0, 1), ("Closing", 1, 2), ("Cc", 2, 3))]
-    assert as_text(showing.strips(calls, 60, coloured=False)).splitlines()[0] == "C Complaint   L Closing   c Cc"
+    assert as_text(showing.strips(calls, 60, colored=False)).splitlines()[0] == "C Complaint   L Closing   c Cc"
 
 
-def test_without_phases_there_is_no_strip() -> None:
-    assert list(showing.strips([call("a.mp3", status="failed")], 80, coloured=True)) == []
+def test_call_without_phases_has_no_strip() -> None:
+    assert list(showing.strips([call("a.mp3", status="failed")], 80, colored=True)) == []
 
 
 @given(st.lists(st.floats(0.01, 4000), min_size=1, max_size=30), st.integers(40, 200))
-def test_a_strip_is_as_long_as_its_call(lengths: list[float], width: int) -> None:
+def test_strip_length_is_proportional_to_the_call(lengths: list[float], width: int) -> None:
     edges = [0.0]
     for length in lengths:
         edges.append(edges[-1] + length)
     phases = [("Hello", start_s, end_s) for start_s, end_s in pairwise(edges)]
-    _, strip = as_text(showing.strips([call("a", *phases)], width, coloured=False), width).splitlines()
+    _, strip = as_text(showing.strips([call("a", *phases)], width, colored=False), width).splitlines()
     assert strip.split()[1] == "H" * (width - 13)
 
 
-def test_what_a_terminal_would_obey_is_not_printed() -> None:
+def test_terminal_control_characters_are_not_printed() -> None:
     calls = [call("a\x1b[2J.mp3", ("He\x1b]0;x\x07", 0, 9), status="failed", failure_message="\x1b[31mred")]
     console = Console(file=io.StringIO(), width=120)
     console.print(showing.table(calls))
-    shown = console.file.getvalue() + as_text(showing.strips(calls, 80, coloured=False))  # type: ignore[attr-defined]
+    shown = console.file.getvalue() + as_text(showing.strips(calls, 80, colored=False))  # type: ignore[attr-defined]
     assert "\x1b" not in shown
     assert "\x07" not in shown
 
 
-def test_csv_has_a_line_for_each_phase_and_for_each_call_without() -> None:
+def test_csv_has_a_line_per_phase_and_per_call_without_phases() -> None:
     start_s = 0.1 + 0.2
     good = call('a, "b"\n😀.mp3', ("Hello", start_s, 1e-7), ("Bye", 2, 3))
     bad = call(
@@ -152,10 +152,10 @@ def test_csv_has_a_line_for_each_phase_and_for_each_call_without() -> None:
     assert (lines[0]["dt"], lines[0]["call_started_at"]) == ("2026-11-20", "2026-11-20T12:00:00+00:00")
     assert (lines[2]["status"], lines[2]["failure_class"], lines[2]["phase_name"]) == ("failed", "bad_audio", "")
     assert (lines[2]["transcript_id"], lines[2]["confidence"]) == ("t", "")
-    assert set(lines[0]) == {*showing.OF_CALL, *PHASES.names}
+    assert set(lines[0]) == {*showing.CALL_COLUMNS, *PHASES.names}
 
 
-def test_csv_has_a_pipelines_own_columns_at_its_end() -> None:
+def test_csv_has_a_pipelines_own_columns_last() -> None:
     one, other = call("a.mp3", ("Hello", 0, 1), agent="7"), call("b.mp3", status="no_speech", queue="sales")
     one["phases"][0]["agent"] = "7"
     file = io.StringIO()
@@ -165,7 +165,7 @@ def test_csv_has_a_pipelines_own_columns_at_its_end() -> None:
     assert [(line["agent"], line["queue"]) for line in lines] == [("7", ""), ("", "sales")]
 
 
-def test_json_has_a_line_for_each_call_with_its_phases() -> None:
+def test_json_has_a_line_per_call_with_its_phases() -> None:
     good = call("a\n😀.mp3", ("Hello", 0.1 + 0.2, 1e-7))
     file = io.StringIO()
     showing.write_json([good, call("c.mp3", status="no_speech")], file)

@@ -1,4 +1,4 @@
-"""Days that are run again because their recordings changed, and no others."""
+"""Only days whose recordings have changed are run again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from callphases.listing.late import late_days
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import Lease
 from callphases.state.manifests import DayList
 from callphases.tables.publishing import publish
@@ -28,7 +29,7 @@ def put(s3: Store, day: dt.date, name: str, body: bytes = b"RIFF") -> Recording:
 
 
 def ran(s3: Store, day: dt.date, *recordings: Recording) -> None:
-    """Publish a day as a run that has listed these recordings; their rows say that nothing is known of them."""
+    """Publish a day as a run that listed these recordings and has processed none of them."""
     lease = Lease(s3.state, day, "run-1")
     listed = DayList(day, "run-1", "run-1", lease.take(), LONG_AGO, listed=len(recordings), chunks=1, rest=0)
     known = s3.known()
@@ -37,16 +38,16 @@ def ran(s3: Store, day: dt.date, *recordings: Recording) -> None:
 
 
 def late(s3: Store, **recordings: Any) -> list[dt.date]:
-    return list(late_days(s3.client, ours(s3, **recordings), s3.state, s3.tables, DAY))
+    return list(late_days(RecordingBucket(s3.client, s3.recordings), ours(s3, **recordings), s3.state, s3.tables, DAY))
 
 
-def test_days_as_they_were_published_are_left_alone(s3: Store) -> None:
+def test_unchanged_days_are_not_late(s3: Store) -> None:
     for day in BEFORE:
         ran(s3, day, put(s3, day, "a"), put(s3, day, "b"))
     assert late(s3) == []
 
 
-def test_a_recording_that_came_late_is_found(s3: Store) -> None:
+def test_day_with_a_new_recording_is_late(s3: Store) -> None:
     for day in BEFORE:
         ran(s3, day, put(s3, day, "a"))
     put(s3, BEFORE[1], "late")
@@ -56,26 +57,26 @@ def test_a_recording_that_came_late_is_found(s3: Store) -> None:
     assert late(s3, look_back_days=0) == []
 
 
-def test_a_recording_that_was_replaced_is_found(s3: Store) -> None:
+def test_day_with_a_replaced_recording_is_late(s3: Store) -> None:
     ran(s3, BEFORE[0], put(s3, BEFORE[0], "a"))
     put(s3, BEFORE[0], "a", b"RIFF, again")
     assert late(s3) == [BEFORE[0]]
 
 
-def test_a_first_recording_of_a_day_that_had_none_is_found(s3: Store) -> None:
+def test_empty_day_with_its_first_recording_is_late(s3: Store) -> None:
     ran(s3, BEFORE[0])
     assert late(s3) == []
     put(s3, BEFORE[0], "late")
     assert late(s3) == [BEFORE[0]]
 
 
-def test_days_that_were_never_run_are_not_begun(s3: Store) -> None:
+def test_day_without_any_run_is_not_late(s3: Store) -> None:
     put(s3, BEFORE[0], "a")
     assert late(s3) == []
 
 
 @pytest.mark.parametrize(("when_deleted", "found"), [("keep", []), ("drop", [BEFORE[0]])])
-def test_a_recording_that_is_gone_counts_where_its_rows_are_to_go(
+def test_deleted_recording_makes_its_day_late_only_with_when_deleted_drop(
     s3: Store, when_deleted: str, found: list[dt.date]
 ) -> None:
     ran(s3, BEFORE[0], put(s3, BEFORE[0], "a"), put(s3, BEFORE[0], "b"))

@@ -1,4 +1,4 @@
-"""A bucket and a prefix → recordings, chunks, manifests."""
+"""Listing a day, chunks, the spool, and manifests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from callphases.errors import ConfigurationError
 from callphases.listing.listing import HEAVIEST, Listing, Spool, chunk_counts
 from callphases.recordings import Recording
+from callphases.state.bucket import RecordingBucket
 from callphases.state.manifests import DayList, Manifest, new_run_token
 from callphases.state.storage import ObjectPrefix
 from doubles import DAY, NOON, Store, manifest, recording
@@ -36,7 +37,7 @@ BY_KEY = {"key_pattern": r"(?P<time>\d{8}T\d{6})", "format": "%Y%m%dT%H%M%S"}
 
 def listing(s3: Store, **settings: Any) -> Listing:
     pipeline = s3.pipeline(**settings)
-    return Listing(s3.client, pipeline, pipeline.recordings.prefix_of(DAY))
+    return Listing(RecordingBucket(s3.client, pipeline.recordings.bucket), pipeline, pipeline.recordings.prefix_of(DAY))
 
 
 def listed_keys(s3: Store, **settings: Any) -> list[str]:
@@ -44,7 +45,7 @@ def listed_keys(s3: Store, **settings: Any) -> list[str]:
 
 
 @pytest.mark.integration
-def test_a_dated_prefix_is_the_only_one_listed(s3: Store) -> None:
+def test_only_the_days_prefix_is_listed_if_the_prefix_is_dated(s3: Store) -> None:
     for day in (19, 20, 21):
         s3.put(f"calls/2026-11-{day}/a.mp3")
     assert listed_keys(s3) == ["calls/2026-11-20/a.mp3"]
@@ -52,14 +53,14 @@ def test_a_dated_prefix_is_the_only_one_listed(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_a_dated_prefix_is_the_day_whenever_the_object_was_written(s3: Store) -> None:
+def test_dated_prefix_decides_the_day_whatever_last_modified_says(s3: Store) -> None:
     s3.put("calls/2026-11-20/a.mp3")
     s3.written["calls/2026-11-20/a.mp3"] = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
     assert listed_keys(s3) == ["calls/2026-11-20/a.mp3"]
 
 
 @pytest.mark.integration
-def test_a_call_begins_when_its_object_was_written(s3: Store) -> None:
+def test_call_time_defaults_to_last_modified(s3: Store) -> None:
     s3.put("calls/a.mp3")
     s3.written["calls/a.mp3"] = NOON
     (found,) = listing(s3, recordings={"prefix": "calls/"})
@@ -67,7 +68,7 @@ def test_a_call_begins_when_its_object_was_written(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_a_time_in_the_key_is_of_the_pipelines_zone(s3: Store) -> None:
+def test_time_in_key_is_in_the_pipelines_time_zone(s3: Store) -> None:
     s3.put("calls/20261120T000000.mp3")
     (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": BY_KEY}, timezone="America/New_York")
     assert found.call_time.isoformat() == "2026-11-20T05:00:00+00:00"
@@ -75,7 +76,7 @@ def test_a_time_in_the_key_is_of_the_pipelines_zone(s3: Store) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
-def test_a_zone_within_the_key_wins_over_the_pipelines(s3: Store, zone: str) -> None:
+def test_utc_offset_in_key_overrides_the_pipelines_time_zone(s3: Store, zone: str) -> None:
     s3.put("calls/20261120T233000-0500.mp3")
     rule = {"key_pattern": r"(?P<time>\d{8}T\d{6}[-+]\d{4})", "format": "%Y%m%dT%H%M%S%z"}
     (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": rule}, timezone=zone)
@@ -83,7 +84,7 @@ def test_a_zone_within_the_key_wins_over_the_pipelines(s3: Store, zone: str) -> 
 
 
 @pytest.mark.integration
-def test_a_time_that_is_before_all_times_in_the_pipelines_zone_falls_back_too(s3: Store) -> None:
+def test_time_in_key_out_of_range_in_the_pipelines_zone_falls_back(s3: Store) -> None:
     s3.put("calls/00010101T000000+0000.mp3")
     s3.written["calls/00010101T000000+0000.mp3"] = NOON
     rule = {"key_pattern": r"(?P<time>\d{8}T\d{6}[-+]\d{4})", "format": "%Y%m%dT%H%M%S%z"}
@@ -92,9 +93,7 @@ def test_a_time_that_is_before_all_times_in_the_pipelines_zone_falls_back_too(s3
 
 
 @pytest.mark.integration
-def test_keys_without_a_time_fall_back_to_their_upload_with_a_warning(
-    s3: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_keys_without_a_time_use_last_modified_and_log_a_warning(s3: Store, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("20261120T100000", "voicemail", "20269920T100000"):
         s3.put(f"calls/{name}.mp3")
         s3.written[f"calls/{name}.mp3"] = NOON
@@ -103,14 +102,14 @@ def test_keys_without_a_time_fall_back_to_their_upload_with_a_warning(
 
 
 @pytest.mark.integration
-def test_a_time_before_all_times_falls_back_too(s3: Store) -> None:
+def test_time_in_key_out_of_range_in_utc_falls_back(s3: Store) -> None:
     s3.put("calls/2026-11-20/00010101T000000.mp3")
     settings = {"recordings": {"call_time": BY_KEY}, "timezone": "Europe/Berlin"}
     assert listed_keys(s3, **settings) == ["calls/2026-11-20/00010101T000000.mp3"]
 
 
 @pytest.mark.integration
-def test_only_recordings_are_listed(s3: Store) -> None:
+def test_only_keys_with_a_recording_suffix_are_listed(s3: Store) -> None:
     for name in ("a.mp3", "B.MP3", "c.Wav", "notes.txt", "mp3", "folder.mp3/"):
         s3.put(f"calls/2026-11-20/{name}")
     assert listed_keys(s3) == [f"calls/2026-11-20/{name}" for name in ("B.MP3", "a.mp3", "c.Wav")]
@@ -118,27 +117,29 @@ def test_only_recordings_are_listed(s3: Store) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_any_key_is_listed_as_it_is(s3: Store, key: str) -> None:
+def test_keys_with_unusual_characters_are_listed_unchanged(s3: Store, key: str) -> None:
     put = s3.put(key)
     s3.written[key] = NOON
     assert list(listing(s3, recordings={"prefix": ""})) == [put]
 
 
 @pytest.mark.integration
-def test_a_day_of_several_pages_is_listed_whole(s3: Store) -> None:
+def test_day_of_several_pages_is_listed_completely(s3: Store) -> None:
     keys = [s3.put(f"calls/2026-11-20/{number}.mp3").key for number in range(5)]
     s3.client.meta.events.register(
         "provide-client-params.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=2)
     )
     alive: list[int] = []
-    pages = Listing(s3.client, s3.pipeline(), f"calls/{DAY}/", lambda: alive.append(len(s3.listed)))
+    pages = Listing(
+        RecordingBucket(s3.client, s3.recordings), s3.pipeline(), f"calls/{DAY}/", lambda: alive.append(len(s3.listed))
+    )
     assert [found.key for found in pages] == keys
     assert alive == [1, 2, 3]
 
 
 @pytest.mark.integration
-def test_a_listing_holds_what_was_written_before_it_began(s3: Store) -> None:
-    """By the clock that is behind, which one it may be."""
+def test_listing_start_is_the_earlier_of_our_clock_and_the_stores(s3: Store) -> None:
+    """Whichever clock is behind decides, so that no object is missed."""
     before = dt.datetime.now(dt.UTC)
     ours = listing(s3)
     list(ours)
@@ -159,7 +160,7 @@ def test_a_listing_holds_what_was_written_before_it_began(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_a_store_that_does_not_tell_its_time_is_listed_by_our_clock(s3: Store) -> None:
+def test_listing_start_is_our_clock_if_the_store_sends_no_date(s3: Store) -> None:
     def without_date(parsed: dict[str, Any], **_: object) -> None:
         del parsed["ResponseMetadata"]["HTTPHeaders"]["date"]
 
@@ -172,24 +173,24 @@ def test_a_store_that_does_not_tell_its_time_is_listed_by_our_clock(s3: Store) -
 
 
 @pytest.mark.integration
-def test_a_day_without_recordings_is_empty(s3: Store) -> None:
+def test_listing_of_a_day_without_recordings_is_empty(s3: Store) -> None:
     assert listed_keys(s3) == []
 
 
 @pytest.mark.integration
-def test_a_bucket_that_is_not_there_names_the_setting(s3: Store) -> None:
+def test_missing_bucket_error_names_the_setting(s3: Store) -> None:
     with pytest.raises(ConfigurationError, match=r"no bucket 'nowhere': check recordings\.bucket"):
         listed_keys(s3, recordings={"bucket": "nowhere"})
 
 
-def test_the_id_of_a_call_follows_from_its_uri_alone() -> None:
+def test_call_id_depends_only_on_the_uri() -> None:
     first = recording("calls/a.mp3")
     assert first.uri == "s3://recordings/calls/a.mp3"
     assert first.call_id == "77fe6f0507270151"
     assert recording("calls/a.mp3", etag="e2", size=1, call_time=NOON.replace(year=2020)).call_id == first.call_id
 
 
-def test_every_recording_has_an_id_of_its_own() -> None:
+def test_recordings_have_distinct_call_ids() -> None:
     ids = {recording(key, bucket=bucket).call_id for key in ODD_KEYS for bucket in ("a", "b")}
     assert len(ids) == 2 * len(ODD_KEYS)
 
@@ -200,14 +201,14 @@ SIZES = st.lists(st.integers(0, 10**9) | st.integers(0, 10), max_size=700)
 
 
 @given(SIZES)
-def test_every_recording_is_in_one_chunk(sizes: list[int]) -> None:
+def test_chunks_contain_every_recording_once(sizes: list[int]) -> None:
     counts = chunk_counts(sizes)
     assert sum(counts) == len(sizes)
     assert all(counts)
 
 
 @given(SIZES)
-def test_no_chunk_holds_much_more_than_its_share(sizes: list[int]) -> None:
+def test_number_and_size_of_chunks_are_bounded(sizes: list[int]) -> None:
     counts = chunk_counts(sizes)
     most = max(round(math.sqrt(len(sizes)) / 2), 2)
     assert len(counts) <= (20 if len(sizes) <= 20 else most)
@@ -215,8 +216,8 @@ def test_no_chunk_holds_much_more_than_its_share(sizes: list[int]) -> None:
 
 
 @given(SIZES)
-def test_chunks_weigh_about_the_same(sizes: list[int]) -> None:
-    """None is heavier than its share by more than a recording at each of its ends."""
+def test_chunks_have_about_equal_weight(sizes: list[int]) -> None:
+    """No chunk exceeds its share by more than half a recording at each end."""
     counts = chunk_counts(sizes)
     if len(sizes) <= 20:
         return
@@ -229,14 +230,14 @@ def test_chunks_weigh_about_the_same(sizes: list[int]) -> None:
 
 
 @given(st.integers(1, 1000), st.integers(300, 3000))
-def test_a_chunk_of_long_calls_has_fewer(times: int, count: int) -> None:
+def test_chunk_of_long_calls_has_fewer_recordings(times: int, count: int) -> None:
     counts = chunk_counts([1000 * (times + 1)] * count + [1000] * count)
     assert counts[0] <= counts[-1]
     if times > 1:
         assert counts[0] < counts[-1]
 
 
-def test_a_file_that_is_as_large_as_all_others_together_leaves_them_their_chunks() -> None:
+def test_one_huge_file_does_not_distort_the_other_chunks() -> None:
     counts = chunk_counts([1000] * 500 + [10**12] + [1000] * 499)
     assert len(counts) == 16
     assert max(counts) < 80
@@ -246,7 +247,7 @@ def test_a_file_that_is_as_large_as_all_others_together_leaves_them_their_chunks
     ("count", "tasks"),
     [(0, 0), (1, 1), (20, 20), (21, 2), (100, 5), (500, 11), (5000, 35), (20_000, 71), (160_000, 200), (300_000, 200)],
 )
-def test_chunks_are_as_many_as_the_night_is_large(count: int, tasks: int) -> None:
+def test_number_of_chunks_grows_with_the_number_of_recordings(count: int, tasks: int) -> None:
     counts = chunk_counts([50_000] * count)
     assert len(counts) == tasks
     assert max(counts, default=0) - min(counts, default=0) <= 1
@@ -256,7 +257,7 @@ def test_chunks_are_as_many_as_the_night_is_large(count: int, tasks: int) -> Non
 
 
 @given(st.lists(st.builds(recording, st.text(st.characters(exclude_categories=["Cs"])), size=st.integers(0, 2**50))))
-def test_a_spool_gives_back_what_it_was_given_as_often_as_it_is_asked(recordings: list[Recording]) -> None:
+def test_spool_returns_its_recordings_in_order_each_time(recordings: list[Recording]) -> None:
     with Spool("recordings") as spool:
         for one in recordings:
             spool.add(one)
@@ -275,7 +276,7 @@ def test_a_spool_gives_back_what_it_was_given_as_often_as_it_is_asked(recordings
         "calls/a\u2028b\x85c.mp3",
     ],
 )
-def test_a_manifest_is_read_back_as_it_was_written(s3: Store, key: str) -> None:
+def test_manifest_round_trips(s3: Store, key: str) -> None:
     written = manifest(
         recording("calls/a.mp3"),
         recording(key),
@@ -293,13 +294,13 @@ def test_a_manifest_is_read_back_as_it_was_written(s3: Store, key: str) -> None:
 
 
 @pytest.mark.integration
-def test_a_manifest_that_is_gone_says_what_to_do(s3: Store) -> None:
+def test_missing_manifest_error_says_how_to_recover(s3: Store) -> None:
     with pytest.raises(ConfigurationError, match="clear the run's first task"):
         Manifest.load(s3.state, s3.state.uri_of("runs/gone.jsonl"))
 
 
 @pytest.mark.integration
-def test_a_manifest_of_another_state_area_is_not_read(s3: Store) -> None:
+def test_manifest_of_another_state_area_is_rejected(s3: Store) -> None:
     uri = manifest().save(s3.state)
     with pytest.raises(ConfigurationError, match=r"gone from output\.state"):
         Manifest.load(ObjectPrefix(s3.client, f"s3://{s3.warehouse}/elsewhere/", "output.state"), uri)
@@ -311,14 +312,14 @@ def day_list(**changes: Any) -> DayList:
 
 
 @pytest.mark.integration
-def test_a_day_is_read_back_as_it_was_listed(s3: Store) -> None:
+def test_day_list_round_trips(s3: Store) -> None:
     uri = day_list().save(s3.state)
     assert uri == f"{s3.state.uri}runs/dt=2026-11-20/run-1-abc/day.json"
     assert DayList.load(s3.state, uri) == day_list()
 
 
 @pytest.mark.integration
-def test_a_day_that_is_gone_says_what_to_do(s3: Store) -> None:
+def test_missing_day_list_error_says_how_to_recover(s3: Store) -> None:
     uri = day_list().save(s3.state)
     s3.state.delete(uri.removeprefix(s3.state.uri))
     with pytest.raises(ConfigurationError, match="clear the run's first task"):
@@ -330,7 +331,7 @@ def test_a_day_that_is_gone_says_what_to_do(s3: Store) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["scheduled__2026-11-20T00:00:00+00:00", "../../escape", "a b/c?d", "ü"])
-def test_a_run_has_a_name_that_is_one_folder_and_nobody_elses(run_id: str) -> None:
+def test_run_token_is_unique_and_a_single_path_segment(run_id: str) -> None:
     run_tokens = {new_run_token(run_id) for _ in range(20)}
     assert len(run_tokens) == 20
     assert not [run_token for run_token in run_tokens if set(run_token) & set("/?: ü")]

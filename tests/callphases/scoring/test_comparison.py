@@ -1,4 +1,4 @@
-"""The picture of scored calls: two strips for each, in the colours of the phases."""
+"""The picture of scored calls: two strips per call, in the colors of the phases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from callphases.errors import ConfigurationError
-from callphases.inspection.strips import COLOURS, GREY, LIGHT_GREY
+from callphases.inspection.strips import COLORS, GRAY, LIGHT_GRAY
 from callphases.scoring.comparison import MOST_CALLS, draw
 from callphases.scoring.labelled import LabelledCall, PredictedCall
 from callphases.scoring.metrics import Span
@@ -21,11 +21,11 @@ def scored(*calls: tuple[tuple[Span, ...], tuple[Span, ...]], name: str = "a") -
     return scorecard(labelled, [PredictedCall("a", "a", other) if other else None for _, other in calls]).calls
 
 
-def colours(path: Path) -> dict[str, int]:
-    """How many pixels of a picture each colour fills."""
+def colors(path: Path) -> dict[str, int]:
+    """The number of pixels of each color in a picture."""
     pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
     found, counts = np.unique(pixels @ [0x10000, 0x100, 1], return_counts=True)
-    return {f"#{colour:06X}": int(count) for colour, count in zip(found, counts, strict=True)}
+    return {f"#{color:06X}": int(count) for color, count in zip(found, counts, strict=True)}
 
 
 def test_labels_are_drawn_above_predictions(tmp_path: Path) -> None:
@@ -33,19 +33,19 @@ def test_labels_are_drawn_above_predictions(tmp_path: Path) -> None:
     draw(scored(((Span("A", 0, 10),), (Span("B", 0, 10),))), path)
     pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int) @ [0x10000, 0x100, 1]
     # Rows of pixels that a strip fills; the legend fills less.
-    rows = [np.nonzero((pixels == int(colour[1:], 16)).sum(axis=1) > 500)[0] for colour in COLOURS[:2]]
+    rows = [np.nonzero((pixels == int(color[1:], 16)).sum(axis=1) > 500)[0] for color in COLORS[:2]]
     assert len(rows[0])
     assert len(rows[1])
     assert rows[0].max() < rows[1].min()
 
 
-def test_what_is_not_predicted_is_pale(tmp_path: Path) -> None:
+def test_time_without_a_prediction_is_light_gray(tmp_path: Path) -> None:
     draw(scored(((Span("A", 0, 5), Span("Other", 5, 10)), ())), tmp_path / "a.png")
-    found = colours(tmp_path / "a.png")
-    assert min(found.get(colour, 0) for colour in (COLOURS[0], GREY, LIGHT_GREY)) > 1000
+    found = colors(tmp_path / "a.png")
+    assert min(found.get(color, 0) for color in (COLORS[0], GRAY, LIGHT_GRAY)) > 1000
 
 
-def test_no_more_calls_are_drawn_than_can_be_looked_at(tmp_path: Path) -> None:
+def test_number_of_drawn_calls_is_limited(tmp_path: Path) -> None:
     whole = (Span("A", 0, 10),)
     heights = []
     for count in (MOST_CALLS, MOST_CALLS + 50):
@@ -58,10 +58,10 @@ def test_no_more_calls_are_drawn_than_can_be_looked_at(tmp_path: Path) -> None:
 def test_any_name_can_be_drawn(tmp_path: Path, name: str) -> None:
     whole = (Span(name, 0, 10),)
     draw(scored((whole, whole), name=name), tmp_path / "a.png")
-    assert colours(tmp_path / "a.png")[COLOURS[0]] > 1000
+    assert colors(tmp_path / "a.png")[COLORS[0]] > 1000
 
 
-def test_a_file_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_file_is_an_error(tmp_path: Path) -> None:
     whole = (Span("A", 0, 10),)
     (tmp_path / "a").write_text("a file, no folder")
     with pytest.raises(ConfigurationError, match="the picture can't be written"):

@@ -17,7 +17,7 @@ from callphases.scoring.metrics import (
     Span,
     by_phase,
     confusion,
-    fitted,
+    fit_to_call,
     means,
     names,
     score_call,
@@ -31,7 +31,7 @@ NAMES = st.sampled_from(["Introduction", "Complaint", "Resolution", "Goodbye", "
 def timelines(draw: st.DrawFn, end_s: float, most: int = 7) -> list[Span]:
     """Phases that cover a call."""
     starts = draw(st.lists(st.floats(0, end_s, exclude_max=True), max_size=most - 1))
-    return fitted([Span(draw(NAMES), start_s, end_s) for start_s in [0.0, *starts]], end_s)
+    return fit_to_call([Span(draw(NAMES), start_s, end_s) for start_s in [0.0, *starts]], end_s)
 
 
 @st.composite
@@ -60,7 +60,7 @@ def sampled(labelled: list[Span], predicted: list[Span], end_s: float, step_s: f
 
 
 @given(pairs())
-def test_what_is_labelled_is_right(pair: tuple[list[Span], list[Span], float]) -> None:
+def test_prediction_equal_to_the_labels_scores_best(pair: tuple[list[Span], list[Span], float]) -> None:
     labelled, _, end_s = pair
     score = score_call(labelled, labelled, end_s)
     assert [score.accuracy, score.mean_iou] == pytest.approx([1.0, 1.0])
@@ -68,13 +68,13 @@ def test_what_is_labelled_is_right(pair: tuple[list[Span], list[Span], float]) -
 
 
 @given(pairs())
-def test_every_figure_is_a_share(pair: tuple[list[Span], list[Span], float]) -> None:
+def test_every_metric_is_between_0_and_1(pair: tuple[list[Span], list[Span], float]) -> None:
     score = score_call(*pair)
     assert all(0 <= getattr(score, metric) <= 1 for metric in METRICS)
 
 
 @given(pairs())
-def test_accuracy_and_boundaries_do_not_care_which_is_the_label(pair: tuple[list[Span], list[Span], float]) -> None:
+def test_accuracy_and_boundary_f1_are_symmetric(pair: tuple[list[Span], list[Span], float]) -> None:
     labelled, predicted, end_s = pair
     one, other = score_call(labelled, predicted, end_s), score_call(predicted, labelled, end_s)
     assert one.accuracy == pytest.approx(other.accuracy)
@@ -90,12 +90,12 @@ def on_a_grid(draw: st.DrawFn) -> tuple[list[Span], list[Span], float]:
 
 
 @given(on_a_grid())
-def test_a_scorer_that_samples_agrees(pair: tuple[list[Span], list[Span], float]) -> None:
+def test_accuracy_agrees_with_a_sampling_scorer(pair: tuple[list[Span], list[Span], float]) -> None:
     assert score_call(*pair).accuracy == pytest.approx(sampled(*pair), abs=0.005)
 
 
 @given(pairs())
-def test_all_of_the_call_is_somewhere_in_the_confusion(pair: tuple[list[Span], list[Span], float]) -> None:
+def test_confusion_matrix_sums_to_the_length_of_the_call(pair: tuple[list[Span], list[Span], float]) -> None:
     score = score_call(*pair)
     assert sum(score.seconds.values()) == pytest.approx(pair[2])
     right_s = sum(seconds for (label, name), seconds in score.seconds.items() if label == name)
@@ -103,7 +103,7 @@ def test_all_of_the_call_is_somewhere_in_the_confusion(pair: tuple[list[Span], l
 
 
 @given(pairs(), st.floats(1.01, 10))
-def test_a_slower_call_has_the_same_accuracy(pair: tuple[list[Span], list[Span], float], factor: float) -> None:
+def test_accuracy_is_invariant_to_the_time_scale(pair: tuple[list[Span], list[Span], float], factor: float) -> None:
     labelled, predicted, end_s = pair
     slow = [[replace(span, start_s=span.start_s * factor, end_s=span.end_s * factor) for span in spans]
             for spans in (labelled, predicted)]  # fmt: skip
@@ -112,17 +112,17 @@ def test_a_slower_call_has_the_same_accuracy(pair: tuple[list[Span], list[Span],
 
 
 @given(loose(), st.booleans())
-def test_phases_are_fitted_to_the_call(given: tuple[list[Span], float], stretch: bool) -> None:
+def test_fit_to_call_covers_the_call_without_gaps(given: tuple[list[Span], float], stretch: bool) -> None:
     spans, end_s = given
-    found = fitted(spans, end_s, stretch=stretch)
+    found = fit_to_call(spans, end_s, stretch=stretch)
     assert (found[0].start_s, found[-1].end_s) == (0.0, end_s)
     assert all(one.end_s == other.start_s for one, other in pairwise(found))
     assert all(one.name != other.name for one, other in pairwise(found))
     assert all(span.start_s < span.end_s for span in found)
-    assert fitted(found, end_s) == found
+    assert fit_to_call(found, end_s) == found
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_match_values_computed_by_hand() -> None:
     labelled = [Span("A", 0, 10), Span("B", 10, 20), Span("C", 20, 40)]
     predicted = [Span("A", 0, 12), Span("B", 12, 30), Span("A", 30, 40)]
     score = score_call(labelled, predicted, 40)
@@ -134,19 +134,19 @@ def test_figures_by_hand() -> None:
     assert (phases["C"].precision, phases["C"].recall, phases["C"].iou) == (None, 0.0, 0.0)
 
 
-def test_pk_and_window_diff_by_hand() -> None:
+def test_pk_and_window_diff_match_values_computed_by_hand() -> None:
     # Units of 0.1 s, and a window of half a phase: 50. The boundary at 100 is in windows 51 to 100 of the 151.
     score = score_call([Span("A", 0, 10), Span("B", 10, 20)], [Span("A", 0, 20)], 20)
     assert (score.pk, score.window_diff) == (pytest.approx(50 / 151), pytest.approx(50 / 151))
 
 
 @pytest.mark.parametrize(("off_s", "f1"), [(2.9, 1.0), (3.0, 1.0), (3.1, 0.0), (-3.0, 1.0), (-3.1, 0.0)])
-def test_a_boundary_is_found_within_three_seconds(off_s: float, f1: float) -> None:
+def test_boundary_counts_as_found_within_three_seconds(off_s: float, f1: float) -> None:
     labelled = [Span("A", 0, 10), Span("B", 10, 20)]
     assert score_call(labelled, [Span("A", 0, 10 + off_s), Span("B", 10 + off_s, 20)], 20).boundary_f1 == f1
 
 
-def test_each_boundary_is_found_once_and_as_many_as_can_be() -> None:
+def test_boundaries_are_matched_one_to_one_and_maximally() -> None:
     labelled = [Span("A", 0, 10), Span("B", 10, 14), Span("C", 14, 30)]
     # 12.5 is nearest to 14; with 10 it leaves 14 to 15.
     predicted = [Span("A", 0, 12.5), Span("B", 12.5, 15), Span("C", 15, 30)]
@@ -154,26 +154,26 @@ def test_each_boundary_is_found_once_and_as_many_as_can_be() -> None:
     assert score_call(labelled, [Span("A", 0, 12.5), Span("B", 12.5, 30)], 30).boundary_f1 == pytest.approx(2 / 3)
 
 
-def test_a_call_without_boundaries() -> None:
+def test_boundary_f1_of_calls_without_boundaries() -> None:
     whole, halves = [Span("A", 0, 10)], [Span("A", 0, 5), Span("B", 5, 10)]
     assert score_call(whole, whole, 10).boundary_f1 == 1.0
     assert score_call(whole, [Span("B", 0, 10)], 10).boundary_f1 == 1.0  # no boundary to find: the name is wrong
     assert score_call(whole, halves, 10).boundary_f1 == score_call(halves, whole, 10).boundary_f1 == 0.0
 
 
-def test_nothing_predicted_is_all_wrong() -> None:
+def test_empty_prediction_scores_worst() -> None:
     score = score_call([Span("A", 0, 4), Span("B", 4, 10)], [], 10)
     assert [getattr(score, metric) for metric in METRICS] == [0, 0, 0, 1, 1]
     assert score.seconds == {("A", UNLABELLED): 4, ("B", UNLABELLED): 6}
 
 
 @pytest.mark.parametrize("end_s", [8.0, 10.0, 12.5])
-def test_the_last_phase_lasts_until_the_end_of_the_labels(end_s: float) -> None:
+def test_last_phase_is_stretched_to_the_end_of_the_labels(end_s: float) -> None:
     labelled = [Span("A", 0, 4), Span("B", 4, 10)]
     assert score_call(labelled, [Span("A", 0, 4), Span("B", 4, end_s)], 10).accuracy == 1.0
 
 
-def test_time_without_a_phase_is_wrong() -> None:
+def test_time_without_a_predicted_phase_is_wrong() -> None:
     labelled = [Span("A", 0, 4), Span("B", 4, 10)]
     score = score_call(labelled, [Span("A", 1, 3), Span("B", 4, 10)], 10)
     assert score.accuracy == pytest.approx(0.8)
@@ -181,21 +181,21 @@ def test_time_without_a_phase_is_wrong() -> None:
     assert all(phase.name != UNLABELLED for phase in by_phase([score.seconds]))
 
 
-def test_the_shortest_of_calls_is_scored() -> None:
+def test_very_short_call_is_scored() -> None:
     assert score_call([Span("A", 0, 0.01)], [Span("A", 0, 0.01)], 0.01).pk == 0.0
 
 
-def test_other_and_nothing_come_last() -> None:
+def test_other_and_unlabelled_come_last() -> None:
     pairs = [("Other", "B"), ("A", UNLABELLED), ("B", "X")]
     assert names(pairs) == ["A", "B", "X", "Other", UNLABELLED]
 
 
-def test_seconds_are_added_up() -> None:
+def test_confusion_sums_the_seconds_of_calls() -> None:
     assert confusion([{("A", "A"): 1.0}, {("A", "A"): 2.0, ("A", "B"): 3.0}]) == {("A", "A"): 3.0, ("A", "B"): 3.0}
 
 
 @given(st.lists(pairs(), min_size=1, max_size=4))
-def test_the_mean_lies_in_its_interval_and_is_the_same_each_time(
+def test_mean_is_inside_its_interval_and_reproducible(
     some: list[tuple[list[Span], list[Span], float]],
 ) -> None:
     scores = [score_call(*pair) for pair in some]
@@ -206,7 +206,7 @@ def test_the_mean_lies_in_its_interval_and_is_the_same_each_time(
     assert low - 1e-9 <= found["accuracy"].low <= found["accuracy"].high <= high + 1e-9
 
 
-def test_the_interval_is_that_of_the_bootstrap() -> None:
+def test_interval_is_that_of_the_bootstrap() -> None:
     labelled = [Span("A", 0, 10)]
     scores = [score_call(labelled, [Span("A", 0, 5), Span(name, 5, 10)], 10) for name in "AAAAABBBBB"]
     draw = np.random.default_rng(SEED + 1)  # another draw has nearly the same interval

@@ -1,4 +1,4 @@
-"""Whose a prediction is, what published days hold, and what a model is asked."""
+"""Matching predictions to calls, reading published days, and asking a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from callphases.errors import ConfigurationError
 from callphases.pipeline import LlmPrice, Pipeline, Prices
 from callphases.scoring.labelled import LabelledCall, PredictedCall
 from callphases.scoring.metrics import Span
-from callphases.scoring.predictions import Spent, asked, matched, pipeline_of, published
+from callphases.scoring.predictions import Spent, matched, pipeline_of, predict, published
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
 from callphases.tables.schema import CALLS, PHASES, object_name
@@ -45,20 +45,20 @@ def predicted(call_id: str, recording: str = "") -> PredictedCall:
         (labelled("a1", "call.mp3"), predicted("a1", "")),
     ],
 )
-def test_a_prediction_is_found(call: LabelledCall, prediction: PredictedCall) -> None:
+def test_prediction_is_matched_by_id_or_file_name(call: LabelledCall, prediction: PredictedCall) -> None:
     assert matched([call], [predicted("x", "s3://b/x.mp3"), prediction]) == [prediction]
 
 
-def test_the_id_goes_before_the_name() -> None:
+def test_match_by_id_wins_over_match_by_file_name() -> None:
     by_name, by_id = predicted("f00d", "s3://b/call.mp3"), predicted("call", "s3://b/else.mp3")
     assert matched([labelled("call", "call.mp3")], [by_name, by_id]) == [by_id]
 
 
-def test_a_name_that_is_a_part_of_another_does_not_fit() -> None:
+def test_part_of_a_file_name_does_not_match() -> None:
     assert matched([labelled("call")], [predicted("x", "s3://b/my-call.mp3")]) == [None]
 
 
-def test_of_equal_names_the_one_with_the_path_is_taken() -> None:
+def test_path_decides_between_equal_file_names() -> None:
     two = [predicted(str(day), f"s3://b/support/2026/11/{day}/call.mp3") for day in (19, 20)]
     assert matched([labelled("a", "2026/11/20/call.mp3")], two) == [two[1]]
     for call in (labelled("call"), labelled("a", "call.mp3"), labelled("a", "elsewhere/call.mp3")):
@@ -66,13 +66,13 @@ def test_of_equal_names_the_one_with_the_path_is_taken() -> None:
             matched([call], two)
 
 
-def test_a_recording_that_two_days_published_is_told() -> None:
+def test_several_predictions_for_one_call_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"2 predictions fit 'a'.* fewer days"):
         matched([labelled("a")], [predicted("a", "s3://b/a.mp3")] * 2)
 
 
-def test_a_prediction_is_of_one_call() -> None:
-    with pytest.raises(ConfigurationError, match=r"of s3://b/call\.mp3 fits 'call' and 'other'"):
+def test_one_prediction_for_several_calls_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"for s3://b/call\.mp3 fits both 'call' and 'other'"):
         matched([labelled("call"), labelled("other", "x/call.mp3")], [predicted("f00d", "s3://b/call.mp3")])
 
 
@@ -102,7 +102,7 @@ EXPECTED = [
 ]
 
 
-def test_a_published_day_is_read_from_a_folder(tmp_path: Path) -> None:
+def test_published_day_is_read_from_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "phases", PHASES, *A_DAY)
     assert published(tmp_path, [DAY]) == EXPECTED[:1]  # a copy may be of the phases alone
     put(tmp_path, "calls", CALLS, *CALLS_OF_A_DAY)
@@ -110,21 +110,21 @@ def test_a_published_day_is_read_from_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_published_day_is_read_from_a_bucket(tmp_path: Path, s3: Store) -> None:
+def test_published_day_is_read_from_s3(tmp_path: Path, s3: Store) -> None:
     folder = s3.tables
     for table, schema, rows in (("phases", PHASES, A_DAY), ("calls", CALLS, CALLS_OF_A_DAY)):
         folder.put(object_name(table, DAY), put(tmp_path, table, schema, *rows).read_bytes())
     assert published(folder, [DAY]) == EXPECTED
 
 
-def test_a_day_without_calls_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"holds no calls of 2026-11-20\."):
+def test_day_without_calls_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no calls on 2026-11-20\."):
         published(tmp_path, [DAY])
-    with pytest.raises(ConfigurationError, match=r"holds no calls of any day \(expected phases/dt="):
+    with pytest.raises(ConfigurationError, match=r"has no calls on any day \(expected phases/dt="):
         published(tmp_path, [])
 
 
-def test_what_is_no_table_is_told(tmp_path: Path) -> None:
+def test_object_that_is_not_a_table_is_an_error(tmp_path: Path) -> None:
     put(tmp_path, "phases", PHASES).write_bytes(b"not Parquet")
     with pytest.raises(ConfigurationError, match="2026-11-20 can't be read as tables"):
         published(tmp_path, [DAY])
@@ -140,15 +140,15 @@ def document(request: Request) -> dict[str, Any]:
 
 
 def all_calls(request: Request) -> Answer:
-    """Two phases for each call that is asked about."""
+    """Answers with two phases for each call of a question."""
     parts = [{"name": "Introduction", "start_cue": 1}, {"name": "Complaint", "start_cue": 2}]
     return chat_answer({"calls": [{"call": one["call"], "phases": parts} for one in document(request)["calls"]]})
 
 
-def test_a_model_is_asked_about_the_calls_own_cues(web: Web) -> None:
+def test_model_is_asked_with_the_calls_own_cues(web: Web) -> None:
     web.respond = all_calls
     calls = [labelled("a", None, "Hello.", "It is broken."), labelled("b", None, "Hi.", "", "I need a card.", "Sure.")]
-    found, spent = asked(calls, segmenter(web))
+    found, spent = predict(calls, segmenter(web))
     assert found[0].phases == (Span("Introduction", 0.0, 1.5), Span("Complaint", 1.5, 10.0))
     assert found[1].phases == (Span("Introduction", 0.0, 2.5), Span("Complaint", 2.5, 10.0))  # a cue has words
     (request,) = web.requests
@@ -157,20 +157,20 @@ def test_a_model_is_asked_about_the_calls_own_cues(web: Web) -> None:
     assert spent == Spent(100, 20, None, ["some-model"])
 
 
-def test_a_pipeline_sets_phases_prices_and_how_many_share_a_question(web: Web, tmp_path: Path) -> None:
+def test_pipeline_sets_phases_prices_and_calls_per_question(web: Web, tmp_path: Path) -> None:
     default = pipeline_of("x", None)
     one_each = default.segmentation.model_copy(update={"calls_per_question": 1})
     prices = Prices(llm_usd_per_million={"some-model": LlmPrice(input=10, output=50)})
     web.respond = all_calls
     pipeline = default.model_copy(update={"segmentation": one_each, "prices": prices, "phases": default.phases[:2]})
-    found, spent = asked([labelled(str(number), None, "A.", "B.") for number in range(5)], segmenter(web, pipeline))
+    found, spent = predict([labelled(str(number), None, "A.", "B.") for number in range(5)], segmenter(web, pipeline))
     assert [one.call_id for one in found] == ["0", "1", "2", "3", "4"]
     assert len(web.requests) == 5
     assert spent.usd == pytest.approx(5 * (100 * 10 + 20 * 50) / 1e6)
     assert [one["name"] for one in document(web.requests[0])["phases"]] == ["Introduction", "Complaint"]
 
 
-def test_a_call_without_a_valid_answer_is_asked_about_alone_and_then_has_none(web: Web) -> None:
+def test_call_without_a_valid_answer_is_retried_alone(web: Web) -> None:
     def respond(request: Request) -> Answer:
         texts = [one["cues"][0]["text"] for one in document(request)["calls"]]
         if texts == ["Bad."]:
@@ -180,7 +180,7 @@ def test_a_call_without_a_valid_answer_is_asked_about_alone_and_then_has_none(we
 
     web.respond = respond
     calls = [labelled(text, None, text) for text in ("Good.", "Bad.", "Fine.")]
-    found, spent = asked([*calls, labelled("mute", None, " ")], segmenter(web))
+    found, spent = predict([*calls, labelled("mute", None, " ")], segmenter(web))
     assert [one.why for one in found] == ["", "answer_invalid", "", "no cue has text"]
     assert [len(one.phases) for one in found] == [1, 0, 1, 0]
     assert spent.input_tokens == 100 * len(web.requests)
@@ -189,11 +189,11 @@ def test_a_call_without_a_valid_answer_is_asked_about_alone_and_then_has_none(we
 @pytest.mark.parametrize(
     ("refusal", "what"),
     [
-        (answer({"error": "Invalid API key"}, 401), "does not take the key: set CALLPHASES_LLM_KEY"),
+        (answer({"error": "Invalid API key"}, 401), "does not accept the key: set CALLPHASES_LLM_KEY"),
         (answer({"error": "model some-model is not supported"}, 400), "does not serve some-model: name another with"),
     ],
 )
-def test_what_concerns_the_account_is_told_with_its_setting(web: Web, refusal: Answer, what: str) -> None:
+def test_account_errors_name_the_setting(web: Web, refusal: Answer, what: str) -> None:
     web.respond = lambda _: refusal
     with pytest.raises(ConfigurationError, match=what):
-        asked([labelled("a", None, "Hello.")], segmenter(web))
+        predict([labelled("a", None, "Hello.")], segmenter(web))

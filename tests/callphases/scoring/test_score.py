@@ -1,4 +1,4 @@
-"""The command ``callphases score``, as it is typed."""
+"""The command ``callphases score``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def table(folder: Path, *phases: tuple[str, float, float], name: str = "a") -> P
     return folder / "tables"
 
 
-def test_a_published_day_is_scored(run: Run, truth: Path, tmp_path: Path) -> None:
+def test_score_of_a_published_day_in_a_folder(run: Run, truth: Path, tmp_path: Path) -> None:
     tables = table(tmp_path, ("Introduction", 0, 5), ("Complaint", 5, 10))
     code, out, _ = run(truth, "--tables", tables, "--date", DAY, "--json", tmp_path / "x" / "s.json",
                        "--png", tmp_path / "s.png")  # fmt: skip
@@ -86,9 +86,7 @@ def test_a_published_day_is_scored(run: Run, truth: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.integration
-def test_a_published_day_is_scored_in_its_bucket(
-    run: Run, truth: Path, s3: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_score_of_a_published_day_in_s3(run: Run, truth: Path, s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ENDPOINT_URL", s3.url), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", KEY)):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -99,7 +97,7 @@ def test_a_published_day_is_scored_in_its_bucket(
         assert json.loads(out)["mean"]["accuracy"]["mean"] == pytest.approx(1.0)
 
 
-def test_a_call_that_is_not_published_counts_as_wrong(run: Run, truth: Path, tmp_path: Path) -> None:
+def test_unpublished_call_counts_as_wrong_unless_only_matched(run: Run, truth: Path, tmp_path: Path) -> None:
     calls(truth, "b", [("Introduction", 1)])
     tables = table(tmp_path, ("Introduction", 0, 4), ("Complaint", 4, 10))
     found = json.loads(run(truth, "--tables", tables, "--json", "-")[1])
@@ -108,17 +106,17 @@ def test_a_call_that_is_not_published_counts_as_wrong(run: Run, truth: Path, tmp
     assert (found["calls_left_out"], found["mean"]["accuracy"]["mean"]) == (1, 1.0)
 
 
-def test_files_are_scored(run: Run, truth: Path, tmp_path: Path) -> None:
+def test_score_of_predicted_phases_in_files(run: Run, truth: Path, tmp_path: Path) -> None:
     guess = calls(tmp_path / "guess", "a", [("Introduction", 1)])
     calls(guess, "of-no-call", [("Introduction", 1)])
     code, out, _ = run(truth / "a.json", "--phases", guess)
     assert code == 0
     assert "accuracy 0.400" in out
-    assert "1 call is predicted and not labelled." in out
+    assert "1 call is predicted but not labelled." in out
 
 
 @pytest.mark.parametrize(("least", "code"), [(0.4, 0), (0.401, 1), (1.0, 1)])
-def test_too_little_accuracy_ends_with_1(run: Run, truth: Path, tmp_path: Path, least: float, code: int) -> None:
+def test_accuracy_below_fail_under_exits_with_1(run: Run, truth: Path, tmp_path: Path, least: float, code: int) -> None:
     guess = calls(tmp_path / "guess", "a", [("Introduction", 1)])
     ended, _, err = run(truth, "--phases", guess, "--fail-under", least)
     assert ended == code
@@ -126,7 +124,7 @@ def test_too_little_accuracy_ends_with_1(run: Run, truth: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
-def test_a_model_is_scored(run: Run, truth: Path, web: Web, end: str) -> None:
+def test_score_of_a_language_model(run: Run, truth: Path, web: Web, end: str) -> None:
     web.answers = [phases_answer(("Introduction", 1), ("Complaint", 2))]
     code, out, _ = run(truth, "--model", "claude-sonnet-4-6", "--url", web.url + end, "--json", "-")
     assert code == 0
@@ -140,7 +138,7 @@ def test_a_model_is_scored(run: Run, truth: Path, web: Web, end: str) -> None:
 
 
 @pytest.mark.integration
-def test_the_local_model_is_scored(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_of_the_local_model_on_the_samples(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(tmp_path, "--engine", "scripted") as box:
         monkeypatch.setenv("CALLPHASES_LLM_KEY", box.key)
         code, out, _ = run(SAMPLES, "--model", "local", "--url", box.url, "--json", "-", "--fail-under", "0.95")
@@ -148,7 +146,7 @@ def test_the_local_model_is_scored(run: Run, tmp_path: Path, monkeypatch: pytest
     assert (code, found["calls_scored"], found["calls_labelled_without_phases"]) == (0, 12, 1)
 
 
-def test_a_model_needs_a_key(run: Run, truth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_of_a_model_without_a_key_is_refused(run: Run, truth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CALLPHASES_LLM_KEY")
     code, _, err = run(truth, "--model", "m", "--url", "http://127.0.0.1:1")
     assert code == 1
@@ -167,13 +165,13 @@ def test_a_model_needs_a_key(run: Run, truth: Path, monkeypatch: pytest.MonkeyPa
         ["--tables", "x", "--date", "yesterday"],
     ],
 )
-def test_what_does_not_go_together_ends_with_2(run: Run, truth: Path, arguments: list[str]) -> None:
+def test_incompatible_options_exit_with_2(run: Run, truth: Path, arguments: list[str]) -> None:
     code, _, err = run(truth, *arguments)
     assert code == 2
     assert "Error" in err
 
 
-def test_a_bad_file_is_one_line(run: Run, truth: Path, tmp_path: Path) -> None:
+def test_invalid_file_is_a_one_line_error(run: Run, truth: Path, tmp_path: Path) -> None:
     (truth / "b.json").write_text("{")
     code, _, err = run(truth, "--phases", truth)
     assert (code, err) == (1, f"error: {truth / 'b.json'}: expected JSON in UTF-8\n")
@@ -181,7 +179,7 @@ def test_a_bad_file_is_one_line(run: Run, truth: Path, tmp_path: Path) -> None:
     assert (code, len(err.splitlines())) == (1, 1)
 
 
-def test_without_the_extra_it_is_told_what_to_install(run: Run, truth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_error_says_what_to_install(run: Run, truth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nltk.metrics.segmentation", None)
     code, _, err = run(truth, "--phases", truth)
     assert (code, err) == (1, "error: Scoring needs nltk: pip install 'callphases[score]'.\n")

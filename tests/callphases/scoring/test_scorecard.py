@@ -1,4 +1,4 @@
-"""Scored calls as a whole: which are counted, which is worst, and what is said of them."""
+"""Scorecards: which calls count, which is worst, tables, remarks and the JSON document."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def printed(card: object) -> str:
     return said.get()
 
 
-def test_a_call_without_a_prediction_is_wrong() -> None:
+def test_call_without_a_prediction_counts_as_wrong() -> None:
     card = scorecard(CALLS, PREDICTED)
     assert [call.labelled.call_id for call in card.calls] == ["none", "bad", "good"]
     assert (card.missing, card.left_out, card.without_phases) == (1, 0, 1)
@@ -45,7 +45,7 @@ def test_a_call_without_a_prediction_is_wrong() -> None:
     assert card.confusion["A", ""] == 5.0
 
 
-def test_only_matched_leaves_it_out() -> None:
+def test_only_matched_leaves_out_calls_without_a_prediction() -> None:
     card = scorecard([*CALLS, labelled("failed", *HALVES)], [*PREDICTED, predicted(why="bad_audio")], only_matched=True)
     assert [call.labelled.call_id for call in card.calls] == ["bad", "good"]
     assert (card.missing, card.left_out) == (0, 2)
@@ -53,12 +53,12 @@ def test_only_matched_leaves_it_out() -> None:
 
 
 @pytest.mark.parametrize(("calls", "only"), [(CALLS[3:], False), (CALLS[2:], True), ([], False)])
-def test_nothing_to_score_is_told(calls: list[LabelledCall], only: bool) -> None:
+def test_nothing_to_score_is_an_error(calls: list[LabelledCall], only: bool) -> None:
     with pytest.raises(ConfigurationError, match=f"nothing to score: of {len(calls)} labelled calls"):
         scorecard(calls, [None] * len(calls), only_matched=only)
 
 
-def test_what_is_odd_is_told_beside_the_call() -> None:
+def test_suspicious_predictions_have_a_problem() -> None:
     card = scorecard([*CALLS, labelled("failed", *HALVES)], [*PREDICTED, predicted(why="bad_audio")])
     problems = {call.labelled.call_id: call.problem for call in card.calls}
     assert problems == {
@@ -66,7 +66,7 @@ def test_what_is_odd_is_told_beside_the_call() -> None:
     }  # fmt: skip
 
 
-def test_the_tables_hold_calls_phases_confusion_and_means() -> None:
+def test_tables_show_calls_phases_confusion_and_means() -> None:
     lines = [line.split() for line in printed(scorecard(CALLS, PREDICTED)).splitlines()]
     assert ["bad", "10.0", "s", "0.500", "0.250", "0.000"] in [line[:6] for line in lines]
     assert ["A", "15.0", "s", "15.0", "s", "0.667", "0.667", "0.500"] in lines
@@ -74,19 +74,22 @@ def test_the_tables_hold_calls_phases_confusion_and_means() -> None:
     assert any(line[:3] == ["95", "%", "interval"] for line in lines)
 
 
-def test_the_remarks_name_the_worst_and_what_was_not_counted() -> None:
+def test_remarks_name_the_worst_call_and_calls_not_counted() -> None:
     said = remarks(scorecard(CALLS, PREDICTED, unlabelled=3, spent=Spent(1200, 300, 0.03, ["m"])))
     assert said == [
         "Worst call: none (none.json), accuracy 0.000.",
-        "1 call is labelled without a prediction, and counted as wrong.",
-        "1 call is labelled as without phases, and not scored.",
-        "3 calls are predicted and not labelled.",
+        "1 call is labelled but not predicted, and counted as wrong.",
+        "1 call is labelled as having no phases, and not scored.",
+        "3 calls are predicted but not labelled.",
         "m answered: 1,200 tokens in, 300 out, $0.0300, $0.01000 a call.",
     ]
-    assert "price that is not known" in remarks(scorecard(CALLS, PREDICTED, spent=Spent(1, 1, None, ["m"])))[-1]
+    assert (
+        "cost unknown (set prices.llm_usd_per_million"
+        in remarks(scorecard(CALLS, PREDICTED, spent=Spent(1, 1, None, ["m"])))[-1]
+    )
 
 
-def test_the_document_is_json_with_all_figures() -> None:
+def test_document_is_json_with_all_figures() -> None:
     card = scorecard(CALLS, PREDICTED, spent=Spent(1, 2, None, ["m"]))
     found = json.loads(json.dumps(document(card), allow_nan=False))
     assert (found["calls_scored"], found["calls_missing"], found["worst"]) == (3, 1, "none")
@@ -97,7 +100,7 @@ def test_the_document_is_json_with_all_figures() -> None:
     assert found["spent"]["models"] == ["m"]
 
 
-def test_a_name_with_brackets_is_printed_as_it_is() -> None:
+def test_names_with_brackets_are_printed_literally() -> None:
     odd = (Span("[red]A[/red]", 0, 10),)
     text = printed(scorecard([labelled("[b]", *odd)], [predicted(*odd)]))
     assert "[b]" in text

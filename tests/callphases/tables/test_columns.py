@@ -1,4 +1,4 @@
-"""A pipeline's own columns: from keys, metadata and tags, by their types, asked for once, in both tables."""
+"""A pipeline's own columns: from keys, metadata and tags, converted to their types, in both tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from callphases.errors import ConfigurationError, ServiceUnavailable
 from callphases.pipeline import RESERVED_COLUMNS, Column
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
+from callphases.state.bucket import RecordingBucket
 from callphases.state.ledger import LedgerView
 from callphases.tables.columns import converted, describe, fields, is_described, look, values
 from callphases.tables.publishing import Published
@@ -42,24 +43,24 @@ def column(type_: str = "string", **more: Any) -> Column:
 # --- from the key
 
 
-def test_a_key_gives_the_group_of_the_columns_name() -> None:
+def test_key_pattern_group_named_like_the_column_is_its_value() -> None:
     ours = pipeline(recordings={"columns": {"agent": {"key_pattern": r"(?P<queue>\w+)/agent-(?P<agent>\d+)"}}})
     assert values(recording("sales/agent-17/a.mp3"), ours, LedgerView()) == {"agent": "17"}
     assert values(recording("sales/a.mp3"), ours, LedgerView()) == {"agent": None}
 
 
-def test_a_single_group_may_have_any_name() -> None:
+def test_single_key_pattern_group_may_have_any_name() -> None:
     rule = {"key_pattern": r"(a|b)_(?P<call_id>\d+)\.", "type": "int64"}
     ours = pipeline(recordings={"columns": {"crm_call": rule}})
     assert values(recording("calls/a_0042.mp3"), ours, LedgerView()) == {"crm_call": 42}
 
 
-def test_a_group_that_takes_no_part_gives_nothing() -> None:
+def test_unmatched_optional_group_is_null() -> None:
     ours = pipeline(recordings={"columns": {"agent": {"key_pattern": r"calls/(?P<agent>\d+)?"}}})
     assert values(recording("calls/a.mp3"), ours, LedgerView()) == {"agent": None}
 
 
-def test_a_pipeline_without_columns_has_none() -> None:
+def test_pipeline_without_own_columns_has_no_values() -> None:
     assert values(recording(), pipeline(), LedgerView()) == {}
     assert is_described(recording(), pipeline(), LedgerView())
 
@@ -87,17 +88,17 @@ def test_a_pipeline_without_columns_has_none() -> None:
         (None, "int64", None),
     ],
 )
-def test_texts_become_values_of_the_columns_type(text: str | None, type_: str, value: object) -> None:
+def test_text_is_converted_to_the_column_type(text: str | None, type_: str, value: object) -> None:
     assert converted(text, column(type_), BERLIN) == value
 
 
-def test_a_time_may_have_a_format_of_its_own() -> None:
+def test_timestamp_column_with_a_custom_format() -> None:
     moment = converted("20/11/26 23-30", column("timestamp", format="%d/%m/%y %H-%M"), dt.UTC)
     assert moment == dt.datetime(2026, 11, 20, 23, 30, tzinfo=dt.UTC)
 
 
 @given(text=st.text(), type_=st.sampled_from(["string", "int64", "double", "boolean", "timestamp"]))
-def test_any_text_is_a_value_that_the_table_takes(text: str, type_: str) -> None:
+def test_any_text_converts_to_a_valid_arrow_value_or_null(text: str, type_: str) -> None:
     ours = pipeline(recordings={"columns": {"x": {"tag": "x", "type": type_}}})
     [field] = fields(ours)
     pa.array([converted(text, ours.recordings.columns["x"], BERLIN)], field.type)
@@ -106,7 +107,7 @@ def test_any_text_is_a_value_that_the_table_takes(text: str, type_: str) -> None
 # --- the pipeline file
 
 
-def test_names_that_the_tables_have_are_taken() -> None:
+def test_reserved_names_are_those_of_the_tables() -> None:
     internal = {"finished", "run_speech_usd", "run_llm_usd", "phases"}
     assert {*CALLS.names, *PHASES.names, "dt"} | internal == RESERVED_COLUMNS
 
@@ -124,7 +125,7 @@ def test_names_that_the_tables_have_are_taken() -> None:
         ({"agent": {"tag": "x", "format": "%Y"}}, "a format is for columns of type timestamp"),
     ],
 )
-def test_mistakes_in_columns_are_told(columns: Any, told: str) -> None:
+def test_invalid_column_is_refused_with_the_reason(columns: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         pipeline(recordings={"columns": columns})
 
@@ -145,27 +146,31 @@ def put(s3: Store, name: str = "agent-7_a", queue: str | None = "sales", crm: st
     return recording(key, bucket=s3.recordings, etag=done["ETag"].strip('"'), size=4)
 
 
+def bucket(s3: Store) -> RecordingBucket:
+    return RecordingBucket(s3.client, s3.recordings)
+
+
 @pytest.mark.integration
-def test_metadata_and_tags_are_asked_for_once(s3: Store) -> None:
+def test_metadata_and_tags_are_read_once(s3: Store) -> None:
     one, other = put(s3), put(s3, "b", queue=None, crm="no number")
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
     assert not is_described(one, ours, ledger)
-    describe(s3.client, [one, other], ours, ledger)
+    describe(bucket(s3), [one, other], ours, ledger)
     assert values(one, ours, ledger) == {"agent": "7", "queue": "sales", "crm_id": 42}
     assert values(other, ours, ledger) == {"agent": None, "queue": None, "crm_id": None}
     ledger.write()
-    describe(s3.client, [one, other], ours, s3.ledger("run-1", "chunk-0001"))
+    describe(bucket(s3), [one, other], ours, s3.ledger("run-1", "chunk-0001"))
     assert s3.counted()["HeadObject"] == s3.counted()["GetObjectTagging"] == 2
     assert "other" not in str(s3.known().all())
 
 
 @pytest.mark.integration
-def test_other_bytes_and_other_columns_are_asked_about_again(s3: Store) -> None:
+def test_new_etag_or_new_columns_are_read_again(s3: Store) -> None:
     one = put(s3)
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
-    describe(s3.client, [one], ours, ledger)
+    describe(bucket(s3), [one], ours, ledger)
     assert not is_described(recording(one.key, bucket=one.bucket, etag="new"), ours, ledger)
     more = s3.pipeline(recordings={"columns": {**COLUMNS, "site": {"metadata": "site"}}})
     assert not is_described(one, more, ledger)
@@ -174,26 +179,26 @@ def test_other_bytes_and_other_columns_are_asked_about_again(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_only_what_is_wanted_is_asked_for(s3: Store) -> None:
-    describe(s3.client, [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger())
+def test_tags_are_not_read_if_no_column_needs_them(s3: Store) -> None:
+    describe(bucket(s3), [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger())
     assert s3.counted()["HeadObject"] == 1
     assert s3.counted()["GetObjectTagging"] == 0
 
 
 @pytest.mark.integration
-def test_what_is_not_ascii_is_read_as_the_store_writes_it(s3: Store) -> None:
+def test_rfc_2047_encoded_metadata_is_decoded(s3: Store) -> None:
     ours = s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}})
-    assert look(s3.client, put(s3, queue="=?UTF-8?Q?K=C3=BCndigung?="), ours) == {"queue": "Kündigung"}
-    assert look(s3.client, put(s3, queue="=?none?Q?x?="), ours) == {"queue": "=?none?Q?x?="}
+    assert look(bucket(s3), put(s3, queue="=?UTF-8?Q?K=C3=BCndigung?="), ours) == {"queue": "Kündigung"}
+    assert look(bucket(s3), put(s3, queue="=?none?Q?x?="), ours) == {"queue": "=?none?Q?x?="}
 
 
 @pytest.mark.integration
-def test_a_recording_that_is_gone_has_none(s3: Store) -> None:
+def test_deleted_recording_has_no_metadata_or_tags(s3: Store) -> None:
     one = put(s3)
     s3.client.delete_object(Bucket=s3.recordings, Key=one.key)
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
-    describe(s3.client, [one], ours, ledger)
+    describe(bucket(s3), [one], ours, ledger)
     assert is_described(one, ours, ledger)
     assert values(one, ours, ledger) == {"agent": "7", "queue": None, "crm_id": None}
 
@@ -208,7 +213,7 @@ def test_a_recording_that_is_gone_has_none(s3: Store) -> None:
         ("HeadObject", 503, ServiceUnavailable, "503"),
     ],
 )
-def test_what_may_not_be_read_is_named(
+def test_refused_metadata_or_tags_error_names_the_right(
     s3: Store, operation: str, status: int, error: type[Exception], told: str
 ) -> None:
     def refuse(**_: object) -> None:
@@ -218,14 +223,14 @@ def test_what_may_not_be_read_is_named(
     one = put(s3)
     s3.client.meta.events.register(f"before-call.s3.{operation}", refuse)
     with pytest.raises(error, match=told):
-        describe(s3.client, [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger())
+        describe(bucket(s3), [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger())
 
 
 # --- in a run
 
 
 class Runs:
-    """Runs of a day, one after the other; what they cost is what the services were asked."""
+    """Consecutive runs of a day, and what they paid for."""
 
     def __init__(self, s3: Store, speech: Speech, models: Web) -> None:
         self.s3, self.speech, self.models = s3, speech, models
@@ -265,7 +270,7 @@ def runs(s3: Store, speech: Speech, models: Web) -> Runs:
 
 
 @pytest.mark.integration
-def test_both_tables_have_the_columns_at_their_ends(runs: Runs, s3: Store) -> None:
+def test_own_columns_come_last_in_both_tables(runs: Runs, s3: Store) -> None:
     put(s3)
     runs.run("run-1", COLUMNS)
     for table, count in (("calls", 1), ("phases", 2)):
@@ -279,7 +284,7 @@ def test_both_tables_have_the_columns_at_their_ends(runs: Runs, s3: Store) -> No
 
 
 @pytest.mark.integration
-def test_columns_that_come_later_cost_nothing_again(runs: Runs, s3: Store) -> None:
+def test_adding_columns_later_pays_for_nothing_again(runs: Runs, s3: Store) -> None:
     put(s3)
     runs.run("run-1", {})
     paid = runs.paid
@@ -287,7 +292,7 @@ def test_columns_that_come_later_cost_nothing_again(runs: Runs, s3: Store) -> No
     runs.run("run-2", {"agent": COLUMNS["agent"]})
     assert runs.column("phases", "agent") == ["7", "7"]
     assert s3.counted()["HeadObject"] == 0
-    # What has been paid for takes nothing of a budget that would not hold it.
+    # Calls that are already paid for do not count against the budget.
     runs.run("run-3", COLUMNS, budget={"usd_per_run": 1e-9})
     assert runs.column("phases", "queue") == ["sales", "sales"]
     assert runs.paid == paid
@@ -300,7 +305,7 @@ def test_columns_that_come_later_cost_nothing_again(runs: Runs, s3: Store) -> No
 
 
 @pytest.mark.integration
-def test_rows_that_stay_keep_what_fits_the_columns_new_type(runs: Runs, s3: Store) -> None:
+def test_kept_rows_keep_values_that_fit_the_columns_new_type(runs: Runs, s3: Store) -> None:
     number, word = put(s3, crm="42"), put(s3, "b", crm="x")
     runs.run("run-1", {"crm_id": {"tag": "crm"}})
     assert sorted(runs.column("calls", "crm_id")) == ["42", "x"]
@@ -315,7 +320,9 @@ def test_rows_that_stay_keep_what_fits_the_columns_new_type(runs: Runs, s3: Stor
 
 
 @pytest.mark.integration
-def test_the_log_counts_recordings_without_a_value(runs: Runs, s3: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_counts_recordings_without_a_value_of_the_column_type(
+    runs: Runs, s3: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     put(s3)
     put(s3, "b", crm="x")
     with caplog.at_level("INFO", logger="callphases"):

@@ -1,0 +1,84 @@
+"""Opens what the command line talks to: S3, the speech service and the gateway.
+
+With ASSEMBLYAI_API_KEY set everything comes from environment variables, else from the pipeline's Airflow connections.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from callphases.errors import ConfigurationError
+from callphases.pipeline import Pipeline
+from callphases.segmentation.gateway import Gateway, gateway_beside
+from callphases.state.s3 import client_from_environment
+from callphases.state.storage import ObjectPrefix
+from callphases.transcription.assemblyai import DEFAULT_URL, AssemblyAI
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+
+def services_of(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
+    """The clients of the speech service and the language model gateway.
+
+    Raises:
+        ConfigurationError: neither a key nor Airflow is there, or the connection is missing or has no key.
+    """
+    if key := os.environ.get("ASSEMBLYAI_API_KEY"):
+        return AssemblyAI(key, _speech_url()), Gateway(key, _gateway_url())
+    try:
+        from callphases.airflow.hook import AssemblyAIHook
+    except ImportError:
+        raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define its connections.") from None
+    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
+
+
+def s3_of(pipeline: Pipeline) -> S3Client:
+    """The S3 client of a pipeline; without Airflow that of the environment.
+
+    Raises:
+        ConfigurationError: the environment does not configure a client.
+    """
+    if os.environ.get("ASSEMBLYAI_API_KEY"):
+        return client_from_environment()
+    try:
+        from callphases.airflow.hook import s3_client
+    except ImportError:
+        return client_from_environment()
+    return s3_client(pipeline.connections.aws)
+
+
+def gateway_to_score(url: str | None) -> Gateway:
+    """The gateway of a model to be scored: at ``url``, else at LLM_GATEWAY_URL or the account's.
+
+    Raises:
+        ConfigurationError: no key is set.
+    """
+    key = (os.environ.get("CALLPHASES_LLM_KEY") or os.environ.get("ASSEMBLYAI_API_KEY") or "").strip()
+    if not key:
+        raise ConfigurationError("Set CALLPHASES_LLM_KEY, or ASSEMBLYAI_API_KEY, to the gateway's key.")
+    # Users of other OpenAI-compatible gateways give the base URL with its /v1.
+    return Gateway(key, (url or _gateway_url()).rstrip("/").removesuffix("/v1"))
+
+
+def tables_at(place: str, setting: str) -> ObjectPrefix | Path:
+    """Published tables: ``output.tables`` if ``place`` is an ``s3://`` URI, else a local copy of it.
+
+    ``setting`` is what errors tell the user to check.
+
+    Raises:
+        ConfigurationError: the environment does not configure an S3 client.
+    """
+    if place.startswith("s3://"):
+        return ObjectPrefix(client_from_environment(), place if place.endswith("/") else f"{place}/", setting)
+    return Path(place)
+
+
+def _speech_url() -> str:
+    return os.environ.get("ASSEMBLYAI_BASE_URL", DEFAULT_URL)
+
+
+def _gateway_url() -> str:
+    return os.environ.get("LLM_GATEWAY_URL") or gateway_beside(_speech_url())
