@@ -22,6 +22,7 @@ from callphases.errors import (
     OverBudget,
     RequestRefused,
     ServiceUnavailable,
+    TranscriptUnknown,
     failure_classes,
 )
 from callphases.limits import costs
@@ -98,7 +99,8 @@ class DayRun:
     def __post_init__(self) -> None:
         self.state = ObjectPrefix(self.s3, self.pipeline.output.state, "output.state")
         self.tables = ObjectPrefix(self.s3, self.pipeline.output.tables, "output.tables")
-        self.gateway.rate_limiter = RateLimits(self.state, self.pipeline.limits.llm_requests_per_minute)
+        limits = RateLimits(self.state, self.pipeline.limits.llm_requests_per_minute)
+        self.gateway = self.gateway.limited_by(limits)
 
     def begin(self, day: dt.date, run_id: str, replay: str | None = None, budget_usd: float | None = None) -> Listed:
         """Take the day, list it, and write the manifests of what is to do.
@@ -414,11 +416,9 @@ class DayRun:
     def _delete(self, transcript_id: str) -> bool:
         try:
             self.service.delete(transcript_id)
-        except RequestRefused as refusal:
-            if "not found" not in str(refusal).lower():
-                log.warning("transcript %s: %s", transcript_id, refusal)
-                return False
-        except ServiceUnavailable as error:
+        except TranscriptUnknown:
+            return True  # it is gone
+        except (RequestRefused, ServiceUnavailable) as error:
             log.warning("transcript %s: %s", transcript_id, error)
             return False
         return True

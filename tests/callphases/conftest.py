@@ -23,7 +23,7 @@ settings.load_profile("callphases")
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The core's clock, and the store's. Servers in threads keep theirs, and so do timeouts of requests."""
     clock = Clock()
-    for module in ("cli", "state.lease", "state.ledger", "day_run", "limits.throttle", "transcription.transcriber"):
+    for module in ("cli", "state.lease", "state.ledger", "day_run", "clock", "transcription.transcriber"):
         monkeypatch.setattr(f"callphases.{module}.time", clock)
     return clock
 

@@ -25,7 +25,7 @@ from callphases.limits import costs
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Answer
-from callphases.segmentation.segmenter import Pay, Segmenter, packed, prompt_version, question, split
+from callphases.segmentation.segmenter import Segmenter, Sender, packed, prompt_version, question, split
 from callphases.segmentation.talk import talked
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.segmentation.tokens import estimated_question_usd, expected_tokens, shares
@@ -172,15 +172,15 @@ class ChunkSegmenter:
         """
         if len(pack) == 1:
             return _Step([self._divide_one(pack[0])], [])
-        together = self.segmenter.segment_together(
-            [call.cues for call in pack], self.segmenter.first_turn(), self._payer(pack)
+        together = self.segmenter.segment_pack(
+            [call.cues for call in pack], self.segmenter.first_model(), self._payer(pack)
         )
         tokens_in = shares(together.input_tokens, [call.tokens_in for call in pack])
         tokens_out = shares(together.output_tokens, [call.tokens_out for call in pack])
         events: list[Event] = []
         left: list[_Call] = []
         problem: CallFailure | None = None
-        for call, found, *tokens in zip(pack, together.found, tokens_in, tokens_out, strict=True):
+        for call, found, *tokens in zip(pack, together.results, tokens_in, tokens_out, strict=True):
             self._add(call.cost, together.model, *tokens)
             if isinstance(found, CallFailure):
                 left.append(call)
@@ -211,7 +211,7 @@ class ChunkSegmenter:
 
     def _labels(self, call: _Call) -> list[Label]:
         """Ask about a call, or a window of one, in as many turns as it takes."""
-        pay, first = self._payer([call]), self.segmenter.first_turn()
+        pay, first = self._payer([call]), self.segmenter.first_model()
         # What may be too long for every model is soon asked about in smaller windows.
         alike_at_most = min(ALIKE, len(self.pipeline.segmentation.models)) if divisible(call.cues) else ALIKE
         alike, before = 0, ""
@@ -260,7 +260,7 @@ class ChunkSegmenter:
         cost["llm_output_tokens"] += tokens_out
         cost["llm_usd"] = None if usd is None or cost["llm_usd"] is None else cost["llm_usd"] + usd
 
-    def _payer(self, pack: Sequence[_Call]) -> Pay:
+    def _payer(self, pack: Sequence[_Call]) -> Sender:
         """What sends a request about some calls where the chunk's budget holds it, and raises OverBudget else."""
         budget_usd = self.chunk.budget_usd
         if budget_usd is None:

@@ -26,7 +26,6 @@ from callphases.errors import (
     AnswerLost,
     CallFailure,
     CallphasesError,
-    DownloadRefused,
     EmptyFile,
     ModelRetired,
     NoModelLeft,
@@ -404,7 +403,7 @@ class Transcriber:
             error = future.exception()
             if isinstance(error, AnswerLost):
                 log.warning("%s: %s It is looked for before it is sent again.", todo[key].key, error)
-                if error.maybe_later:
+                if error.may_still_arrive:
                     late.add(key)
             elif isinstance(error, CallFailure):
                 events.append(self._failure(key, todo.pop(key), error))
@@ -457,8 +456,7 @@ class Transcriber:
             NoModelLeft: there is no other.
         """
         said = str(refusal.args[0])
-        named = [model for model in self.pipeline.speech_models if model in said]
-        gone = min(named, key=lambda model: (said.index(model), -len(model))) if named else asked[0]
+        gone = refusal.named or asked[0]
         if gone not in asked:
             return False
         if gone in self._retired:  # by another thread, while this one was asking
@@ -549,11 +547,10 @@ class Transcriber:
         )
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Event:
-        failure = job_failure(job.error)
+        failure = job_failure(job.error, self.pipeline.speech_models)
         submitted = self.ledger.find(key) or {}
         tries = submitted.get("tries", 1)
-        may_pass = isinstance(failure, DownloadRefused) or "server error" in str(failure).lower()
-        again = may_pass and tries < TRIES_AT_PROVIDER
+        again = failure.may_pass and tries < TRIES_AT_PROVIDER
         if isinstance(failure, ModelRetired):
             models = self.pipeline.speech_models
             self._leave_out(failure, [submitted.get("model") or models[0], *models])

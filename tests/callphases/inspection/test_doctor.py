@@ -106,7 +106,7 @@ def test_all_is_well_and_nothing_is_paid_or_left(look: Examine, healthy: Store, 
 
 def test_a_wrong_key_is_red(look: Examine, speech: Speech) -> None:
     speech.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
-    assert "does not take the key" in bad(look())["speech service"]
+    assert "does not accept the key" in bad(look())["speech service"]
 
 
 def test_a_service_that_is_not_there_is_red_at_once(look: Examine, speech: Speech, models: Web) -> None:
@@ -135,7 +135,7 @@ def test_language_models_that_are_not_served_are_named(look: Examine, models: We
 
 def test_a_gateway_that_does_not_take_the_key_is_red(look: Examine, models: Web) -> None:
     models.respond = lambda request: answer({"error": "invalid key"}, 401)
-    assert "does not take the key" in bad(look())["language models"]
+    assert "does not accept the key" in bad(look())["language models"]
 
 
 @pytest.mark.parametrize(

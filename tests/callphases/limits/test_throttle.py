@@ -20,17 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import AnswerLost, ServiceUnavailable, ThrottledOut
+from callphases.limits.refusals import error_text
 from callphases.limits.throttle import (
     ATTEMPTS,
     LONGEST_WAIT_S,
+    MIN_REQUESTS_PER_S,
     PATIENCE_S,
     RAMP_FIRST,
     RAMP_GROWTH,
     RAMP_WINDOW_S,
-    SLOWEST_REQUESTS_A_S,
-    SPEECH_REQUESTS_A_S,
+    SPEECH_REQUESTS_PER_S,
     Throttle,
-    error_text,
     ramp_s,
 )
 from doubles import KEY, LOST, NOON, Answer, Clock, Web, answer, text_answer
@@ -92,7 +92,7 @@ def test_what_may_be_repeated_is(web: Web, first: Answer) -> None:
 @pytest.mark.parametrize("lost", [LOST, CUT, answer({}, 500), answer({}, 503)])
 def test_what_may_not_be_repeated_may_have_been_taken(web: Web, lost: Answer) -> None:
     web.answers = [lost, answer({})]
-    with pytest.raises(AnswerLost, match="may have taken it"):
+    with pytest.raises(AnswerLost, match="may have accepted it"):
         ask(web.url, repeatable=False)
     assert len(web.requests) == 1
 
@@ -101,7 +101,7 @@ def test_what_is_not_answered_in_time_may_have_been_taken(silent_url: str, waits
     with pytest.raises(AnswerLost, match="ReadTimeout") as told:
         ask(silent_url, repeatable=False, timeout=(5, 0.05))
     assert waits == []
-    assert told.value.maybe_later, "or may still be"
+    assert told.value.may_still_arrive, "or may still be"
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
@@ -160,7 +160,7 @@ def test_waiting_is_logged_without_the_address_that_was_asked(
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(ServiceUnavailable) as error:
         ask(closed_url, repeatable=True)
-    assert "next try in" in caplog.text
+    assert "next attempt in" in caplog.text
     assert KEY not in caplog.text + str(error.value)
 
 
@@ -265,24 +265,24 @@ def distance(web: Web, clock: Clock, throttle: Throttle) -> float:
     return clock.now - sent_at
 
 
-AT_FIRST = 1 / SPEECH_REQUESTS_A_S
+AT_FIRST = 1 / SPEECH_REQUESTS_PER_S
 
 
 def test_a_budget_is_kept_to_from_the_start(web: Web, clock: Clock) -> None:
     web.respond = lambda request: answer({})
-    assert distance(web, clock, Throttle(SERVICE, SPEECH_REQUESTS_A_S)) == pytest.approx(AT_FIRST)
+    assert distance(web, clock, Throttle(SERVICE, SPEECH_REQUESTS_PER_S)) == pytest.approx(AT_FIRST)
 
 
 def test_threads_share_one_pace(web: Web, clock: Clock) -> None:
     web.respond = lambda request: answer({})
-    throttle, begun = Throttle(SERVICE, SPEECH_REQUESTS_A_S), clock.now
+    throttle, begun = Throttle(SERVICE, SPEECH_REQUESTS_PER_S), clock.now
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: ask(web.url, False, throttle), range(40)))
     assert len(web.requests) == 40
     assert clock.now - begun >= 39 * AT_FIRST * 0.999
 
 
-@pytest.mark.parametrize("fastest", [SPEECH_REQUESTS_A_S, math.inf])
+@pytest.mark.parametrize("fastest", [SPEECH_REQUESTS_PER_S, math.inf])
 def test_a_refusal_halves_the_pace_and_answers_bring_it_back(web: Web, clock: Clock, fastest: float) -> None:
     throttle = Throttle(SERVICE, fastest)
     web.answers = [TOO_MANY]
@@ -295,7 +295,7 @@ def test_a_refusal_halves_the_pace_and_answers_bring_it_back(web: Web, clock: Cl
 
 
 def test_threads_that_are_refused_at_the_same_moment_halve_the_pace_once(web: Web, clock: Clock) -> None:
-    throttle, together = Throttle(SERVICE, SPEECH_REQUESTS_A_S), threading.Barrier(4)
+    throttle, together = Throttle(SERVICE, SPEECH_REQUESTS_PER_S), threading.Barrier(4)
     refused: set[int] = set()
 
     def request() -> requests.Response:
@@ -320,17 +320,17 @@ def test_threads_that_are_refused_at_the_same_moment_halve_the_pace_once(web: We
 
 
 def test_refusals_one_after_the_other_halve_the_pace_each_time(web: Web, clock: Clock) -> None:
-    throttle = Throttle(SERVICE, SPEECH_REQUESTS_A_S)
+    throttle = Throttle(SERVICE, SPEECH_REQUESTS_PER_S)
     web.answers = [TOO_MANY, TOO_MANY, TOO_MANY, answer({}), answer({}), answer({})]
     ask(web.url, False, throttle)
     assert distance(web, clock, throttle) == pytest.approx(8 * AT_FIRST, rel=0.2)
 
 
 def test_the_pace_falls_no_lower_than_one_request_in_ten_seconds(web: Web, clock: Clock) -> None:
-    throttle = Throttle(SERVICE, SPEECH_REQUESTS_A_S)
+    throttle = Throttle(SERVICE, SPEECH_REQUESTS_PER_S)
     web.answers = [TOO_MANY] * 14 + [answer({})] * 3
     ask(web.url, False, throttle)
-    assert distance(web, clock, throttle) <= 1 / SLOWEST_REQUESTS_A_S
+    assert distance(web, clock, throttle) <= 1 / MIN_REQUESTS_PER_S
 
 
 # A service that goes on to refuse
@@ -339,7 +339,7 @@ def test_the_pace_falls_no_lower_than_one_request_in_ten_seconds(web: Web, clock
 def test_a_service_that_says_too_many_for_too_long_is_left_alone(web: Web, clock: Clock) -> None:
     web.respond = lambda request: TOO_MANY
     begun = clock.now
-    with pytest.raises(ThrottledOut, match=r"speech service at http://h went on to refuse.*10 minutes.*429"):
+    with pytest.raises(ThrottledOut, match=r"speech service at http://h kept refusing.*10 minutes.*429"):
         ask(web.url, repeatable=False)
     assert PATIENCE_S - 20 <= clock.now - begun <= PATIENCE_S
 

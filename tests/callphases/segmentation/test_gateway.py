@@ -148,7 +148,7 @@ def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, mo
         (
             answer({"error": "Unauthorized", "status": "error", "request_id": "r"}, 401),
             WrongKey,
-            r"does not take the key \(Unauthorized\)",
+            r"does not accept the key \(Unauthorized\)",
         ),
         (
             answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403),
@@ -158,8 +158,8 @@ def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, mo
         (answer({"error": {"message": "Your account balance is negative"}}, 400), NoBalance, "balance is negative"),
         (answer({"message": "Payment Required"}, 402), NoBalance, "Payment Required"),
         (text_answer("<html>\nBad Request", 400, "text/html"), RequestRefused, "400: Bad Request"),
-        (answer([], 422), RequestRefused, "answer of 422 without a word"),
-        ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
+        (answer([], 422), RequestRefused, "status 422 without a message"),
+        ((404, {}, b""), RequestRefused, "status 404 without a message"),
     ],
 )
 def test_a_refusal_is_told_in_the_gateways_words(
@@ -201,7 +201,7 @@ def test_what_is_no_completion_names_the_setting(web: Web, gateway: Gateway, pag
 )
 def test_a_completion_without_a_message_is_a_bad_answer(web: Web, gateway: Gateway, document: Any) -> None:
     web.answers = [answer(document)]
-    with pytest.raises(AnswerInvalid, match="no message of a model"):
+    with pytest.raises(AnswerInvalid, match="completion has no message"):
         chat(gateway)
 
 
@@ -232,13 +232,13 @@ def test_the_limits_reset_is_waited_for(web: Web, gateway: Gateway, waits: list[
 
 def test_a_gateway_that_stays_down_is_named(web: Web, gateway: Gateway) -> None:
     web.respond = lambda request: answer({}, 503)
-    with pytest.raises(ServiceUnavailable, match=f"language model gateway at {web.url} does not take requests"):
+    with pytest.raises(ServiceUnavailable, match=f"language model gateway at {web.url} is not accepting requests"):
         chat(gateway)
 
 
 def test_a_gateway_that_stays_busy_is_named(web: Web, gateway: Gateway) -> None:
     web.respond = lambda request: answer({}, 429)
-    with pytest.raises(ThrottledOut, match=f"language model gateway at {web.url} went on to refuse requests"):
+    with pytest.raises(ThrottledOut, match=f"language model gateway at {web.url} kept refusing requests"):
         chat(gateway)
 
 
@@ -259,7 +259,8 @@ class Turns:
 
 
 def test_each_attempt_waits_for_its_models_turn(web: Web, gateway: Gateway) -> None:
-    gateway.rate_limiter = turns = Turns()
+    turns = Turns()
+    gateway = gateway.limited_by(turns)
     web.answers = [answer({}, 429), answer({}, 500), LOST, NO_SCHEMA, chat_answer("hello"), EMPTY]
     chat(gateway)
     gateway.check(["another"])
@@ -268,7 +269,8 @@ def test_each_attempt_waits_for_its_models_turn(web: Web, gateway: Gateway) -> N
 
 
 def test_what_may_not_be_sent_any_more_is_not(web: Web, gateway: Gateway) -> None:
-    gateway.rate_limiter = turns = Turns()
+    turns = Turns()
+    gateway = gateway.limited_by(turns)
     web.answers = [answer({}, 429), chat_answer("hello")]
 
     def may_send() -> None:

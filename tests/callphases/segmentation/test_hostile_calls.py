@@ -66,7 +66,7 @@ def segmenter(web: Web, model: LocalModel) -> Segmenter:
 
 
 def ask(segmenter: Segmenter, *calls: Sequence[Cue]) -> list[list[Label]]:
-    found = segmenter.segment_together(calls).found
+    found = segmenter.segment_pack(calls).results
     return [labels for labels in found if isinstance(labels, list)]
 
 
@@ -116,9 +116,9 @@ def test_a_question_is_instructions_and_one_document_whatever_is_said(
 def test_a_model_that_obeys_a_caller_is_not_believed(web: Web, phases: Any) -> None:
     good = [{"name": "Introduction", "start_cue": 1, "summary": "Hi."}]
     web.respond = lambda _: chat_answer({"calls": [{"call": 1, "phases": phases}, {"call": 2, "phases": good}]})
-    together = Segmenter(Gateway(KEY, web.url), pipeline()).segment_together([call(*USUAL), call(*USUAL)])
-    assert not isinstance(together.found[0], list)
-    assert together.found[1] == [Label("Introduction", 1, "Hi.")]
+    together = Segmenter(Gateway(KEY, web.url), pipeline()).segment_pack([call(*USUAL), call(*USUAL)])
+    assert not isinstance(together.results[0], list)
+    assert together.results[1] == [Label("Introduction", 1, "Hi.")]
 
 
 def test_a_summary_that_repeats_what_a_caller_dictates_is_cut_to_a_line(web: Web) -> None:

@@ -26,7 +26,7 @@ from callphases.errors import (
     TooShort,
     WrongKey,
 )
-from callphases.limits.throttle import ATTEMPTS, SPEECH_REQUESTS_A_S
+from callphases.limits.throttle import ATTEMPTS, SPEECH_REQUESTS_PER_S
 from callphases.transcription.assemblyai import AssemblyAI, job_failure
 from doubles import KEY, LOST, Answer, Clock, Request, Web, answer, text_answer
 
@@ -155,7 +155,7 @@ def test_all_requests_share_the_accounts_budget(web: Web, client: AssemblyAI, cl
     for _ in range(10):
         client.submit(SIGNED, {})
         client.transcript("t-1")
-    assert sum(clock.slept) == pytest.approx(19 / SPEECH_REQUESTS_A_S)
+    assert sum(clock.slept) == pytest.approx(19 / SPEECH_REQUESTS_PER_S)
 
 
 def test_a_submission_is_sent_again_when_nobody_listened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> Non
         (
             answer({"error": "Authentication error, API token missing/invalid"}, 401),
             WrongKey,
-            r"does not take the key .*password of the assemblyai connection",
+            r"does not accept the key .*password of the assemblyai connection",
         ),
         (
             answer({"error": "Your current account balance is negative. Please top up."}, 400),
@@ -214,8 +214,8 @@ def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> Non
         (answer({"error": "redact_pii_audio needs redact_pii"}, 400), RequestRefused, r"pipeline file's transcription"),
         (text_answer("Upload failed:\nempty body", 422), RequestRefused, "422: Upload failed: empty body"),
         (UNKNOWN, RequestRefused, "transcript id not found"),
-        (answer(["odd"], 400), RequestRefused, "answer of 400 without a word"),
-        ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
+        (answer(["odd"], 400), RequestRefused, "status 400 without a message"),
+        ((404, {}, b""), RequestRefused, "status 404 without a message"),
         (answer({"error": f"unable to download {SIGNED}"}, 400), RequestRefused, r"amazonaws\.com/a\.mp3"),
     ],
 )

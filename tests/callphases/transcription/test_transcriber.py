@@ -854,7 +854,7 @@ def test_a_recording_that_is_refused_stops_no_other(desk: Desk, caplog: pytest.L
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
-        (answer({"error": "Authentication error, API token missing/invalid"}, 401), "does not take the key"),
+        (answer({"error": "Authentication error, API token missing/invalid"}, 401), "does not accept the key"),
         (NO_MONEY, "topped up"),
     ],
 )
