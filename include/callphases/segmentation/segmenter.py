@@ -376,7 +376,7 @@ def _complete_parts(text: str, place: int) -> Iterator[Any]:
 
 
 def _first_object(text: str) -> Any:
-    """The first complete JSON object in a text: models wrap it in a code fence or in prose, which may contain braces."""
+    """The first complete JSON object in a text: models wrap it in a code fence or prose, which may contain braces."""
     for match in re.finditer(r"\{", text):
         with contextlib.suppress(json.JSONDecodeError):
             return json.JSONDecoder().raw_decode(text, match.start())[0]

@@ -76,8 +76,8 @@ class Job:
 class AssemblyAI:
     """Client for one account. Thread-safe.
 
-    Every method may raise AccountError (key, balance), ServiceUnavailable, or RequestRefused with the service's message.
-    The methods about one transcript raise TranscriptUnknown if the service does not have it.
+    Every method may raise AccountError (key, balance), ServiceUnavailable, or RequestRefused with the service's
+    message. The methods about one transcript raise TranscriptUnknown if the service does not have it.
     """
 
     def __init__(

@@ -243,7 +243,7 @@ class Transcriber:
             return 0.0
         if self.under_way():
             return self.job_s
-        return self.slots.turn_in_s() if self.slots is not None and self._unsent else 0.0
+        return self.slots.expected_wait_s() if self.slots is not None and self._unsent else 0.0
 
     @property
     def is_next(self) -> bool:
@@ -283,7 +283,7 @@ class Transcriber:
             return wanted
         under_way = sum(one not in self._ended for one in self.under_way())
         job_s = median(self._took_s) if self._took_s else None
-        return self.slots.room(under_way, wanted, len(self._keys) - unsent, job_s)
+        return self.slots.acquire(under_way, wanted, len(self._keys) - unsent, job_s)
 
     def _adopt(self, todo: dict[str, Recording]) -> None:
         """Take out of ``todo`` what is at the provider already; the ledger then has its id."""
