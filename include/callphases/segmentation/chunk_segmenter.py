@@ -26,7 +26,7 @@ from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Answer
 from callphases.segmentation.segmenter import Segmenter, Sender, packed, prompt_version, question, split
-from callphases.segmentation.talk import talked
+from callphases.segmentation.talk import talk_statistics
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.segmentation.tokens import estimated_question_usd, expected_tokens, shares
 from callphases.segmentation.windows import divisible, label_call
@@ -230,7 +230,7 @@ class ChunkSegmenter:
     def _answered(self, call: _Call, labels: Sequence[Label]) -> Event:
         end_s = call_end_s(call.audio_s, call.cues)
         phases = timeline(call.cues, labels, end_s)
-        talk = talked(call.cues, phases, end_s)
+        talk = talk_statistics(call.cues, phases, end_s)
         return {
             "event": "answered",
             "key": call.key,

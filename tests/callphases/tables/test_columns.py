@@ -114,14 +114,14 @@ def test_names_that_the_tables_have_are_taken() -> None:
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"status": {"tag": "x"}}, "the tables have a column status"),
+        ({"status": {"tag": "x"}}, "the tables already have a column status"),
         ({"Agent": {"tag": "x"}}, "lower-case letters"),
         ({"agent": {}}, "expected one of key_pattern, metadata and tag"),
         ({"agent": {"tag": "x", "metadata": "x"}}, "expected one of key_pattern, metadata and tag"),
         ({"agent": {"key_pattern": "agent"}}, r"agent.key_pattern: expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),
-        ({"agent": {"tag": "x", "format": "%Y"}}, "a format is for columns of type timestamp"),
+        ({"agent": {"tag": "x", "format": "%Y"}}, "format applies only to columns of type timestamp"),
     ],
 )
 def test_mistakes_in_columns_are_told(columns: Any, told: str) -> None:
