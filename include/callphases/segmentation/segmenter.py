@@ -175,7 +175,7 @@ def question(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def prompt_version(pipeline: Pipeline) -> str:
-    """The column of that name: the version of the question, and eight digits that follow from the definitions."""
+    """The value of the column ``prompt_version``: the question's version and a digest of the system message."""
     return f"{QUESTION_VERSION}-{digest(_system_message(pipeline))[:8]}"
 
 
