@@ -242,7 +242,7 @@ class Unfinished(CallFailure):
 
     failure_class = "unfinished"
     permanent = False
-    advice = "See the log of the run's failed task, then run the day again; nothing is paid for twice."
+    advice = "The log of the run's failed task says why. Run the day again; nothing is paid for twice."
 
 
 def failure_classes() -> set[str]:
