@@ -17,7 +17,7 @@ from benchmarks.call import CUES, sentences
 from benchmarks.figures import number
 from callphases.cues import Cue
 from callphases.limits.quota import LEAST_SHARE, TURNS_FOR_S, TYPICAL_JOB_S, WINDOW_S
-from callphases.limits.throttle import SPEECH_REQUESTS_A_S, ramp_s
+from callphases.limits.throttle import SPEECH_REQUESTS_PER_S, ramp_s
 from callphases.listing.listing import MAX_CHUNKS, TASK_EACH_UP_TO
 from callphases.pipeline import Limits, Output, Pipeline, Recordings
 from callphases.segmentation.segmenter import packed
@@ -273,7 +273,7 @@ PAPER = Site(
         questions_per_minute=Limits().llm_requests_per_minute,
     ),
     copies=2,
-    requests_a_s=SPEECH_REQUESTS_A_S,
+    requests_a_s=SPEECH_REQUESTS_PER_S,
     ramp=True,
 )
 """Calls of four minutes, the product's defaults, two cores."""
@@ -397,7 +397,7 @@ def first_to_break() -> Iterator[Row]:
             "`limits.transcriptions_at_once` to what the account has",
         ),
         (
-            f"{number(SPEECH_REQUESTS_A_S * 300)} requests in five minutes",
+            f"{number(SPEECH_REQUESTS_PER_S * 300)} requests in five minutes",
             within("requests to the speech service"),
             "a higher limit; or a second account, with a pipeline of its own",
         ),

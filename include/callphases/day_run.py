@@ -98,8 +98,7 @@ class DayRun:
         self.bucket = RecordingBucket(s3, pipeline.recordings.bucket)
         self.state = ObjectPrefix(s3, pipeline.output.state, "output.state")
         self.tables = ObjectPrefix(s3, pipeline.output.tables, "output.tables")
-        self.gateway = gateway
-        self.gateway.rate_limiter = RateLimits(self.state, pipeline.limits.llm_requests_per_minute)
+        self.gateway = gateway.limited_by(RateLimits(self.state, pipeline.limits.llm_requests_per_minute))
         self._keys = RecordingKeys(pipeline)
 
     def begin(self, day: dt.date, run_id: str, replay: str | None = None, budget_usd: float | None = None) -> Listed:

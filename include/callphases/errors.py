@@ -1,4 +1,28 @@
-"""What can go wrong, by name: each failure says what happened and which setting to change."""
+"""Every error that callphases raises on purpose. Each message says what happened and which setting to change.
+
+    CallphasesError
+    ├── ConfigurationError        a pipeline file, a connection or a request of the user's is wrong
+    ├── AccountError              the account can't be used: stops the run
+    │   ├── WrongKey
+    │   ├── NoBalance
+    │   └── NoModelLeft
+    ├── ServiceUnavailable        a service did not answer in time: stops the run, a later run may succeed
+    │   ├── ThrottledOut
+    │   └── AnswerLost
+    ├── DayHeld                   another run holds the day
+    ├── RunStopped                another task of the run hit an AccountError
+    └── CallFailure               one recording failed: becomes a row and stops nothing
+        ├── EmptyFile, BadAudio, TooShort, DownloadRefused, RecordingGone, TranscriptGone
+        ├── RequestRefused
+        │   ├── ModelRetired
+        │   └── TranscriptUnknown
+        ├── ProviderError
+        ├── ModelRefused, AnswerCut, AnswerInvalid
+        └── OverBudget, Unfinished
+
+What a provider's error text means is decided in the two clients (``transcription.assemblyai`` and
+``segmentation.gateway``), which raise one of these; nothing else reads that text.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +30,21 @@ import re
 
 
 class CallphasesError(Exception):
-    """Base of every error that callphases raises on purpose."""
+    """Base class of every error that callphases raises on purpose."""
 
 
 class ConfigurationError(CallphasesError):
-    """A pipeline file, a connection or a request of the user's does not hold together; nothing was started."""
+    """A pipeline file, a connection or a user's request is invalid; no work was started."""
 
 
 class AccountError(CallphasesError):
-    """What concerns the account: every further call would fail too, so the run stops."""
+    """The account can't be used. Every other call would fail the same way, so the run stops."""
 
     failure_class = "account"
 
 
 class WrongKey(AccountError):
-    """The service does not take the key, or not for this."""
+    """The service rejects the key, or the key does not grant access to this service."""
 
     failure_class = "auth"
 
@@ -32,36 +56,41 @@ class NoBalance(AccountError):
 
 
 class NoModelLeft(AccountError):
-    """None of the models that the pipeline file names is served any more."""
+    """None of the models in the pipeline file is served any more."""
 
     failure_class = "model_retired"
 
 
 class ServiceUnavailable(CallphasesError):
-    """A service did not answer for longer than we wait; a later try may succeed."""
+    """A service did not answer within the time that callphases waits; a later attempt may succeed."""
 
     failure_class = "service_unavailable"
 
 
 class ThrottledOut(ServiceUnavailable):
-    """A service asked to be left alone for longer than we wait."""
+    """A service kept throttling requests for longer than callphases waits."""
 
     failure_class = "throttled_out"
 
 
 class AnswerLost(ServiceUnavailable):
-    """A request that must not be repeated was sent, and nobody knows whether it was taken.
+    """A request that must not be repeated was sent, and it is unknown whether the service accepted it.
 
-    ``maybe_later``: nor whether it still will be, as where the answer only took too long.
+    Attributes:
+        may_still_arrive: the service may accept it even later, as after a timeout.
     """
 
-    def __init__(self, message: str, *, maybe_later: bool = False) -> None:
+    def __init__(self, message: str, *, may_still_arrive: bool = False) -> None:
         super().__init__(message)
-        self.maybe_later = maybe_later
+        self.may_still_arrive = may_still_arrive
 
 
 class DayHeld(CallphasesError):
-    """Another run that is alive works on this day; ``wait_s`` is when it may have ended, unless it goes on."""
+    """Another active run holds the day.
+
+    Attributes:
+        wait_s: seconds until its lease expires unless that run renews it.
+    """
 
     def __init__(self, message: str, wait_s: float) -> None:
         super().__init__(message)
@@ -69,22 +98,27 @@ class DayHeld(CallphasesError):
 
 
 class RunStopped(CallphasesError):
-    """Another task of this run met what concerns the account, and said so."""
+    """Another task of this run hit an AccountError and stopped the run."""
 
 
 class CallFailure(CallphasesError):
     """One recording failed. It becomes a row of the table ``calls`` and stops nothing else.
 
-    ``failure_class`` is the column of that name. ``permanent`` says whether the same recording with the same settings
-    must fail again; what is not permanent is tried again by the next run of the day.
+    Attributes:
+        failure_class: the value of the column of that name.
+        permanent: the same recording with the same settings would fail again. Other failures are retried by the next
+            run of the day.
+        may_pass: another attempt in the same run may succeed.
+        advice: what the user can change; appended to the message.
+        input_tokens, output_tokens, model: language model usage that was billed before the failure.
     """
 
     failure_class = "failed"
     permanent = True
+    may_pass = False
     advice = ""
     input_tokens = output_tokens = 0
     model: str | None = None
-    """The language model that was paid for these tokens in vain."""
 
     def __str__(self) -> str:
         what = super().__str__()
@@ -95,7 +129,7 @@ class EmptyFile(CallFailure):
     """The object has no bytes."""
 
     failure_class = "empty_file"
-    advice = "Upload the recording again; it is taken up when its ETag changes."
+    advice = "Upload the recording again; it is processed when its ETag changes."
 
 
 class BadAudio(CallFailure):
@@ -116,15 +150,16 @@ class DownloadRefused(CallFailure):
 
     failure_class = "download_refused"
     permanent = False
+    may_pass = True
     advice = "If the service can't reach the bucket, set recordings.send: upload."
 
 
 class RecordingGone(CallFailure):
-    """The object was deleted, or can't be read any more, between listing and sending."""
+    """The object was deleted or became unreadable between listing and sending."""
 
     failure_class = "recording_gone"
     permanent = False
-    advice = "Run the day again: it is then not listed, or is read."
+    advice = "Run the day again: the recording is then read, or no longer listed."
 
 
 class TranscriptGone(CallFailure):
@@ -144,10 +179,22 @@ class RequestRefused(CallFailure):
 
 
 class ModelRetired(RequestRefused):
-    """A model is retired, unknown or not supported."""
+    """A model is retired, unknown or not supported.
+
+    Attributes:
+        named: the requested model that the service's message names; None if it names none of them.
+    """
 
     failure_class = "model_retired"
     advice = "Name another in transcription.speech_models or segmentation.models."
+
+    def __init__(self, message: str, *, named: str | None = None) -> None:
+        super().__init__(message)
+        self.named = named
+
+
+class TranscriptUnknown(RequestRefused):
+    """The speech service has no transcript with this id: it was deleted, or belongs to another account."""
 
 
 class ModelRefused(CallFailure):
@@ -167,7 +214,7 @@ class ProviderError(CallFailure):
 
 
 class AnswerCut(CallFailure):
-    """The model's answer ended at its token limit, before the end of what it says of this call."""
+    """The model's answer reached its token limit before it was complete for this call."""
 
     failure_class = "answer_cut"
     permanent = False
@@ -175,7 +222,7 @@ class AnswerCut(CallFailure):
 
 
 class AnswerInvalid(CallFailure):
-    """The model's answer does not make a timeline, also after it was asked to mend it."""
+    """The model's answer is not a valid timeline, even after the model was asked to correct it."""
 
     failure_class = "answer_invalid"
     permanent = False
@@ -183,7 +230,7 @@ class AnswerInvalid(CallFailure):
 
 
 class OverBudget(CallFailure):
-    """What is left of the run's budget does not pay for this recording; nothing was sent."""
+    """The rest of the run's budget does not cover this recording; nothing was sent."""
 
     failure_class = "budget"
     permanent = False
@@ -195,36 +242,25 @@ class Unfinished(CallFailure):
 
     failure_class = "unfinished"
     permanent = False
-    advice = "The log of the run's failed task says why; run the day again, what is paid for is not paid for again."
+    advice = "The log of the run's failed task says why. Run the day again; nothing is paid for twice."
 
 
 def failure_classes() -> set[str]:
     """Every value of the column ``failure_class``."""
     names: set[str] = set()
-    kinds: list[type[CallFailure | AccountError | ServiceUnavailable]] = [CallFailure, AccountError, ServiceUnavailable]
-    for kind in kinds:
-        kinds += kind.__subclasses__()  # which are looked at in their turn
-        names.add(kind.failure_class)
+    pending: list[type[CallFailure | AccountError | ServiceUnavailable]] = [
+        CallFailure,
+        AccountError,
+        ServiceUnavailable,
+    ]
+    while pending:
+        error_type = pending.pop()
+        pending += error_type.__subclasses__()
+        names.add(error_type.failure_class)
     return names - {CallFailure.failure_class, AccountError.failure_class}
 
 
-def says_retired(text: str) -> bool:
-    """Whether a service's words mean that a model is not served (any more)."""
-    lower = text.lower()
-    signs = (
-        "retired",
-        "not supported",
-        "unsupported",
-        "no longer",
-        "deprecated",
-        "unknown",
-        "not available",
-        "not found",
-    )
-    return "model" in lower and any(sign in lower for sign in signs)
-
-
-def without_secrets(text: str, longest: int = 300) -> str:
-    """A service's words, fit for a log or a row: one line, no query of any URL (presigned ones sign there), capped."""
+def without_secrets(text: str, max_length: int = 300) -> str:
+    """Make a service's text safe for a log or a row: one line, no URL queries (they may hold signatures), truncated."""
     line = " ".join(re.sub(r"(\w+://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1", text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    return line if len(line) <= max_length else line[: max_length - 1] + "…"

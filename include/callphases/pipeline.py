@@ -1,4 +1,4 @@
-"""The pipeline file: what a user edits, as a validated object."""
+"""Pipeline files: the settings that a user edits, loaded and validated."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from callphases.errors import ConfigurationError
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
 DAY = dt.timedelta(days=1)
 OTHER = "Other"
-"""The phase of whatever fits none of the list; always allowed, never defined by a user."""
+"""The phase of everything that matches no defined phase. Always available; can't be defined by the user."""
 
-# The vendor's own order of October 2026, where its document and its price list agree.
+# The order that the vendor's documentation and price list recommend as of October 2026.
 DEFAULT_SPEECH_MODELS = ["universal-3-5-pro", "universal-2"]
-# The second is retired by its maker on 2026-11-30; accounts without the first still answer with it.
+# The second is retired on 2026-11-30; until then it serves accounts that don't have the first.
 DEFAULT_LLM_MODELS = ["claude-sonnet-4-6", "claude-sonnet-4-5-20250929"]
 
 
@@ -51,7 +51,7 @@ class _Section(BaseModel):
 
 
 class KeyTime(_Section):
-    """The call's time read from its key: ``key_pattern`` has a group ``time``, ``format`` is strptime's."""
+    """Parses a call's time from its key: ``key_pattern`` has a group ``time``, ``format`` is a strptime format."""
 
     key_pattern: str
     format: str
@@ -90,14 +90,17 @@ RESERVED_COLUMNS = frozenset({
     "finished", "run_speech_usd", "run_llm_usd", "phases",
 })
 # fmt: on
-"""Columns that the tables have already, or that a run's own files have on their way there."""
+"""Columns of the tables, and of the intermediate files of a run."""
 
 
 class Column(_Section):
-    """A column of both tables that a recording's key, metadata or tag gives.
+    """A user-defined column of both tables, read from a recording's key, metadata or tags.
 
-    ``key_pattern`` has a group of the column's name, or one group with any name; ``metadata`` and ``tag`` name what is
-    set at the object in S3. ``format`` is strptime's, for a ``timestamp`` that is not ISO 8601.
+    Attributes:
+        key_pattern: a regular expression with a group named like the column, or with exactly one group.
+        metadata, tag: the name of the S3 object's metadata entry or tag.
+        type: the column's type.
+        format: a strptime format, for a ``timestamp`` that is not ISO 8601.
     """
 
     key_pattern: str | None = None
@@ -111,12 +114,12 @@ class Column(_Section):
         if sum(source is not None for source in (self.key_pattern, self.metadata, self.tag)) != 1:
             raise ValueError("expected one of key_pattern, metadata and tag")
         if self.format is not None and self.type != "timestamp":
-            raise ValueError("a format is for columns of type timestamp")
+            raise ValueError("format applies only to columns of type timestamp")
         return self
 
 
 class Recordings(_Section):
-    """Where a day's recordings lie and how the service gets them."""
+    """Where recordings are stored and how they are sent to the speech service."""
 
     bucket: str = Field(min_length=1)
     prefix: str
@@ -125,15 +128,15 @@ class Recordings(_Section):
     send: Literal["presigned", "upload"] = "presigned"
     when_deleted: Literal["keep", "drop"] = "keep"
     look_back_days: int = Field(default=3, ge=0, le=366)
-    """How many days before its own a run looks for recordings that came late or were replaced."""
+    """How many days before its own day a run checks for late or replaced recordings."""
     columns: dict[str, Column] = {}
-    """More columns of both tables, by their names, at the end of each."""
+    """User-defined columns by name, appended to both tables."""
 
     @field_validator("bucket")
     @classmethod
     def _only_a_name(cls, bucket: str) -> str:
         if "/" in bucket or ":" in bucket:
-            raise ValueError("expected a bucket's name alone, without s3:// and without a prefix")
+            raise ValueError("expected only a bucket's name, without s3:// and without a prefix")
         return bucket
 
     @field_validator("prefix")
@@ -152,11 +155,11 @@ class Recordings(_Section):
     @classmethod
     def _named_well(cls, columns: dict[str, Column]) -> dict[str, Column]:
         for name, column in columns.items():
-            # Warehouses differ in what else a name may be, and some of them know no capitals.
+            # These names are valid in every warehouse; some fold case.
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
-                raise ValueError(f"expected lower-case letters, digits and _ as a column's name, not {name!r}")
+                raise ValueError(f"expected a column name of lower-case letters, digits and _, not {name!r}")
             if name in RESERVED_COLUMNS:
-                raise ValueError(f"the tables have a column {name} of their own; expected another name")
+                raise ValueError(f"the tables already have a column {name}; expected another name")
             if column.key_pattern is not None:
                 try:
                     groups = re.compile(column.key_pattern).groupindex
@@ -173,7 +176,7 @@ class Recordings(_Section):
 
     @property
     def dated(self) -> bool:
-        """Whether the prefix holds the date, so that one day is one prefix."""
+        """Whether the prefix contains the date, so that each day has its own prefix."""
         return self.prefix.format(date=dt.date(2000, 1, 2)) != self.prefix.format(date=dt.date(2001, 2, 3))
 
     def prefix_of(self, day: dt.date) -> str:
@@ -182,7 +185,7 @@ class Recordings(_Section):
 
 
 class PhaseDefinition(_Section):
-    """A phase's name, as it is in the table, and what belongs to it, as the model is told."""
+    """A phase: its name in the table, and a description for the model."""
 
     name: str = Field(min_length=1, max_length=60)
     description: str = ""
@@ -191,7 +194,7 @@ class PhaseDefinition(_Section):
     @classmethod
     def _one_line(cls, name: str) -> str:
         if name != name.strip() or not name.isprintable():
-            raise ValueError("expected one line without spaces at its ends")
+            raise ValueError("expected one line without leading or trailing spaces")
         return name
 
 
@@ -220,11 +223,13 @@ DEFAULT_PHASES = [
 
 
 class Segmentation(_Section):
-    """The language models, in order of preference, and how they are asked.
+    """The language models and how they are asked.
 
-    ``side_by_side`` spreads the questions over all models of the list, each with its own limit of requests a minute;
-    without it a model stands in where those before it are not served or fail. ``calls_per_question`` is how many calls
-    share a question at most, where they are short enough; with 1 each has a question of its own.
+    Attributes:
+        models: in order of preference.
+        side_by_side: distribute questions over all models, each with its own limit of requests per minute. Without it,
+            a model is used only if those before it are retired or fail.
+        calls_per_question: how many short calls may share a question; with 1 each call has its own.
     """
 
     models: list[str] = Field(default=DEFAULT_LLM_MODELS, min_length=1)
@@ -233,21 +238,21 @@ class Segmentation(_Section):
 
 
 class Output(_Section):
-    """Where the tables are published, and where the run keeps its own state."""
+    """Where the tables are published and where runs keep their state."""
 
     tables: S3Folder
     state: S3Folder
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        # Readers of the tables list everything below their prefix, so nothing else may lie there.
+        # Readers of the tables list everything below their prefix.
         if self.state.startswith(self.tables) or self.tables.startswith(self.state):
-            raise ValueError("expected state and tables to be apart: neither inside the other")
+            raise ValueError("expected separate locations for state and tables: neither may contain the other")
         return self
 
 
 class Limits(_Section):
-    """How much at once, and how many failures a night may have."""
+    """Limits on concurrency, on requests per minute, and on the share of failed recordings."""
 
     transcriptions_at_once: int = Field(default=200, ge=1)
     ramp: bool = True
@@ -256,20 +261,20 @@ class Limits(_Section):
 
 
 class Privacy(_Section):
-    """What stays at the provider."""
+    """What happens to data at the provider."""
 
     delete_after: bool = False
 
 
 class LlmPrice(_Section):
-    """US dollars per million tokens."""
+    """Prices in US dollars per million tokens."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
 
 
 class Prices(_Section):
-    """What the account pays, by model, where it is not the list price."""
+    """Prices by model, where the account does not pay the list price."""
 
     speech_usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
     speaker_labels_usd_per_hour: float = Field(default=0.02, ge=0)
@@ -277,7 +282,7 @@ class Prices(_Section):
 
 
 class Budget(_Section):
-    """What a run may spend, in US dollars."""
+    """Spending limits in US dollars."""
 
     usd_per_run: float | None = Field(default=None, gt=0)
 
@@ -290,10 +295,12 @@ class Connections(_Section):
 
 
 class Deadline(_Section):
-    """When the tables of a night have to be there: a time of day, in the pipeline's time zone.
+    """When a day's tables must be published.
 
-    ``notify`` is the dotted path of a function, plain or async, which the triggerer calls with a message and Airflow's
-    context where they are not; without it the triggerer's log says so.
+    Attributes:
+        by: a time of day in the pipeline's time zone, ``HH:MM``.
+        notify: the dotted path of a function, sync or async, that the triggerer calls with a message and Airflow's
+            context if the deadline is missed. Without it, the triggerer only logs an error.
     """
 
     by: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
@@ -301,7 +308,7 @@ class Deadline(_Section):
 
 
 class Pipeline(_Section):
-    """One pipeline file. Required are only ``pipeline``, ``recordings.bucket``, ``recordings.prefix``, ``output``."""
+    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
 
     pipeline: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     schedule: str | None = "0 0 * * *"
@@ -338,7 +345,7 @@ class Pipeline(_Section):
     @classmethod
     def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
         if "audio_url" in options:
-            raise ValueError("audio_url is set for each recording and can't be given here")
+            raise ValueError("audio_url is set for each recording and can't be set here")
         return options
 
     @field_validator("phases")
@@ -346,23 +353,20 @@ class Pipeline(_Section):
     def _distinct(cls, phases: list[PhaseDefinition]) -> list[PhaseDefinition]:
         names = [phase.name.casefold() for phase in phases]
         if len(set(names)) < len(names):
-            raise ValueError("expected each name once")
+            raise ValueError("expected unique names")
         if OTHER.casefold() in names:
-            raise ValueError(f"{OTHER} is always there and can't be defined")
+            raise ValueError(f"{OTHER} is always available and can't be defined")
         return phases
 
     @model_validator(mode="after")
     def _one_deadline_a_day(self) -> Pipeline:
         if self.deadline is not None and _time_of_day(self.schedule) is None:
-            raise ValueError('a deadline needs a schedule of one run a day, such as "0 0 * * *" or @daily')
+            raise ValueError('a deadline needs a schedule with one run a day, such as "0 0 * * *" or @daily')
         return self
 
     @property
     def ready_after(self) -> dt.timedelta:
-        """From the begin of a day's interval to the moment when ``deadline`` wants its tables to be there.
-
-        On the two days a year when clocks change it is an hour off.
-        """
+        """Time from the start of the data interval to ``deadline``. An hour off on days when the clocks change."""
         runs_at = _time_of_day(self.schedule)
         assert self.deadline is not None
         assert runs_at is not None
@@ -372,28 +376,28 @@ class Pipeline(_Section):
 
     @property
     def dag_id(self) -> str:
-        """The id of the pipeline's Dag."""
+        """The pipeline's Dag id."""
         return f"call_phases_{self.pipeline}"
 
     @property
     def zone(self) -> ZoneInfo:
-        """The time zone that a day is a day in."""
+        """The time zone of the pipeline's days."""
         return ZoneInfo(self.timezone)
 
     @property
     def speech_models(self) -> list[str]:
-        """The speech models, in order of preference, from ``speech_models`` or from the older ``speech_model``."""
+        """The speech models in order of preference, from ``speech_models`` or the older ``speech_model``."""
         named = self.transcription.get("speech_models") or [self.transcription.get("speech_model")]
         return [str(model) for model in named if model] or DEFAULT_SPEECH_MODELS
 
     @property
     def phase_names(self) -> list[str]:
-        """The names that a phase may have, ``Other`` included."""
+        """The names of the phases, including ``Other``."""
         return [*(phase.name for phase in self.phases), OTHER]
 
 
 def _time_of_day(schedule: str | None) -> dt.timedelta | None:
-    """When the one run of each day begins, or None where a schedule has not one a day."""
+    """The time of day of a schedule with one run a day, else None."""
     if schedule in ("@daily", "@midnight"):
         return dt.timedelta()
     found = re.fullmatch(r"(\d{1,2}) +(\d{1,2}) +\* +\* +\*", schedule or "")
@@ -401,31 +405,31 @@ def _time_of_day(schedule: str | None) -> dt.timedelta | None:
 
 
 def pipeline_folder() -> Path:
-    """The folder of the pipeline files: ``CALLPHASES_PIPELINES``, else ``include/pipelines`` beside this package."""
+    """The folder of the pipeline files: ``CALLPHASES_PIPELINES``, or ``include/pipelines`` next to this package."""
     if named := os.environ.get(PIPELINES_VARIABLE):
         return Path(named)
     return Path(__file__).parents[1] / "pipelines"
 
 
 def pipeline_files(folder: Path | None = None) -> list[Path]:
-    """The pipeline files of a folder, by name.
+    """The pipeline files in a folder, sorted by name.
 
     Raises:
-        ConfigurationError: the folder isn't there.
+        ConfigurationError: the folder does not exist.
     """
     folder = folder or pipeline_folder()
     if not folder.is_dir():
         raise ConfigurationError(
-            f"{folder}: no such folder; {PIPELINES_VARIABLE} names the folder of the pipeline files"
+            f"{folder}: no such folder; set {PIPELINES_VARIABLE} to the folder of the pipeline files"
         )
     return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
 
 
 def load(path: Path) -> Pipeline:
-    """Read one pipeline file.
+    """Load one pipeline file.
 
     Raises:
-        ConfigurationError: names the file, the key and what was expected there; several mistakes are told at once.
+        ConfigurationError: lists every invalid key of the file and what was expected there.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -445,10 +449,10 @@ def load(path: Path) -> Pipeline:
 
 
 def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
-    """All pipelines of the folder, and the mistakes of the files that make none.
+    """All valid pipelines in the folder, and the error message of each invalid file.
 
     Raises:
-        ConfigurationError: the folder isn't there.
+        ConfigurationError: the folder does not exist.
     """
     pipelines: dict[str, Path] = {}
     loaded: list[Pipeline] = []
@@ -461,7 +465,7 @@ def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
             continue
         if (first := pipelines.setdefault(pipeline.pipeline, path)) != path:
             mistakes[path] = (
-                f"{path}: pipeline: {pipeline.pipeline!r} is the name in {first.name} too; expected another"
+                f"{path}: pipeline: {pipeline.pipeline!r} is also the name in {first.name}; expected another"
             )
             continue
         loaded.append(pipeline)
@@ -469,7 +473,7 @@ def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
 
 
 def sharing(pipeline: Pipeline, others: Iterable[Pipeline]) -> list[str]:
-    """The names of other pipelines whose ``output.tables`` lies in this one's, or around it: their days would mix."""
+    """The names of other pipelines whose ``output.tables`` is inside this one's or contains it, so days would mix."""
     ours = pipeline.output.tables
     return [
         other.pipeline
@@ -480,7 +484,7 @@ def sharing(pipeline: Pipeline, others: Iterable[Pipeline]) -> list[str]:
 
 
 def _mistake(details: Any) -> str:
-    # The member of a union ("<rule>") is no key of the file.
+    # The tag of a union's member ("<rule>") is not a key of the file.
     key = ".".join(str(part) for part in details["loc"] if not str(part).startswith("<"))
     if details["type"] == "missing":
         return f"{key}: missing; it has no default"

@@ -390,7 +390,7 @@ def test_stopped_replay_publishes_the_day_and_releases_its_lease(
     services.refuse = lambda request: no_money if request.method == "POST" else None
     code, _, err = run("replay", pipeline_file, "--date", "2026-11-20")
     assert code == 1
-    assert "Nothing more is sent before the account is topped up" in err
+    assert "No requests are sent until the account is topped up" in err
     assert statuses(aws)["broken.mp3"] == "balance"
     assert aws.lease("next").take() > 1
 
@@ -414,7 +414,7 @@ def test_replay_with_a_wrong_key_is_a_one_line_error(
     services.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
     code, _, err = run("replay", pipeline_file, "--date", "2026-11-20")
     assert code == 1
-    assert err.startswith(f"error: The speech service at {services.web.url} does not take the key")
+    assert err.startswith(f"error: The speech service at {services.web.url} does not accept the key")
     assert KEY not in err
 
 

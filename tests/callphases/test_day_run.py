@@ -782,7 +782,7 @@ def test_a_budget_without_a_price_is_refused_before_anything_is_paid(
     desk: Desk, settings: dict[str, Any], setting: str
 ) -> None:
     desk.put("a", body=wav(60))
-    with pytest.raises(ConfigurationError, match=rf"price of tomorrow is not known.*{setting}"):
+    with pytest.raises(ConfigurationError, match=rf"price of tomorrow is unknown.*{setting}"):
         desk.night(**capped(1), **settings).begin(DAY, "run-1")
     assert desk.speech.submitted == []
     assert desk.lease()["released"]

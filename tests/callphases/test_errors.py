@@ -1,4 +1,4 @@
-"""The words of errors: one line, with advice, without secrets."""
+"""Error messages: one line, with advice, without secrets."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from callphases.errors import CallFailure, DownloadRefused, TooShort, without_se
         ("", ""),
     ],
 )
-def test_no_query_of_a_url_and_no_second_line_is_told(said: str, told: str) -> None:
+def test_url_queries_and_line_breaks_are_removed(said: str, told: str) -> None:
     assert without_secrets(said) == told
 
 
-def test_long_words_are_cut() -> None:
+def test_long_text_is_truncated() -> None:
     assert len(without_secrets("x" * 1000)) == 300
 
 
-def test_a_query_is_removed_before_the_words_are_cut() -> None:
+def test_query_is_removed_before_truncation() -> None:
     assert "Signature" not in without_secrets("x" * 250 + " https://b/a?X-Amz-Signature=abc")
 
 
@@ -43,5 +43,5 @@ def test_a_query_is_removed_before_the_words_are_cut() -> None:
         ),
     ],
 )
-def test_a_failure_says_what_happened_and_what_to_change(failure: CallFailure, told: str) -> None:
+def test_failure_message_ends_with_advice(failure: CallFailure, told: str) -> None:
     assert str(failure) == told

@@ -1,4 +1,4 @@
-"""The pipeline file: what it may leave out, and what it is told when it is wrong."""
+"""Pipeline files: defaults, validation and error messages."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def mistake(path: Path) -> str:
     return str(error.value)
 
 
-def test_every_setting_is_read_as_it_is_written(tmp_path: Path) -> None:
+def test_full_file_loads_with_its_values_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "support.yaml"
     path.write_text(FULL, encoding="utf-8")
     assert load(path).model_dump() == yaml.safe_load(FULL)
 
 
-def test_four_keys_are_enough(tmp_path: Path) -> None:
+def test_minimal_file_gets_all_defaults(tmp_path: Path) -> None:
     loaded = load(write(tmp_path / "support.yaml", MINIMAL))
     assert loaded.dag_id == "call_phases_support"
     assert loaded.schedule == "0 0 * * *"
@@ -86,7 +86,7 @@ def test_four_keys_are_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["pipeline", "recordings.bucket", "recordings.prefix", "output.tables", "output.state"])
-def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
+def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
     document = merged(MINIMAL, {})
     section, _, name = key.rpartition(".")
     del (document[section] if section else document)[name]
@@ -103,8 +103,8 @@ def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
         ({"limits": {"llm_requests_per_minute": "many"}}, "limits.llm_requests_per_minute: should be a valid integer"),
         ({"limits": {"max_failed_ratio": 5}}, "limits.max_failed_ratio: should be less than or equal to 1 (it is 5)"),
         ({"budget": {"usd_per_run": 0}}, "budget.usd_per_run: should be greater than 0"),
-        ({"recordings": {"bucket": "s3://calls"}}, "recordings.bucket: expected a bucket's name alone"),
-        ({"recordings": {"bucket": "calls/2026"}}, "recordings.bucket: expected a bucket's name alone"),
+        ({"recordings": {"bucket": "s3://calls"}}, "recordings.bucket: expected only a bucket's name"),
+        ({"recordings": {"bucket": "calls/2026"}}, "recordings.bucket: expected only a bucket's name"),
         ({"recordings": {"bucket": ""}}, "recordings.bucket: "),
         (
             {"recordings": {"prefix": "{day}/"}},
@@ -116,8 +116,8 @@ def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
         ({"recordings": {"send": "email"}}, "recordings.send: should be 'presigned' or 'upload' (it is 'email')"),
         ({"deadline": {"by": "6 am"}}, "deadline.by: "),
         ({"deadline": {"by": "06:00", "notify": "page()"}}, "deadline.notify: "),
-        ({"deadline": {"by": "06:00"}, "schedule": "0 * * * *"}, "a deadline needs a schedule of one run a day"),
-        ({"deadline": {"by": "06:00"}, "schedule": None}, "a deadline needs a schedule of one run a day"),
+        ({"deadline": {"by": "06:00"}, "schedule": "0 * * * *"}, "a deadline needs a schedule with one run a day"),
+        ({"deadline": {"by": "06:00"}, "schedule": None}, "a deadline needs a schedule with one run a day"),
         ({"recordings": {"when_deleted": "forget"}}, "recordings.when_deleted: should be 'keep' or 'drop'"),
         ({"recordings": {"call_time": "created"}}, "recordings.call_time: should be 'last_modified'"),
         (
@@ -132,38 +132,46 @@ def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str) -> None:
         ({"recordings": {"suffixes": ".mp3"}}, "recordings.suffixes: should be a valid list"),
         ({"output": {"tables": "/srv/tables"}}, "output.tables: expected s3://bucket/prefix/ (it is '/srv/tables')"),
         ({"output": {"state": "s3:///state"}}, "output.state: expected s3://bucket/prefix/"),
-        ({"output": {"state": "s3://warehouse/call_phases/_state"}}, "output: expected state and tables to be apart"),
-        ({"output": {"state": "s3://warehouse/call_phases"}}, "output: expected state and tables to be apart"),
-        ({"output": {"tables": "s3://warehouse"}}, "output: expected state and tables to be apart"),
+        (
+            {"output": {"state": "s3://warehouse/call_phases/_state"}},
+            "output: expected separate locations for state and tables",
+        ),
+        (
+            {"output": {"state": "s3://warehouse/call_phases"}},
+            "output: expected separate locations for state and tables",
+        ),
+        ({"output": {"tables": "s3://warehouse"}}, "output: expected separate locations for state and tables"),
         ({"timezone": "Europe"}, "timezone: expected an IANA time zone"),
         ({"timezone": ""}, "timezone: expected an IANA time zone"),
         ({"timezone": "Mars/Olympus"}, "timezone: expected an IANA time zone, such as Europe/Berlin (it is 'Mars/"),
         ({"schedule": "every night"}, "schedule: expected a cron expression"),
         ({"transcription": {"audio_url": "x"}}, "transcription: audio_url is set for each recording"),
         ({"phases": []}, "phases: "),
-        ({"phases": [{"name": "Hold"}, {"name": "HOLD"}]}, "phases: expected each name once"),
-        ({"phases": [{"name": "other"}]}, "phases: Other is always there and can't be defined"),
-        ({"phases": [{"name": " Hold"}]}, "phases.0.name: expected one line without spaces at its ends"),
+        ({"phases": [{"name": "Hold"}, {"name": "HOLD"}]}, "phases: expected unique names"),
+        ({"phases": [{"name": "other"}]}, "phases: Other is always available and can't be defined"),
+        ({"phases": [{"name": " Hold"}]}, "phases.0.name: expected one line without leading or trailing spaces"),
         ({"phases": [{"name": "Hold\nmusic"}]}, "phases.0.name: expected one line"),
         ({"phases": [{"description": "x"}]}, "phases.0.name: missing"),
         ({"segmentation": {"models": []}}, "segmentation.models: "),
         ({"segmentation": {"calls_per_question": 0}}, "segmentation.calls_per_question: "),
     ],
 )
-def test_a_mistake_names_file_key_and_expectation(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+def test_invalid_setting_names_file_key_and_expected_value(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
     path = write(tmp_path / "support.yaml", merged(MINIMAL, changes))
     told = mistake(path)
     assert told.startswith(f"{path}: ")
     assert expected in told
 
 
-def test_one_mistake_is_told_once(tmp_path: Path) -> None:
+def test_single_error_is_reported_once(tmp_path: Path) -> None:
     changes = {"recordings": {"call_time": {"key_pattern": "(?P<time>.)"}}}
     path = write(tmp_path / "support.yaml", merged(MINIMAL, changes))
     assert mistake(path) == f"{path}: recordings.call_time.format: missing; it has no default"
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_a_file_are_reported_together(tmp_path: Path) -> None:
     changes = {"timezone": "Europe", "limits": {"ramp": "maybe"}, "colour": "blue"}
     told = mistake(write(tmp_path / "support.yaml", merged(MINIMAL, changes)))
     assert all(f"{key}: " in told for key in ("timezone", "limits.ramp", "colour"))
@@ -179,7 +187,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("pipeline: grün".encode("latin-1"), "expected text in UTF-8"),
     ],
 )
-def test_a_file_that_is_no_pipeline_is_told_so_in_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_file_that_is_not_a_pipeline_is_reported_on_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "support.yaml"
     path.write_bytes(content)
     told = mistake(path)
@@ -187,11 +195,11 @@ def test_a_file_that_is_no_pipeline_is_told_so_in_one_line(tmp_path: Path, conte
     assert "\n" not in told
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     assert mistake(tmp_path / "gone.yaml") == f"{tmp_path / 'gone.yaml'}: can't be read: No such file or directory"
 
 
-def test_a_broken_file_does_not_take_the_others_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_files_do_not_affect_valid_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
     write(tmp_path / "a.yaml", MINIMAL)
     write(tmp_path / "b.yml", MINIMAL)
@@ -201,19 +209,17 @@ def test_a_broken_file_does_not_take_the_others_away(tmp_path: Path, monkeypatch
     loaded, mistakes = load_all()
     assert [one.pipeline for one in loaded] == ["support", "sales"]
     assert list(mistakes) == [tmp_path / "b.yml", tmp_path / "c.yaml"]
-    assert "pipeline: 'support' is the name in a.yaml too" in mistakes[tmp_path / "b.yml"]
+    assert "pipeline: 'support' is also the name in a.yaml" in mistakes[tmp_path / "b.yml"]
     assert "schedule: expected a cron expression" in mistakes[tmp_path / "c.yaml"]
 
 
-def test_a_folder_that_is_not_there_is_an_error_that_names_the_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_folder_names_the_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path / "gone"))
     with pytest.raises(ConfigurationError, match="CALLPHASES_PIPELINES"):
         load_all()
 
 
-def test_without_the_variable_the_folder_beside_the_package_is_read() -> None:
+def test_default_folder_is_next_to_the_package() -> None:
     assert all(path.parts[-3:-1] == ("include", "pipelines") for path in pipeline_files())
 
 
@@ -228,18 +234,18 @@ def test_without_the_variable_the_folder_beside_the_package_is_read() -> None:
         ("odd{{brace}}/", False, "odd{brace}/"),
     ],
 )
-def test_the_prefix_of_a_day(prefix: str, dated: bool, listed: str) -> None:
+def test_prefix_is_formatted_with_the_day(prefix: str, dated: bool, listed: str) -> None:
     recordings = pipeline(recordings={"prefix": prefix}).recordings
     assert recordings.dated is dated
     assert recordings.prefix_of(dt.date(2026, 11, 20)) == listed
 
 
-def test_folders_of_output_end_in_a_slash() -> None:
+def test_output_locations_get_a_trailing_slash() -> None:
     output = pipeline(output={"tables": "s3://warehouse/tables", "state": "s3://state"}).output
     assert (output.tables, output.state) == ("s3://warehouse/tables/", "s3://state/")
 
 
-def test_suffixes_are_compared_without_case() -> None:
+def test_suffixes_are_lowercased() -> None:
     assert pipeline(recordings={"suffixes": [".MP3", ".Wav"]}).recordings.suffixes == [".mp3", ".wav"]
 
 
@@ -252,6 +258,6 @@ def test_suffixes_are_compared_without_case() -> None:
         ({"speech_models": []}, DEFAULT_SPEECH_MODELS),
     ],
 )
-def test_the_speech_models_are_those_of_either_option(transcription: dict[str, Any], models: list[str]) -> None:
+def test_speech_models_come_from_either_option(transcription: dict[str, Any], models: list[str]) -> None:
     document = pipeline().model_dump() | {"transcription": transcription}
     assert Pipeline.model_validate(document).speech_models == models

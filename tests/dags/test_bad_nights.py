@@ -132,7 +132,7 @@ def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "negative_balance", "on": "POST /v2/transcript"})
     assert night.run(DAY) == "failed"
-    assert failed_with(capfd, "Nothing more is sent before the account is topped up")
+    assert failed_with(capfd, "No requests are sent until the account is topped up")
     assert one_chunk_has_met("balance", night)
     assert night.box.jobs() == []
     quiet_again(night)

@@ -288,7 +288,7 @@ def test_a_service_that_is_down_is_named(night: Night, capfd: Any, monkeypatch: 
     night.put(f"calls/{DAY}/one.wav")
     night.connect(speech_url="http://127.0.0.1:9")
     assert night.run(DAY) == "failed"
-    assert failed_with(capfd, "The speech service at http://127.0.0.1:9 does not take requests")
+    assert failed_with(capfd, "The speech service at http://127.0.0.1:9 is not accepting requests")
 
 
 def test_nothing_secret_is_logged(night: Night, capfd: Any) -> None:

@@ -1,4 +1,4 @@
-"""The alert of a night whose tables are not there in time (``deadline`` in the pipeline file)."""
+"""The alert for a run that misses its deadline (``deadline`` in the pipeline file)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def deadline_alert(pipeline: Pipeline) -> DeadlineAlert | None:
-    """The alert for the runs of a pipeline, or None where its file has no ``deadline``."""
+    """The deadline alert for the runs of a pipeline; None if its file has no ``deadline``."""
     if pipeline.deadline is None:
         return None
     return DeadlineAlert(
@@ -31,22 +31,22 @@ def deadline_alert(pipeline: Pipeline) -> DeadlineAlert | None:
 
 
 async def tables_are_late(pipeline: str, by: str, notify: str | None, context: dict[str, Any]) -> None:
-    """Say that a run has not ended by its deadline: an error in the triggerer's log, and a call of ``notify``.
+    """Report that a run missed its deadline: log an error in the triggerer, and call ``notify``.
 
-    Runs of a backfill are of days long past, and say nothing.
+    Runs of a backfill process past days and are not reported.
 
     Args:
-        pipeline: its name.
-        by: the time of day that was promised, ``HH:MM``.
-        notify: the dotted path of a function, plain or async, that is called with the message and Airflow's context.
-        context: what Airflow tells of the run, under ``dag_run``.
+        pipeline: the pipeline's name.
+        by: the deadline's time of day, ``HH:MM``.
+        notify: the dotted path of a function, sync or async, that is called with the message and the context.
+        context: Airflow's context, with the run under ``dag_run``.
     """
     run = context["dag_run"]
     if run.get("run_type") == "backfill":
         return
-    message = f"The tables of {pipeline} are not there by {by}: the run {run.get('dag_run_id')} has not ended."
+    message = f"The tables of {pipeline} were not published by {by}: the run {run.get('dag_run_id')} has not ended."
     log.error("%s", message)
     if notify is not None:
-        told = pkgutil.resolve_name(notify)(message, context)
-        if inspect.isawaitable(told):
-            await told
+        result = pkgutil.resolve_name(notify)(message, context)
+        if inspect.isawaitable(result):
+            await result

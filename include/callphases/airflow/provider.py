@@ -1,4 +1,4 @@
-"""What Airflow learns of this package through its entry point: the connection type ``assemblyai`` and its form."""
+"""Registers the connection type ``assemblyai`` and its form with Airflow, through the package's entry point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider's description, as ``airflow providers`` shows it."""
+    """The provider's metadata, as ``airflow providers`` shows it."""
     return {
         "package-name": "callphases",
         "name": "callphases",

@@ -1,4 +1,4 @@
-"""Waits for the transcriptions of a chunk without a worker."""
+"""The trigger that waits for the transcription jobs of a chunk without occupying a worker."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from callphases.airflow.hook import AssemblyAIHook
 from callphases.errors import CallphasesError
 
 LONGEST_INTERVALS = 3.0
-"""How much more seldom than at first it looks in the end."""
+"""The longest interval between lookups, as a multiple of the first."""
 
 
 class TranscriptsTrigger(BaseTrigger):
-    """Fires once when enough of the jobs have ended, or when they can't be looked up.
+    """Fires once, when enough jobs have ended or when a lookup fails.
 
-    The event is ``{"status": "ended"}`` or ``{"status": "error", "message": …}``. The first look-up is at least one
-    interval away: a trigger that fires while the scheduler is still busy with the deferral makes it fail the task.
+    The event is ``{"status": "ended"}`` or ``{"status": "error", "message": …}``. The first lookup is at least one
+    interval away: if a trigger fires while the scheduler is still processing the deferral, the task fails.
 
     Args:
         conn_id: the connection of the speech service.
-        transcript_ids: the jobs, in the order of submission.
-        poll_interval_s: seconds between two look-ups, at first; they come more seldom, and never on the second.
-        enough: so many of the jobs.
-        first_look_s: seconds until the first look-up; when the jobs are expected to have ended.
+        transcript_ids: the jobs, in order of submission.
+        poll_interval_s: seconds between the first two lookups; intervals grow and have jitter.
+        enough: how many jobs have to end; all by default.
+        first_look_s: seconds until the first lookup, when the jobs are expected to have ended.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TranscriptsTrigger(BaseTrigger):
         self.first_look_s = max(first_look_s, poll_interval_s)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Ids and numbers only: this is stored in the metadata database."""
+        """The arguments, which Airflow stores in its metadata database: ids and numbers only."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -59,19 +59,19 @@ class TranscriptsTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look the jobs up until enough have ended."""
+        """Look up the jobs until enough have ended."""
         try:
             service = await AssemblyAIHook(self.conn_id).aget_conn()
             waiting, pause_s, interval_s = self.transcript_ids, self.first_look_s, self.poll_interval_s
             while len(self.transcript_ids) - len(waiting) < self.enough:
-                await asyncio.sleep(pause_s * random.uniform(1, 1.2))  # noqa: S311 - spreads requests, guards nothing
+                await asyncio.sleep(pause_s * random.uniform(1, 1.2))  # noqa: S311 - spreads requests, no security use
                 jobs = await asyncio.to_thread(service.jobs, waiting)
                 waiting = [one for one in waiting if not jobs[one].ended]
                 pause_s = interval_s = min(interval_s * 1.25, LONGEST_INTERVALS * self.poll_interval_s)
         except CallphasesError as error:
             yield TriggerEvent({"status": "error", "message": str(error)})
         except Exception as error:
-            # Its text could hold anything; its kind is safe to store.
-            yield TriggerEvent({"status": "error", "message": f"The look-up failed: {type(error).__name__}."})
+            # The event is stored, and the text of an unknown error may contain secrets.
+            yield TriggerEvent({"status": "error", "message": f"The lookup failed: {type(error).__name__}."})
         else:
             yield TriggerEvent({"status": "ended"})

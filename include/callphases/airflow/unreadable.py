@@ -1,4 +1,4 @@
-"""The Dag that stands for a pipeline file that can't be read: it shows the mistake and fails with it."""
+"""A placeholder Dag for an invalid pipeline file: it shows the error, and its run fails with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls cost: prices, what was spent, and estimates to hold against a budget before anything is spent.
+"""Costs of calls in US dollars: prices, what a run has spent, and estimates to compare with a budget beforehand.
 
 Defaults are the providers' public list prices of October 2026; the pipeline file's ``prices`` override them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import LlmPrice, Pipeline
@@ -20,15 +21,15 @@ LLM_USD_PER_MILLION = {
     "claude-haiku-4-5-20251001": LlmPrice(input=1.0, output=5.0),
 }
 TOKENS_PER_SECOND_IN, TOKENS_PER_SECOND_OUT = 7.5, 1.1
-"""Of a call's audio: a call of six minutes has some 2,500 tokens and an answer of 400."""
+"""Tokens per second of audio: a call of six minutes has about 2,500 tokens and an answer of 400."""
 QUESTION_TOKENS, ANSWER_TOKENS = 700, 60
-"""The instructions, and an answer's own words."""
+"""Tokens of the instructions, and of an answer without its phases."""
 MARGIN = 1.1
-"""Some answers are asked for twice."""
+"""Allows for answers that are requested twice."""
 
 
 def speech_usd(pipeline: Pipeline, model: str | None, audio_s: float) -> float | None:
-    """The price of transcribing ``audio_s`` seconds with ``model``; None where the model's price is not known."""
+    """The price of transcribing ``audio_s`` seconds with ``model``; None if the model's price is unknown."""
     per_hour = (SPEECH_USD_PER_HOUR | pipeline.prices.speech_usd_per_hour).get(model or "")
     if per_hour is None:
         return None
@@ -37,7 +38,7 @@ def speech_usd(pipeline: Pipeline, model: str | None, audio_s: float) -> float |
 
 
 def llm_usd(pipeline: Pipeline, model: str | None, input_tokens: int, output_tokens: int) -> float | None:
-    """The price of answers; None where the model's price is not known."""
+    """The price of a model's tokens; None if the model's price is unknown."""
     price = (LLM_USD_PER_MILLION | pipeline.prices.llm_usd_per_million).get(model or "")
     if price is None:
         return None
@@ -45,27 +46,27 @@ def llm_usd(pipeline: Pipeline, model: str | None, input_tokens: int, output_tok
 
 
 def estimated_speech_usd(pipeline: Pipeline, audio_s: float) -> float:
-    """What transcribing ``audio_s`` seconds may cost: with the dearest of the pipeline's models.
+    """The cost of transcribing ``audio_s`` seconds with the most expensive of the pipeline's models.
 
     Raises:
-        ConfigurationError: the price of one of them is not known.
+        ConfigurationError: the price of one of them is unknown.
     """
     models = pipeline.speech_models
-    return max(_known(speech_usd(pipeline, model, audio_s), model, "speech_usd_per_hour") for model in models)
+    return max(_required(speech_usd(pipeline, model, audio_s), model, "speech_usd_per_hour") for model in models)
 
 
 def estimated_llm_usd(pipeline: Pipeline, audio_s: float) -> float:
-    """What the phases of a call of ``audio_s`` seconds may cost: with the dearest of the pipeline's models.
+    """The cost of segmenting a call of ``audio_s`` seconds with the most expensive of the pipeline's models.
 
     Raises:
-        ConfigurationError: the price of one of them is not known.
+        ConfigurationError: the price of one of them is unknown.
     """
     tokens_out = ANSWER_TOKENS + TOKENS_PER_SECOND_OUT * audio_s
     return highest_llm_usd(pipeline, MARGIN * (QUESTION_TOKENS + TOKENS_PER_SECOND_IN * audio_s), MARGIN * tokens_out)
 
 
 def spent_usd(events: Iterable[Event], run_id: str, since: dt.datetime) -> tuple[float, float]:
-    """What a run has spent since ``since`` on speech and on language models, by the ledger's events."""
+    """What a run has spent since ``since`` on speech models and on language models, from the ledger's events."""
     speech = llm = 0.0
     for event in events:
         if event.run_id != run_id or event.at < since:
@@ -78,20 +79,20 @@ def spent_usd(events: Iterable[Event], run_id: str, since: dt.datetime) -> tuple
 
 
 def highest_llm_usd(pipeline: Pipeline, tokens_in: float, tokens_out: float) -> float:
-    """What an answer costs with the dearest of the pipeline's models.
+    """The cost of an answer from the most expensive of the pipeline's models.
 
     Raises:
-        ConfigurationError: the price of one of them is not known.
+        ConfigurationError: the price of one of them is unknown.
     """
     return max(
-        _known(llm_usd(pipeline, model, math.ceil(tokens_in), math.ceil(tokens_out)), model, "llm_usd_per_million")
+        _required(llm_usd(pipeline, model, math.ceil(tokens_in), math.ceil(tokens_out)), model, "llm_usd_per_million")
         for model in pipeline.segmentation.models
     )
 
 
-def _known(usd: float | None, model: str, where: str) -> float:
+def _required(usd: float | None, model: str, setting: str) -> float:
     if usd is None:
         raise ConfigurationError(
-            f"budget.usd_per_run is set, and the price of {model} is not known: give it in prices.{where}."
+            f"budget.usd_per_run is set, but the price of {model} is unknown: set it in prices.{setting}."
         )
     return usd

@@ -17,7 +17,7 @@ from callphases.limits import costs
 from callphases.pipeline import Output, Pipeline, Recordings
 from callphases.scoring.labelled import LabelledCall, PredictedCall, stem
 from callphases.scoring.metrics import Span
-from callphases.segmentation.segmenter import Segmented, Segmenter, Together, packed, split
+from callphases.segmentation.segmenter import CallAnswer, Segmenter, PackAnswer, packed, split
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.segmentation.tokens import expected_tokens
 from callphases.segmentation.windows import label_call
@@ -37,7 +37,7 @@ class Spent:
     models: list[str] = field(default_factory=list)
     """The models that answered, as the gateway reported them."""
 
-    def add(self, pipeline: Pipeline, answer: Together) -> None:
+    def add(self, pipeline: Pipeline, answer: PackAnswer) -> None:
         """Add the tokens and the cost of one question."""
         if answer.model is None:
             return
@@ -166,7 +166,7 @@ def predict(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[P
                 for pack, answer in zip(packs, pool.map(lambda pack: _ask(pack, segmenter), packs), strict=True):
                     spent.add(pipeline, answer)
                     left: list[_SizedCall] = []
-                    for one, labels in zip(pack, answer.found, strict=True):
+                    for one, labels in zip(pack, answer.results, strict=True):
                         call_id = one.call.call_id
                         if not isinstance(labels, CallFailure):
                             end_s = call_end_s(one.call.end_s, one.cues)
@@ -199,10 +199,10 @@ def _sized(call: LabelledCall, pipeline: Pipeline) -> _SizedCall:
     return _SizedCall(call, cues, *expected_tokens(pipeline, call.end_s, cues))
 
 
-def _ask(pack: Sequence[_SizedCall], segmenter: Segmenter) -> Together:
+def _ask(pack: Sequence[_SizedCall], segmenter: Segmenter) -> PackAnswer:
     if len(pack) > 1:
-        return segmenter.segment_together([one.cues for one in pack])
-    answers: list[Segmented | CallFailure] = []
+        return segmenter.segment_pack([one.cues for one in pack])
+    answers: list[CallAnswer | CallFailure] = []
 
     def ask(cues: Sequence[Cue]) -> list[Label]:
         try:
@@ -218,4 +218,4 @@ def _ask(pack: Sequence[_SizedCall], segmenter: Segmenter) -> Together:
     except CallFailure as failure:
         found = failure
     tokens_in = sum(answer.input_tokens for answer in answers)
-    return Together([found], answers[-1].model, tokens_in, sum(answer.output_tokens for answer in answers))
+    return PackAnswer([found], answers[-1].model, tokens_in, sum(answer.output_tokens for answer in answers))

@@ -15,8 +15,8 @@ from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Answer
-from callphases.segmentation.segmenter import Pay, Segmenter, packed, prompt_version, split
-from callphases.segmentation.talk import talked
+from callphases.segmentation.segmenter import Segmenter, Sender, packed, prompt_version, split
+from callphases.segmentation.talk import talk_statistics
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.segmentation.tokens import estimated_question_usd, expected_tokens, shares
 from callphases.segmentation.windows import divisible, label_call
@@ -155,15 +155,15 @@ class ChunkSegmenter:
         """
         if len(pack) == 1:
             return Done([self._ask_one(pack[0])])
-        together = self._segmenter.segment_together(
-            [call.cues for call in pack], self._segmenter.first_turn(), self._payer(pack)
+        together = self._segmenter.segment_pack(
+            [call.cues for call in pack], self._segmenter.first_model(), self._payer(pack)
         )
         tokens_in = shares(together.input_tokens, [call.tokens_in for call in pack])
         tokens_out = shares(together.output_tokens, [call.tokens_out for call in pack])
         events: list[Answered] = []
         left: list[_Call] = []
         problem: CallFailure | None = None
-        for call, found, *tokens in zip(pack, together.found, tokens_in, tokens_out, strict=True):
+        for call, found, *tokens in zip(pack, together.results, tokens_in, tokens_out, strict=True):
             call.usage.add(together.model, *tokens)
             if isinstance(found, CallFailure):
                 left.append(call)
@@ -194,7 +194,7 @@ class ChunkSegmenter:
 
     def _labels(self, call: _Call) -> list[Label]:
         """Ask about a call, or a window of one, in as many turns as it takes."""
-        pay, first = self._payer([call]), self._segmenter.first_turn()
+        pay, first = self._payer([call]), self._segmenter.first_model()
         # A call that may be too long for every model is soon asked about in smaller windows.
         alike_at_most = min(ALIKE, len(self._pipeline.segmentation.models)) if divisible(call.cues) else ALIKE
         alike, before = 0, ""
@@ -213,7 +213,7 @@ class ChunkSegmenter:
     def _answered(self, call: _Call, labels: Sequence[Label]) -> Answered:
         end_s = call_end_s(call.audio_s, call.cues)
         phases = timeline(call.cues, labels, end_s)
-        talk = talked(call.cues, phases, end_s)
+        talk = talk_statistics(call.cues, phases, end_s)
         return Answered(
             key=call.key,
             recording=call.recording.key,
@@ -232,7 +232,7 @@ class ChunkSegmenter:
     def _prompt_version(self) -> str:
         return prompt_version(self._pipeline)
 
-    def _payer(self, pack: Sequence[_Call]) -> Pay:
+    def _payer(self, pack: Sequence[_Call]) -> Sender:
         """Sends a request about some calls if the chunk's budget allows it, and raises OverBudget otherwise."""
         budget_usd = self._chunk.budget_usd
         if budget_usd is None:

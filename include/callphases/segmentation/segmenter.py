@@ -1,11 +1,11 @@
-"""Cues → the question to a language model → its answer → the labels of each call's phases.
+"""Asks a language model to divide calls into phases, and reads its answer as labels.
 
-The question is a document: the system message holds the instructions and the definitions, the user message is one JSON
-document and nothing else, so that whatever callers say stays data. The model names cues from a closed list of names; an
-answer that does not hold together is asked for once more, with the reason, and then fails for that call alone.
+The system message holds the instructions and the phase definitions. The user message is a single JSON document, so
+whatever callers say remains data. The model picks names from a closed list and refers to cues by number. An invalid
+answer is requested once more together with the reason; if that fails too, only that call fails.
 
-Short calls share a question. Each one's part of the answer is read by itself, and those without a valid one are for a
-smaller question to ask about.
+Short calls share a question. Each call's part of the answer is read independently, and the calls without a valid part
+are asked about again in smaller questions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeVar
@@ -32,17 +32,16 @@ from callphases.state.keys import QUESTION_VERSION, digest
 log = logging.getLogger(__name__)
 
 ANSWER_TOKENS = 2000
-"""A first limit for the answer of one call; the gateway's own default of 1000 cuts long ones."""
+"""The first token limit for the answer about one call. The gateway's default of 1000 cuts long answers."""
 CUT_TRIES = 3
 MOST_ANSWER_TOKENS = ANSWER_TOKENS * 2 ** (CUT_TRIES - 1)
-"""What a last try for one call may have, and no question more: some models refuse to be given more than 8,192. Room
-that an answer does not need costs nothing."""
+"""The largest token limit that is ever requested: some models reject more than 8,192. Unused tokens cost nothing."""
 PACK_TOKENS_IN = WINDOW_TOKENS
-"""Of the calls that share a question."""
+"""Maximum tokens of the calls that share a question."""
 PACK_TOKENS_OUT = 5_000
-"""Expected of the answer to them, so that the limit leaves it more than half as much again."""
+"""Maximum tokens expected of their answer; ``MOST_ANSWER_TOKENS`` leaves 60 % more."""
 RETIRED_AFTER = 5
-"""So many refusals in a row mean that a model is not served; a refused question costs nothing."""
+"""A model counts as retired after this many refusals in a row. Refused questions are not billed."""
 
 _INSTRUCTIONS = """\
 You divide transcripts of phone calls into phases.
@@ -68,35 +67,35 @@ Answer with JSON alone, for every call of the document:
 {{"calls": [{{"call": 1, "phases": [{{"name": "…", "start_cue": 1, "summary": "…"}}]}}]}}"""
 
 
-Pay = Callable[[Callable[..., Answer]], Answer]
-"""Is given a request, and sends it with what it tells ``Gateway.chat`` besides; what it raises keeps it from that."""
+Sender = Callable[[Callable[..., Answer]], Answer]
+"""Sends a request by calling it with further arguments of ``Gateway.chat``, or raises instead of sending it."""
 
 
-def _at_once(ask: Callable[..., Answer]) -> Answer:
-    return ask()
+def _send_unconditionally(request: Callable[..., Answer]) -> Answer:
+    return request()
 
 
 class Sized(Protocol):
-    """A call, with what it adds to a question and to its answer, in tokens."""
+    """A call and its size in tokens."""
 
     @property
     def tokens_in(self) -> int:
-        """Of its cues."""
+        """Tokens that its cues add to a question."""
 
     @property
     def tokens_out(self) -> int:
-        """Expected of its phases."""
+        """Tokens that its phases are expected to add to the answer."""
 
 
 SomeCall = TypeVar("SomeCall", bound=Sized)
 
 
 def packed(calls: Iterable[SomeCall], most: int) -> Iterator[list[SomeCall]]:
-    """Divide calls into those that share a question, in their order; few more are taken than are given out.
+    """Group calls that share a question, in order. Lazy: at most one call is read ahead.
 
     Args:
-        calls: any number.
-        most: how many may share a question. One that is larger than what a question may hold has one for itself.
+        calls: any number of calls.
+        most: how many calls may share a question. A call that exceeds the token limits gets a question of its own.
     """
     pack: list[SomeCall] = []
     left_in, left_out = PACK_TOKENS_IN, PACK_TOKENS_OUT
@@ -114,14 +113,14 @@ def packed(calls: Iterable[SomeCall], most: int) -> Iterator[list[SomeCall]]:
 
 
 def split(calls: list[SomeCall], asked: int) -> list[list[SomeCall]]:
-    """Divide what is left of a question about ``asked`` calls, at least two, into some of at most half its size."""
+    """Regroup the remaining calls of a question about ``asked`` calls (at least two), into at most half its size."""
     number = math.ceil(len(calls) / (asked // 2))
     return [calls[len(calls) * place // number : len(calls) * (place + 1) // number] for place in range(number)]
 
 
 @dataclass(frozen=True)
-class Segmented:
-    """A call's labels, and what it took: the model that really answered, and its tokens over all tries."""
+class CallAnswer:
+    """A call's labels, the model that answered, and the tokens of all attempts."""
 
     labels: list[Label]
     model: str
@@ -130,128 +129,153 @@ class Segmented:
 
 
 @dataclass(frozen=True)
-class Together:
-    """What one question about several calls brought: each one's labels, or why it has none; and what all took.
+class PackAnswer:
+    """The answer to one question about several calls.
 
-    ``model`` is None where nothing was paid.
+    Attributes:
+        results: for each call its labels, or why it has none.
+        model: the model that answered; None if nothing was billed.
+        input_tokens, output_tokens: of the whole question.
     """
 
-    found: list[list[Label] | CallFailure]
+    results: list[list[Label] | CallFailure]
     model: str | None
     input_tokens: int
     output_tokens: int
 
 
+@dataclass(frozen=True)
+class _Usage:
+    """Tokens billed so far, and the last model that answered."""
+
+    model: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def plus(self, answer: Answer) -> _Usage:
+        return replace(
+            self,
+            model=answer.model,
+            input_tokens=self.input_tokens + answer.input_tokens,
+            output_tokens=self.output_tokens + answer.output_tokens,
+        )
+
+
 def prompt_version(pipeline: Pipeline) -> str:
-    """The column of that name: the version of the question, and eight digits that follow from the definitions."""
+    """The value of the column ``prompt_version``: the question's version and a digest of the system message."""
     return f"{QUESTION_VERSION}-{digest(_system_message(pipeline))[:8]}"
 
 
 @dataclass
 class Segmenter:
-    """Asks the pipeline's models; one that is not served any more is not asked again. Safe to use from threads."""
+    """Asks the pipeline's models for phases, and stops asking a model that is retired. Thread-safe."""
 
     gateway: Gateway
     pipeline: Pipeline
-    _refusals: dict[str, int] = field(default_factory=dict)
-    _spread: Iterator[int] = field(default_factory=count)
+    _refusals: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    _rotation: Iterator[int] = field(default_factory=count, init=False, repr=False)
 
-    def first_turn(self) -> int:
-        """The turn to begin with: 0, for the first model; side by side, one for the model whose turn comes first."""
+    def first_model(self) -> int:
+        """Which of the served models to ask first: 0, or with ``side_by_side`` the one that accepts a request first."""
         models = self._served()
         if not self.pipeline.segmentation.side_by_side or not models:
             return 0
-        place = next(self._spread) % len(models)
-        if self.gateway.rate_limiter is None:
-            return place
-        # Begun with another one each time, as several may be free at the same moment.
-        return models.index(self.gateway.rate_limiter.soonest(models[place:] + models[:place]))
+        # Rotated, because several models may accept a request at once.
+        place = next(self._rotation) % len(models)
+        return models.index(self.gateway.soonest(models[place:] + models[:place]))
 
-    def segment_together(self, calls: Sequence[Sequence[Cue]], turn: int = 0, pay: Pay = _at_once) -> Together:
-        """Ask for the phases of several calls, once; whatever is wrong is told for each of them.
+    def segment_pack(
+        self, calls: Sequence[Sequence[Cue]], first_model: int = 0, send: Sender = _send_unconditionally
+    ) -> PackAnswer:
+        """Ask once for the phases of several calls; a problem is reported per call.
 
-        What was answered before an answer was cut is read, as each call's part is whole or not there.
+        If the answer was cut, the calls before the cut are still read.
 
         Args:
-            calls: the cues of each.
-            turn: which of the pipeline's models is asked first.
-            pay: sends the request.
+            calls: the cues of each call.
+            first_model: which of the served models is asked first.
+            send: sends the request.
 
         Raises:
             AccountError: none of the pipeline's models is served, or the account may not use the gateway.
             ServiceUnavailable: the gateway does not answer.
         """
-        answers: list[Answer] = []
-        found: list[list[Label] | CallFailure]
+        usage = _Usage()
+        results: list[list[Label] | CallFailure]
         limit = min(ANSWER_TOKENS * len(calls), MOST_ANSWER_TOKENS)
         try:
-            answer = self._ask(calls, None, turn, answers, pay, [limit])
-            found = list(read_answer(answer.text, calls, self.pipeline.phase_names).values())
+            for answer in self._answers(calls, None, first_model, send, [limit]):
+                usage = usage.plus(answer)
+            results = list(read_answer(answer.text, calls, self.pipeline.phase_names).values())
         except CallFailure as failure:
-            found = [failure] * len(calls)
-        return Together(found, answers[-1].model if answers else None, *_tokens(answers))
+            results = [failure] * len(calls)
+        return PackAnswer(results, usage.model, usage.input_tokens, usage.output_tokens)
 
-    def segment(self, cues: Sequence[Cue], turn: int = 0, pay: Pay = _at_once) -> Segmented:
-        """Ask for the phases of one call with at least one cue, and once more with what is wrong with the answer.
+    def segment(self, cues: Sequence[Cue], first_model: int = 0, send: Sender = _send_unconditionally) -> CallAnswer:
+        """Ask for the phases of one call; an invalid answer is requested once more together with the problem.
 
         Args:
-            cues: of the call.
-            turn: how often that has failed already; the next model of the pipeline's is then asked first.
-            pay: sends each request.
+            cues: of the call, at least one.
+            first_model: which of the served models is asked first; any number, taken modulo how many there are.
+            send: sends each request.
 
         Raises:
-            AnswerCut: the answer is longer than the largest limit that we set.
-            AnswerInvalid: the answer does not hold together, twice.
+            AnswerCut: the answer exceeds the largest token limit.
+            AnswerInvalid: the answer is invalid, twice.
             ModelRefused: the model declines.
-            RequestRefused: the gateway does not take the question.
+            RequestRefused: the gateway rejects the question.
             AccountError: none of the pipeline's models is served, or the account may not use the gateway.
             ServiceUnavailable: the gateway does not answer.
 
-        A CallFailure tells the tokens that were paid for in vain.
+        A CallFailure carries the usage that was billed.
         """
-        answers: list[Answer] = []
+        usage = _Usage()
         problem: AnswerInvalid | None = None
         limits = [ANSWER_TOKENS * 2**tries for tries in range(CUT_TRIES)]
         try:
             for _ in range(2):
-                answer = self._ask([cues], problem, turn, answers, pay, limits)
+                for answer in self._answers([cues], problem, first_model, send, limits):
+                    usage = usage.plus(answer)
                 if answer.cut:
-                    raise AnswerCut(f"{answer.model} did not end its answer within {limits[-1]} tokens.")
-                found = read_answer(answer.text, [cues], self.pipeline.phase_names)[1]
-                if not isinstance(found, AnswerInvalid):
-                    return Segmented(found, answers[-1].model, *_tokens(answers))
-                problem = found
+                    raise AnswerCut(f"{answer.model} did not finish its answer within {limits[-1]} tokens.")
+                labels = read_answer(answer.text, [cues], self.pipeline.phase_names)[1]
+                if not isinstance(labels, AnswerInvalid):
+                    return CallAnswer(labels, answer.model, usage.input_tokens, usage.output_tokens)
+                problem = labels
             assert problem is not None
             raise problem
         except CallFailure as failure:
-            failure.input_tokens, failure.output_tokens = _tokens(answers)
-            failure.model = answers[-1].model if answers else None
+            failure.model, failure.input_tokens, failure.output_tokens = (
+                usage.model,
+                usage.input_tokens,
+                usage.output_tokens,
+            )
             raise
 
-    def _ask(
+    def _answers(
         self,
         calls: Sequence[Sequence[Cue]],
         problem: AnswerInvalid | None,
-        turn: int,
-        answers: list[Answer],
-        pay: Pay,
+        first_model: int,
+        send: Sender,
         limits: Sequence[int],
-    ) -> Answer:
-        """Ask with one limit after the other until the answer is not cut, and return the last.
+    ) -> Iterator[Answer]:
+        """Ask with one token limit after another until the answer is not cut.
 
-        All answers are added to ``answers``, as cut ones are billed too.
+        Yields every answer, at least one, as cut ones are billed too; the last one counts.
         """
         while models := self._served():
-            model = models[turn % len(models)]
+            model = models[first_model % len(models)]
             try:
                 for limit in limits:
-                    answers.append(pay(partial(self._send, model, calls, problem, max_tokens=limit)))
+                    answer = send(partial(self._send, model, calls, problem, max_tokens=limit))
                     self._refusals[model] = 0
-                    if answers[-1].refused:
+                    yield answer
+                    if answer.refused:
                         raise ModelRefused(f"{model} declines to answer.")
-                    if not answers[-1].cut:
-                        break
-                return answers[-1]
+                    if not answer.cut:
+                        return
+                return
             except ModelRetired as refusal:
                 self._refusals[model] = self._refusals.get(model, 0) + 1
                 if self._refusals[model] == RETIRED_AFTER:
@@ -259,7 +283,7 @@ class Segmenter:
         raise no_model_left(self.pipeline.segmentation.models)
 
     def _send(self, model: str, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None, **more: Any) -> Answer:
-        """Send a question, which is put together only now: many may wait to be paid."""
+        """Build and send a question; built only now, as many questions may wait for their turn."""
         messages, schema = _messages(self.pipeline, calls, problem), _schema(self.pipeline.phase_names)
         return self.gateway.chat(model, messages, schema=schema, divisible=len(calls) > 1, **more)
 
@@ -268,17 +292,13 @@ class Segmenter:
         return [model for model in models if self._refusals.get(model, 0) < RETIRED_AFTER]
 
 
-def _tokens(answers: Sequence[Answer]) -> tuple[int, int]:
-    return sum(answer.input_tokens for answer in answers), sum(answer.output_tokens for answer in answers)
-
-
 def read_answer(
     text: str, calls: Sequence[Sequence[Cue]], names: Sequence[str]
 ) -> dict[int, list[Label] | AnswerInvalid]:
     """Read a model's answer: for each call, counted from 1, its labels or what is wrong with them.
 
-    Each call is checked by itself, so an answer that misses one keeps the others; and of an answer about several that
-    breaks off the calls before that are read.
+    Calls are checked independently, so one bad part does not affect the others. If an answer about several calls is
+    truncated, its complete parts are read.
     """
     answered: dict[int, list[object]] = {}
     try:
@@ -321,20 +341,20 @@ def _labels(answers: Sequence[object], cues: Sequence[Cue], names: Sequence[str]
 
 
 def _parts(text: str, *, several: bool) -> list[Any]:
-    """What an answer holds for each call; where it breaks off, and is about several, what is whole."""
+    """The parts of an answer, one per call; of a truncated answer about several calls its complete parts."""
     try:
-        parts = _json(text)["calls"]
+        parts = _first_object(text)["calls"]
     except (ValueError, KeyError, TypeError, RecursionError):
         if several and (begin := re.search(r'"calls"\s*:\s*\[', text)):
-            return list(_whole(text, begin.end()))
+            return list(_complete_parts(text, begin.end()))
         raise
     if not isinstance(parts, list):
         raise TypeError("no list")
     return parts
 
 
-def _whole(text: str, place: int) -> Iterator[Any]:
-    """The objects of a list in JSON that begins at ``place``, up to the one that it breaks off in."""
+def _complete_parts(text: str, place: int) -> Iterator[Any]:
+    """The complete objects of a possibly truncated JSON list whose items start at ``place``."""
     decoder = json.JSONDecoder()
     with contextlib.suppress(json.JSONDecodeError, RecursionError):
         while begin := re.compile(r"[\s,]*(?=\{)").match(text, place):
@@ -342,8 +362,8 @@ def _whole(text: str, place: int) -> Iterator[Any]:
             yield part
 
 
-def _json(text: str) -> Any:
-    """The first whole JSON object of a text; models wrap it in a fence or in words, and words may hold braces."""
+def _first_object(text: str) -> Any:
+    """The first complete JSON object in a text: models wrap it in a code fence or prose, which may contain braces."""
     for match in re.finditer(r"\{", text):
         with contextlib.suppress(json.JSONDecodeError):
             return json.JSONDecoder().raw_decode(text, match.start())[0]

@@ -1,8 +1,8 @@
-"""Who talks in a call and in each of its phases, how long, how fast and how surely heard: from its cues alone.
+"""Talk statistics of a call and of each of its phases: talk time, turns, interruptions, pace and confidence.
 
-Time is counted in whole milliseconds, as the services give it, so that what is said of a call's phases adds up to what
-is said of the call. Somebody talks from the begin to the end of a cue: a pause within a sentence is part of its speech.
-What is counted (turns, interruptions, words) belongs to the phase of its cue; what lasts is divided at phases' edges.
+They are computed from the cues alone, in whole milliseconds as the services report them, so that the phases add up to
+the call. A speaker talks from the start to the end of a cue, including pauses within it. Counts (turns, interruptions,
+words) belong to the phase of their cue; durations are split at the edges of phases.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from callphases.cues import Cue
 from callphases.segmentation.timeline import Phase
 
 TURN_EDGE_MS = 300
-"""Who begins so little before another one's end interrupts nobody: people take turns with a gap or an overlap of some
-200 ms (Levinson and Torreira 2015, doi:10.3389/fpsyg.2015.00731), and the times of words are not exact."""
+"""A shorter overlap is not an interruption: people take turns with a gap or an overlap of about 200 ms (Levinson and
+Torreira 2015, doi:10.3389/fpsyg.2015.00731), and word times are not exact."""
 
 Talk = dict[str, Any]
-"""What an ``answered`` event keeps of a call or of a phase, without what is not known:
+"""The talk statistics of a call or a phase, as an ``answered`` event stores them. Unknown values are left out.
 
-- ``speakers``, of a call alone: who talk most, two at most, in the order in which they are first heard.
-- ``spoken_s``: somebody talks.
-- ``talk_s``: each of the ``speakers`` talks, in their order; left out where no cue has a speaker.
-- ``other_s``: others talk; left out where nobody else does.
-- ``turn_count``, ``interruption_count``, ``words_per_minute``, ``confidence``: as the columns.
+- ``speakers``, for a call only: the (at most two) speakers with the most talk time, in order of first appearance.
+- ``spoken_s``: seconds in which anyone talks.
+- ``talk_s``: seconds in which each of the ``speakers`` talks, in their order; left out if no cue has a speaker.
+- ``other_s``: seconds in which anyone else talks; left out if nobody does.
+- ``turn_count``, ``interruption_count``, ``words_per_minute``, ``confidence``: as in the columns of the same name.
 """
 
 
 @dataclass(frozen=True)
-class Talked:
-    """What is said of a call, and of each of its phases."""
+class TalkStatistics:
+    """The talk statistics of a call and of each of its phases."""
 
     call: Talk
     phases: list[Talk]
 
 
 class _Speech:
-    """When some people talk: stretches of time that do not overlap."""
+    """When one or more speakers talk, as disjoint intervals."""
 
     def __init__(self, cues: Iterable[Cue]) -> None:
         self._starts: list[int] = []
@@ -55,7 +55,7 @@ class _Speech:
         self._before = list(accumulate(lengths, initial=0))
 
     def between(self, start_ms: int, end_ms: int) -> int:
-        """How many of the milliseconds between two moments are speech."""
+        """Milliseconds of speech between two times."""
         return self._until(end_ms) - self._until(start_ms)
 
     def _until(self, moment_ms: int) -> int:
@@ -65,13 +65,13 @@ class _Speech:
         return self._before[place] + min(moment_ms, self._ends[place]) - self._starts[place]
 
 
-def talked(cues: Sequence[Cue], phases: Sequence[Phase], end_s: float) -> Talked:
-    """What is said of a call and of its phases.
+def talk_statistics(cues: Sequence[Cue], phases: Sequence[Phase], end_s: float) -> TalkStatistics:
+    """Compute the talk statistics of a call and of its phases.
 
     Args:
-        cues: all of the call's, numbered from 1 in their order. Those without a speaker are speech, and nobody's turn.
-        phases: that cover the call.
-        end_s: where the call ends, in seconds. What is said after it, or before 0, does not count.
+        cues: all cues of the call, numbered from 1 in order. A cue without a speaker is speech but not a turn.
+        phases: cover the call.
+        end_s: when the call ends, in seconds. Speech after it, or before 0, is not counted.
     """
     whole = (0, _ms(end_s))
     of_speaker = {
@@ -98,13 +98,13 @@ def talked(cues: Sequence[Cue], phases: Sequence[Phase], end_s: float) -> Talked
         return {name: value for name, value in talk.items() if value is not None}
 
     call = {"speakers": [str(name) for name in speakers]} | of(*whole, 1, len(cues))
-    return Talked(call, [of(_ms(one.start_s), _ms(one.end_s), one.start_cue, one.end_cue) for one in phases])
+    return TalkStatistics(call, [of(_ms(one.start_s), _ms(one.end_s), one.start_cue, one.end_cue) for one in phases])
 
 
 def _turns(cues: Sequence[Cue]) -> tuple[list[bool], list[bool]]:
-    """Of each cue, whether a turn begins with it, and whether that interrupts another speaker.
+    """For each cue, whether it starts a turn, and whether that turn interrupts another speaker.
 
-    Who goes on after a sentence of their own interrupts nobody, even if another one has begun meanwhile.
+    A speaker who continues after their own sentence interrupts nobody, even if someone else has started to talk.
     """
     begins, interrupts = [False] * len(cues), [False] * len(cues)
     ends_ms: dict[str, int] = {}
@@ -124,7 +124,7 @@ def _turns(cues: Sequence[Cue]) -> tuple[list[bool], list[bool]]:
 
 
 def _words_per_minute(cues: Sequence[Cue]) -> float | None:
-    """Words over the length of the cues that they are in: two who talk at once are not twice as fast."""
+    """Words per minute of cue time, so that two simultaneous speakers don't count as one who talks twice as fast."""
     length_ms = sum(max(_ms(cue.end_s) - _ms(cue.start_s), 0) for cue in cues)
     return round(sum(cue.word_count for cue in cues) * 60_000 / length_ms, 1) if length_ms else None
 

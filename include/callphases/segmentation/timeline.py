@@ -1,8 +1,8 @@
-"""What makes a list of phases a valid timeline of a call.
+"""Builds the timeline of a call from labels.
 
-The model names the cue that a phase begins at; seconds follow from the cues. So the phases of a call cover 0 to its end
-without gap or overlap, in order, at edges that are edges of cues, whatever the model says. Silence between two phases
-belongs to the one before it.
+The model names the cue at which a phase starts; times are derived from the cues. Whatever the model answers, the phases
+therefore cover the call from 0 to its end, in order, without gaps or overlaps, with edges at cue boundaries. Silence
+between two phases belongs to the earlier one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from callphases.pipeline import OTHER
 
 LONGEST_SUMMARY = 300
 ROUNDING_S = 1.0
+"""Services report the length of audio in whole seconds."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a model says of a phase: its name, the cue that it begins at, and what happens in it."""
+    """A phase as the model describes it: its name, the number of its first cue, and a summary."""
 
     name: str
     start_cue: int
@@ -28,7 +29,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a call from ``start_s`` to ``end_s``, in seconds from its beginning; cues are counted from 1."""
+    """A part of a call. Times are in seconds from its start; cues are numbered from 1, and ``end_cue`` is inclusive."""
 
     name: str
     start_s: float
@@ -40,26 +41,27 @@ class Phase:
 
 
 def call_end_s(audio_s: float, cues: Sequence[Cue]) -> float:
-    """Where a call ends: with its audio, whose length services tell in whole seconds, so the last cue may end after it.
+    """When a call ends, in seconds: with its audio, or with its last cue if that ends later because of rounding.
 
-    Cues that end later than such rounding explains do not make the call longer.
+    Cues that end later than rounding explains don't extend the call.
     """
     last_s = max(cue.end_s for cue in cues)
     return last_s if audio_s <= 0 else audio_s if last_s > audio_s + ROUNDING_S else max(audio_s, last_s)
 
 
 def timeline(cues: Sequence[Cue], labels: Sequence[Label], end_s: float) -> list[Phase]:
-    """Make the phases of a call.
+    """Build the phases of a call.
 
     Args:
-        cues: all of them, at least one, numbered from 1 in the order of their starts.
-        labels: by ``start_cue``, strictly rising, each the number of a cue. Cues before the first are ``Other``.
-        end_s: where the call ends. Cues may go on after it; no phase begins there.
+        cues: all cues, at least one, numbered from 1 in order of their start.
+        labels: at least one, with strictly increasing ``start_cue``, each the number of a cue. Cues before the first
+            label are ``Other``.
+        end_s: when the call ends. Cues may end after it, but no phase starts there.
     """
     if labels[0].start_cue > 1:
         labels = [Label(OTHER, 1, ""), *labels]
-    # The first phase begins with the call. Two phases that begin at the same moment can't both last, so the later one
-    # takes the earlier one's cues.
+    # The first phase starts with the call. Of two phases that start at the same time, the later one takes the cues of
+    # the earlier one, which would have no duration.
     parts: list[tuple[float, Label]] = []
     for label in labels:
         start_s = min(cues[label.start_cue - 1].start_s, end_s) if parts else 0.0
@@ -88,6 +90,6 @@ def timeline(cues: Sequence[Cue], labels: Sequence[Label], end_s: float) -> list
 
 
 def shorten(summary: str) -> str:
-    """A summary on one line, without control characters, of at most 300 characters."""
+    """A summary as one line of at most 300 characters, without control characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in summary).split())
     return line if len(line) <= LONGEST_SUMMARY else line[: LONGEST_SUMMARY - 1].rstrip() + "…"

@@ -1,7 +1,7 @@
-"""A call that is too long for one question → windows that overlap → the labels of the whole call.
+"""Labels a call that is too long for one question, by overlapping windows.
 
-Where windows overlap a cue has a label from each. They vote, and a vote counts by how far the cue is from where its
-window was cut off: a model knows most of what is in the middle of what it reads.
+A cue in an overlap gets a label from each window. Their votes are weighted by the cue's distance from the cut edge of
+the window, because a model sees less context near an edge.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from callphases.segmentation.timeline import Label, shorten
 from callphases.segmentation.tokens import cue_tokens
 
 WINDOW_TOKENS = 24_000
-"""Of the cues in a question, by an estimate that is four times too low for a language with a token for each character:
-such a window, too, fits into a context of 128,000 tokens."""
+"""Maximum tokens of the cues in a question. For languages with a token per character the estimate is four times too
+low; even then a window fits into a context of 128,000 tokens."""
 LEAST_TOKENS = 1_500
-"""A window that is smaller is not divided any more: what is wrong with it is not its length."""
+"""Smaller windows are not divided further: their length is not what makes them fail."""
 OVERLAP = 1 / 6
-"""Of a window: with 24,000 tokens some ten minutes, which show how what goes on has begun."""
-ISLAND_S = 3.0
-"""A shorter phase between two parts of another comes of windows that do not agree on an edge."""
+"""Part of a window that the next one repeats: about ten minutes of 24,000 tokens, enough to see how a phase began."""
+SHORTEST_INTERRUPTION_S = 3.0
+"""A shorter phase between two parts of another phase is an artifact of windows that disagree on an edge."""
 
 Ask = Callable[[Sequence[Cue]], list[Label]]
+"""Returns the labels of a part of a call."""
 
 
 def label_call(cues: Sequence[Cue], ask: Ask) -> list[Label]:
-    """The labels of a call of any length: those of ``ask``, in windows where it is too long for one question.
+    """Label a call of any length, in windows if it is too long for one question.
 
-    A window whose question is refused, or whose answer is cut, is asked about in smaller ones.
+    A window whose question is refused, or whose answer is cut, is divided further.
 
     Args:
-        cues: all of the call's, at least one.
-        ask: gives the labels of some of the cues, or raises.
+        cues: all cues of the call, at least one.
+        ask: returns the labels of some of the cues, or raises.
     """
-    return _of_windows(cues, ask, WINDOW_TOKENS)
+    return _label_in_windows(cues, ask, WINDOW_TOKENS)
 
 
 def windows(cues: Sequence[Cue], tokens: float) -> list[Sequence[Cue]]:
-    """Divide cues into windows of some ``tokens``, as few and as equal as can be; each overlaps the next.
+    """Divide cues into overlapping windows of about ``tokens`` tokens, as few and as equal as possible.
 
-    A cue that is larger than that is in a window that is too large. No window is within another.
+    A window exceeds ``tokens`` where a single cue does. No window contains another.
     """
     ends = list(accumulate(map(cue_tokens, cues), initial=0.0))
     if ends[-1] <= tokens:
@@ -66,24 +67,24 @@ def windows(cues: Sequence[Cue], tokens: float) -> list[Sequence[Cue]]:
     return [cues[first:last] for first, last in edges]
 
 
-def _of_windows(cues: Sequence[Cue], ask: Ask, tokens: float) -> list[Label]:
+def _label_in_windows(cues: Sequence[Cue], ask: Ask, tokens: float) -> list[Label]:
     parts = windows(cues, tokens)
     if len(parts) == 1:
-        return _of_one(cues, ask)
-    return joined(cues, parts, [_of_one(part, ask) for part in parts])
+        return _label_window(cues, ask)
+    return joined(cues, parts, [_label_window(part, ask) for part in parts])
 
 
-def _of_one(cues: Sequence[Cue], ask: Ask) -> list[Label]:
+def _label_window(cues: Sequence[Cue], ask: Ask) -> list[Label]:
     try:
         return ask(cues)
     except (AnswerCut, RequestRefused):
         if not divisible(cues):
             raise
-        return _of_windows(cues, ask, _half(cues))
+        return _label_in_windows(cues, ask, _half(cues))
 
 
 def divisible(cues: Sequence[Cue]) -> bool:
-    """Whether cues that a question is too long for are asked about in smaller windows."""
+    """Whether cues that are too long for one question can be divided into smaller windows."""
     return _half(cues) >= LEAST_TOKENS and len(windows(cues, _half(cues))) > 1
 
 
@@ -92,29 +93,37 @@ def _half(cues: Sequence[Cue]) -> float:
 
 
 def joined(cues: Sequence[Cue], parts: Sequence[Sequence[Cue]], labels: Sequence[Sequence[Label]]) -> list[Label]:
-    """The labels of a call from those of its windows: neighbours of one name are one, islands are gone."""
+    """Merge the labels of a call's windows: adjacent labels of one name are joined, short interruptions removed."""
     votes: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    told: dict[tuple[int, str], tuple[float, str]] = {}
+    summaries: dict[tuple[int, str], tuple[float, str]] = {}
     for part, found in zip(parts, labels, strict=True):
         for number, label, weight in _votes(part, found, part[0] is cues[0], part[-1] is cues[-1]):
             votes[number][label.name] += weight
-            told[number, label.name] = max(told.get((number, label.name), (0.0, "")), (weight, label.summary))
+            key = number, label.name
+            summaries[key] = max(summaries.get(key, (0.0, "")), (weight, label.summary))
     names: list[str] = []
     for cue in cues:
-        given = votes[cue.number]
-        # Not said of any window: what went on before goes on.
-        names.append(max(given, key=given.__getitem__) if given else names[-1] if names else OTHER)
+        weights = votes[cue.number]
+        # A cue without a vote belongs to the phase before it.
+        names.append(max(weights, key=weights.__getitem__) if weights else names[-1] if names else OTHER)
     runs = [list(run) for _, run in groupby(zip(cues, names, strict=True), key=lambda pair: pair[1])]
     return [
-        Label(run[0][1], run[0][0].number, _summary(told.get((cue.number, name), (0.0, ""))[1] for cue, name in run))
-        for run in _without_islands(runs)
+        Label(
+            run[0][1],
+            run[0][0].number,
+            _joined_summary(summaries.get((cue.number, name), (0.0, ""))[1] for cue, name in run),
+        )
+        for run in _without_interruptions(runs)
     ]
 
 
 def _votes(
     part: Sequence[Cue], labels: Sequence[Label], begins: bool, ends: bool
 ) -> Iterator[tuple[int, Label, float]]:
-    """A window's label of each cue from the first that it names on, and its distance from where the window was cut."""
+    """For each cue from a window's first label on: its number, its label, and its distance from the window's cut edge.
+
+    ``begins`` and ``ends`` say that the window starts or ends with the call, so that edge is not cut.
+    """
     later = iter(labels)
     label, following = None, next(later, None)
     for place, cue in enumerate(part):
@@ -126,10 +135,10 @@ def _votes(
             yield cue.number, label, min(before, after)
 
 
-def _without_islands(runs: list[list[tuple[Cue, str]]]) -> list[list[tuple[Cue, str]]]:
+def _without_interruptions(runs: list[list[tuple[Cue, str]]]) -> list[list[tuple[Cue, str]]]:
     kept: list[list[tuple[Cue, str]]] = []
     for run, following in pairwise([*runs, []]):
-        is_short = bool(following) and following[0][0].start_s - run[0][0].start_s < ISLAND_S
+        is_short = bool(following) and following[0][0].start_s - run[0][0].start_s < SHORTEST_INTERRUPTION_S
         if kept and is_short and kept[-1][0][1] == following[0][1]:
             kept[-1] += [(cue, following[0][1]) for cue, _ in run]
         elif kept and kept[-1][0][1] == run[0][1]:
@@ -139,5 +148,5 @@ def _without_islands(runs: list[list[tuple[Cue, str]]]) -> list[list[tuple[Cue, 
     return kept
 
 
-def _summary(summaries: Iterator[str]) -> str:
+def _joined_summary(summaries: Iterator[str]) -> str:
     return shorten(" ".join(dict.fromkeys(summaries)))

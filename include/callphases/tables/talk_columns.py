@@ -1,4 +1,4 @@
-"""The columns that tell who talks, how long, how fast and how surely heard."""
+"""The columns that hold talk statistics: talk time, turns, interruptions, pace and confidence."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 
 def speaker_columns(talk: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns with a call's speakers."""
+    """The columns that name a call's speakers."""
     names: list[str] = talk.get("speakers", [])
     first, second, *_ = [*names, None, None]
     return {"speaker_1": first, "speaker_2": second}
 
 
 def talk_columns(talk: Mapping[str, Any], length_s: float | None) -> dict[str, Any]:
-    """The columns that tell what is said of a call or of a phase, but for the speakers.
+    """The columns with the talk statistics of a call or a phase, except the speakers' names.
 
     Args:
-        talk: as ``talked`` gave it; empty where it is not known.
-        length_s: of the call or the phase.
+        talk: from ``talk_statistics``; empty if unknown.
+        length_s: the length of the call or the phase in seconds; None if unknown.
     """
     spoken_s: float | None = talk.get("spoken_s")
     talk_s: list[float] = talk.get("talk_s", [])

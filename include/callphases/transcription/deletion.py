@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from callphases.errors import RequestRefused, ServiceUnavailable
+from callphases.errors import RequestRefused, ServiceUnavailable, TranscriptUnknown
 from callphases.progress import deletable_transcripts
 from callphases.state.events import Deleted
 from callphases.state.keys import deletion_key
@@ -72,11 +72,9 @@ def forget(state: ObjectPrefix, delete: Delete, day: dt.date, calls: pa.Table) -
 def _is_deleted(transcript_id: str, delete: Delete) -> bool:
     try:
         delete(transcript_id)
-    except RequestRefused as refusal:
-        if "not found" not in str(refusal).lower():
-            log.warning("transcript %s: %s", transcript_id, refusal)
-            return False
-    except ServiceUnavailable as error:
+    except TranscriptUnknown:
+        return True  # it is gone
+    except (RequestRefused, ServiceUnavailable) as error:
         log.warning("transcript %s: %s", transcript_id, error)
         return False
     return True

@@ -10,7 +10,6 @@ from typing import Any
 from callphases.cues import Cue, cues_of_captions, cues_of_words, to_vtt
 from callphases.errors import (
     CallFailure,
-    DownloadRefused,
     EmptyFile,
     ModelRetired,
     NoModelLeft,
@@ -64,8 +63,7 @@ class SpeechModels:
             NoModelLeft: there is no other.
         """
         said = str(refusal.args[0])
-        named = [model for model in self._pipeline.speech_models if model in said]
-        gone = min(named, key=lambda model: (said.index(model), -len(model))) if named else asked[0]
+        gone = refusal.named or asked[0]
         if gone not in asked:
             return False
         if gone in self._retired:  # by another thread, while this one was asking
@@ -165,11 +163,10 @@ class Delivery:
         )
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Failed:
-        failure = job_failure(job.error)
+        failure = job_failure(job.error, self._pipeline.speech_models)
         event = self._ledger.find(key)
         tries, model = (event.tries, event.model) if isinstance(event, Submitted) else (1, None)
-        may_pass = isinstance(failure, DownloadRefused) or "server error" in str(failure).lower()
-        again = may_pass and tries < TRIES_AT_PROVIDER
+        again = failure.may_pass and tries < TRIES_AT_PROVIDER
         if isinstance(failure, ModelRetired):
             models = self._pipeline.speech_models
             self.models.leave_out(failure, [model or models[0], *models])

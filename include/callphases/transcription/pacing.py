@@ -66,7 +66,7 @@ class Pacing:
         """
         if self._slots is None:
             return wanted
-        return self._slots.room(under_way, wanted, sent, median(self._took_s) if self._took_s else None)
+        return self._slots.acquire(under_way, wanted, sent, median(self._took_s) if self._took_s else None)
 
     @property
     def job_s(self) -> float:
@@ -87,7 +87,7 @@ class Pacing:
             return 0.0
         if under_way:
             return self.job_s
-        return self._slots.turn_in_s() if self._slots is not None and unsent else 0.0
+        return self._slots.expected_wait_s() if self._slots is not None and unsent else 0.0
 
     def is_next(self, under_way: int, unsent: int) -> bool:
         """Whether other tasks' jobs will soon have ended, so that ``unsent`` recordings can be submitted."""

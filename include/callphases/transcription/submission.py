@@ -73,7 +73,7 @@ class Batch:
             job = self._delivery.submit(one.url, lambda: self._confirm(one.key))
         except AnswerLost as lost:
             log.warning("%s: %s It is looked for before it is sent again.", one.recording.key, lost)
-            if lost.maybe_later:
+            if lost.may_still_arrive:
                 self.late.add(one.key)
             return Done()
         except CallFailure as failure:

@@ -1,4 +1,4 @@
-"""The alert of a night that is late: at the right moment, and to the one who is to know."""
+"""The deadline alert: when it is due, and who is notified."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def nobody_told() -> None:
     told.clear()
 
 
-def test_without_a_deadline_there_is_no_alert() -> None:
+def test_no_deadline_means_no_alert() -> None:
     assert deadline_alert(pipeline()) is None
 
 
@@ -37,7 +37,7 @@ def test_without_a_deadline_there_is_no_alert() -> None:
     ("schedule", "by", "hours"),
     [("0 0 * * *", "06:00", 30), ("@daily", "06:30", 30.5), ("30 5 * * *", "06:00", 24.5), ("0 22 * * *", "06:00", 32)],
 )
-def test_the_tables_are_due_at_that_time_after_the_run_may_begin(schedule: str, by: str, hours: float) -> None:
+def test_interval_runs_from_the_data_interval_to_the_deadline(schedule: str, by: str, hours: float) -> None:
     alert = deadline_alert(pipeline(schedule=schedule, deadline={"by": by}))
     assert alert is not None
     assert alert.interval == dt.timedelta(hours=hours)
@@ -45,20 +45,20 @@ def test_the_tables_are_due_at_that_time_after_the_run_may_begin(schedule: str, 
 
 
 @pytest.mark.parametrize("function", ["tell", "tell_later"])
-def test_whom_the_file_names_is_told(function: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_notify_function_is_called(function: str, caplog: pytest.LogCaptureFixture) -> None:
     asyncio.run(tables_are_late("support", "06:00", f"{__name__}.{function}", NIGHT))
     [(message, context)] = told
-    assert message.startswith("The tables of support are not there by 06:00: the run scheduled__2026-11-20")
+    assert message.startswith("The tables of support were not published by 06:00: the run scheduled__2026-11-20")
     assert context == NIGHT
     assert message in caplog.text
 
 
-def test_without_a_function_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_missed_deadline_is_logged_without_a_function(caplog: pytest.LogCaptureFixture) -> None:
     asyncio.run(tables_are_late("support", "06:00", None, NIGHT))
-    assert "not there by 06:00" in caplog.text
+    assert "not published by 06:00" in caplog.text
 
 
-def test_a_backfill_of_days_long_past_alerts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_backfill_does_not_alert(caplog: pytest.LogCaptureFixture) -> None:
     backfill = {"dag_run": {**NIGHT["dag_run"], "run_type": "backfill"}}
     asyncio.run(tables_are_late("support", "06:00", f"{__name__}.tell", backfill))
     assert told == []

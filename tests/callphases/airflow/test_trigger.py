@@ -1,4 +1,4 @@
-"""The trigger: what it stores, and the event for each end."""
+"""The trigger: its serialization, and its event for each outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from callphases.transcription.assemblyai import Job
 
 
 class Service:
-    """Answers each look-up with the next of ``rounds``, or raises it."""
+    """Answers each lookup with the next of ``rounds``, or raises it."""
 
     def __init__(self, *rounds: Any) -> None:
         self.rounds = list(rounds)
@@ -43,7 +43,7 @@ def fire(service: Service, monkeypatch: pytest.MonkeyPatch, *ids: str, **more: A
     return asyncio.run(events())
 
 
-def test_it_stores_ids_only_and_comes_back_from_them() -> None:
+def test_serialization_has_only_ids_and_numbers_and_round_trips() -> None:
     path, kwargs = TranscriptsTrigger("conn", ["a", "b"], 20).serialize()
     assert path == "callphases.airflow.trigger.TranscriptsTrigger"
     assert json.loads(json.dumps(kwargs)) == {
@@ -56,19 +56,19 @@ def test_it_stores_ids_only_and_comes_back_from_them() -> None:
     assert TranscriptsTrigger(**kwargs).serialize() == (path, kwargs)
 
 
-def test_it_fires_once_when_all_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trigger_fires_once_when_all_jobs_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(["completed", "processing"], ["error"])
     assert fire(service, monkeypatch, "a", "b") == [{"status": "ended"}]
-    assert service.asked == [["a", "b"], ["b"]], "what has ended is not looked up again"
+    assert service.asked == [["a", "b"], ["b"]], "ended jobs are not looked up again"
 
 
-def test_it_fires_once_enough_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trigger_fires_when_enough_jobs_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(["completed", "processing", "queued"], ["error", "queued"])
     assert fire(service, monkeypatch, "a", "b", "c", enough=2) == [{"status": "ended"}]
     assert service.asked == [["a", "b", "c"], ["b", "c"]]
 
 
-def test_it_looks_when_the_jobs_should_have_ended_and_more_seldom_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookups_start_when_expected_and_become_less_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -90,13 +90,13 @@ def test_it_looks_when_the_jobs_should_have_ended_and_more_seldom_then(monkeypat
     assert 300 <= slept[0] <= 360
     assert 25 <= slept[1] <= 30
     assert all(60 <= pause_s <= 72 for pause_s in slept[6:])
-    assert len(set(slept)) == len(slept), "never on the second"
+    assert len(set(slept)) == len(slept), "with jitter"
 
 
-def test_our_errors_become_events_with_their_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_error_becomes_an_event_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fire(Service(AccountError("the key")), monkeypatch, "a") == [{"status": "error", "message": "the key"}]
 
 
-def test_other_errors_become_events_without_their_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_error_becomes_an_event_without_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
     [event] = fire(Service(RuntimeError("https://bucket/key?X-Amz-Signature=secret")), monkeypatch, "a")
-    assert event == {"status": "error", "message": "The look-up failed: RuntimeError."}
+    assert event == {"status": "error", "message": "The lookup failed: RuntimeError."}

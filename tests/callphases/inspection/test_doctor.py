@@ -108,7 +108,7 @@ def test_healthy_pipeline_has_no_bad_finding_and_no_side_effects(look: Examine, 
 
 def test_wrong_speech_key_is_bad(look: Examine, speech: Speech) -> None:
     speech.refuse = lambda request: answer({"error": "Authentication error, API token missing/invalid"}, 401)
-    assert "does not take the key" in bad(look())["speech service"]
+    assert "does not accept the key" in bad(look())["speech service"]
 
 
 def test_unreachable_services_are_bad_without_retries(look: Examine, speech: Speech, models: Web) -> None:
@@ -137,7 +137,7 @@ def test_language_models_that_are_not_served_are_named(look: Examine, models: We
 
 def test_gateway_that_refuses_the_key_is_bad(look: Examine, models: Web) -> None:
     models.respond = lambda request: answer({"error": "invalid key"}, 401)
-    assert "does not take the key" in bad(look())["language models"]
+    assert "does not accept the key" in bad(look())["language models"]
 
 
 @pytest.mark.parametrize(

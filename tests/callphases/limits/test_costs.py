@@ -1,4 +1,4 @@
-"""What a call cost: nothing is guessed where a price is not known."""
+"""Prices, estimates and spending; an unknown price is never guessed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from doubles import NOON, cue, pipeline
         (None, 3600, {}, None),
     ],
 )
-def test_speech_is_paid_by_the_hour(model: str | None, audio_s: float, options: Any, usd: float | None) -> None:
+def test_speech_is_priced_per_hour(model: str | None, audio_s: float, options: Any, usd: float | None) -> None:
     paid = speech_usd(pipeline(transcription=options), model, audio_s)
     assert paid == (usd if usd is None else pytest.approx(usd))
 
@@ -45,14 +45,14 @@ def test_speech_is_paid_by_the_hour(model: str | None, audio_s: float, options: 
         (None, 1000, 1000, None),
     ],
 )
-def test_answers_are_paid_by_the_token(
+def test_answers_are_priced_per_token(
     model: str | None, input_tokens: int, output_tokens: int, usd: float | None
 ) -> None:
     paid = llm_usd(pipeline(), model, input_tokens, output_tokens)
     assert paid == (usd if usd is None else pytest.approx(usd))
 
 
-def test_the_default_models_have_prices() -> None:
+def test_default_models_have_prices() -> None:
     assert all(speech_usd(pipeline(), model, 1) for model in DEFAULT_SPEECH_MODELS)
     assert all(llm_usd(pipeline(), model, 1, 1) for model in DEFAULT_LLM_MODELS)
 
@@ -69,7 +69,7 @@ OWN_PRICES: dict[str, Any] = {
 }
 
 
-def test_what_the_account_pays_comes_before_list_prices() -> None:
+def test_configured_prices_override_list_prices() -> None:
     ours = pipeline(**OWN_PRICES)
     assert speech_usd(ours, "universal-2", 3600) == pytest.approx(0.6)
     assert speech_usd(ours, "tomorrow", 3600) == pytest.approx(1.5)
@@ -82,7 +82,7 @@ def test_what_the_account_pays_comes_before_list_prices() -> None:
 # Estimates
 
 
-def test_an_estimate_is_that_of_the_dearest_model() -> None:
+def test_estimate_uses_the_most_expensive_model() -> None:
     ours = pipeline(transcription={"speech_models": ["universal-2", "universal-3-5-pro"]})
     assert costs.estimated_speech_usd(ours, 3600) == pytest.approx(0.21)
     cheap, dear = "claude-haiku-4-5-20251001", "claude-sonnet-4-6"
@@ -90,7 +90,7 @@ def test_an_estimate_is_that_of_the_dearest_model() -> None:
     assert costs.estimated_llm_usd(both, 360) == costs.estimated_llm_usd(one, 360)
 
 
-def test_the_estimate_for_a_call_of_six_minutes_holds_what_one_takes() -> None:
+def test_estimate_covers_a_typical_call_of_six_minutes() -> None:
     """Some 2,500 tokens of a call, the instructions, and an answer of 400."""
     taken = llm_usd(pipeline(), "claude-sonnet-4-6", 2_500 + costs.QUESTION_TOKENS, 400)
     assert taken is not None
@@ -101,7 +101,7 @@ def said(cues: int, chars: int = 60) -> list[Cue]:
     return [cue(number, number, number + 1, "x" * chars) for number in range(1, cues + 1)]
 
 
-def test_a_question_is_estimated_by_what_was_said() -> None:
+def test_question_estimate_grows_with_its_text() -> None:
     few, many = (estimated_question_usd(pipeline(), 360, said(cues)) for cues in (10, 100))
     assert 0 < few < many
     most = llm_usd(pipeline(), "claude-sonnet-4-6", 700 + 100 * 12 + 1500, 60 + 396)
@@ -116,7 +116,7 @@ def test_calls_that_share_a_question_share_its_instructions() -> None:
     assert three == pytest.approx(3 * one - 2 * instructions, rel=0.01)
 
 
-def test_what_a_call_adds_to_a_question() -> None:
+def test_expected_tokens_of_a_call() -> None:
     assert expected_tokens(pipeline(), 360, said(100)) == pytest.approx((100 * 12 + 1500, 60 + 396), abs=1)
     assert expected_tokens(pipeline(), 20, said(8, 50)) == (8 * 12 + 100, 60 + 4 * 45), "its phases, once each"
     assert expected_tokens(pipeline(), 2, said(1, 0)) == (12, 60 + 45)
@@ -124,7 +124,7 @@ def test_what_a_call_adds_to_a_question() -> None:
 
 
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 10**5), min_size=1, max_size=30))
-def test_shares_add_up_and_follow_the_sizes(total: int, sizes: list[int]) -> None:
+def test_shares_add_up_and_are_proportional(total: int, sizes: list[int]) -> None:
     shares = tokens.shares(total, sizes)
     assert sum(shares) == total
     assert all(abs(share - total * size / sum(sizes)) < 1.001 for share, size in zip(shares, sizes, strict=True))
@@ -138,7 +138,7 @@ def test_shares_add_up_and_follow_the_sizes(total: int, sizes: list[int]) -> Non
         (lambda ours: estimated_question_usd(ours, 60, said(3)), r"prices\.llm_usd_per_million"),
     ],
 )
-def test_a_model_without_a_price_can_be_held_against_no_budget(estimate: Any, setting: str) -> None:
+def test_model_without_a_price_is_an_error_under_a_budget(estimate: Any, setting: str) -> None:
     ours = pipeline(
         transcription={"speech_models": ["universal-2", "tomorrow"]},
         segmentation={"models": ["claude-sonnet-4-6", "tomorrow"]},
@@ -147,12 +147,12 @@ def test_a_model_without_a_price_can_be_held_against_no_budget(estimate: Any, se
         estimate(ours)
 
 
-def test_a_price_of_nothing_is_a_price() -> None:
+def test_zero_is_a_valid_price() -> None:
     ours = pipeline(transcription={"speech_models": ["own"]}, prices={"speech_usd_per_hour": {"own": 0}})
     assert costs.estimated_speech_usd(ours, 3600) == 0
 
 
-def test_what_a_run_has_spent_is_told_from_its_events() -> None:
+def test_spending_of_a_run_is_summed_from_its_events() -> None:
     def event(run_id: str, minutes: int, **usd: float | None) -> dict[str, Any]:
         return {"run_id": run_id, "at": (NOON + dt.timedelta(minutes=minutes)).isoformat(), **usd}
 

@@ -1,4 +1,4 @@
-"""Limits that the tasks of a run keep to together."""
+"""Limits that the tasks of a run share."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class MemoryPrefix:
 def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     clock = WallClock()
     monkeypatch.setattr(quota, "time", clock)
+    monkeypatch.setattr("callphases.clock.time", clock)
     return clock
 
 
@@ -64,54 +65,52 @@ def slots(state: MemoryPrefix, task: int, limit: int = 10, first: int = 0) -> Sl
     return Slots(state, "runs/slots.json", limit, f"chunk-{task:04}", first)  # type: ignore[arg-type]
 
 
-def test_what_one_task_has_the_others_have_not(state: MemoryPrefix) -> None:
+def test_slots_of_one_task_are_unavailable_to_others(state: MemoryPrefix) -> None:
     one, two = slots(state, 1), slots(state, 2)
-    assert one.room(0, 8, 0) == 8
-    assert two.room(0, 8, 0) == 2
-    assert one.room(8, 3, 8) == 0
-    assert one.room(3, 0, 8) == 0, "five have ended, and it needs no more"
-    assert two.room(2, 6, 2) == 5
+    assert one.acquire(0, 8, 0) == 8
+    assert two.acquire(0, 8, 0) == 2
+    assert one.acquire(8, 3, 8) == 0
+    assert one.acquire(3, 0, 8) == 0, "five have ended, and it needs no more"
+    assert two.acquire(2, 6, 2) == 5
 
 
-def test_a_task_that_is_started_again_has_what_it_had(state: MemoryPrefix) -> None:
-    slots(state, 1).room(0, 8, 0)
+def test_restarted_task_keeps_its_slots(state: MemoryPrefix) -> None:
+    slots(state, 1).acquire(0, 8, 0)
     again = slots(state, 1)
-    assert again.room(5, 2, 5) == 2
-    assert slots(state, 2).room(0, 8, 0) == 3
+    assert again.acquire(5, 2, 5) == 2
+    assert slots(state, 2).acquire(0, 8, 0) == 3
 
 
-def test_a_task_that_needs_nothing_writes_nothing(state: MemoryPrefix) -> None:
-    slots(state, 1).room(0, 1, 0)
+def test_task_without_demand_writes_nothing(state: MemoryPrefix) -> None:
+    slots(state, 1).acquire(0, 1, 0)
     before = state.writes
-    assert slots(state, 2).room(0, 0, 40) == 0
+    assert slots(state, 2).acquire(0, 0, 40) == 0
     assert state.writes == before
 
 
-def test_what_a_task_held_that_is_never_heard_of_again_is_free_in_the_end(
-    state: MemoryPrefix, clock: WallClock
-) -> None:
-    slots(state, 1).room(0, 10, 0)
-    assert slots(state, 2).room(0, 10, 0) == 0
+def test_slots_of_a_dead_task_expire(state: MemoryPrefix, clock: WallClock) -> None:
+    slots(state, 1).acquire(0, 10, 0)
+    assert slots(state, 2).acquire(0, 10, 0) == 0
     clock.now += ENTRY_LIFE_S + 1
-    assert slots(state, 2).room(0, 10, 0) == 10
+    assert slots(state, 2).acquire(0, 10, 0) == 10
 
 
-def test_who_waits_knows_when_its_turn_comes(state: MemoryPrefix) -> None:
+def test_waiting_task_estimates_its_wait(state: MemoryPrefix) -> None:
     one, late = slots(state, 1), slots(state, 3, first=30)
-    one.room(0, 10, 0)
-    assert late.room(0, 10, 0) == 0
-    assert late.turn_in_s() == pytest.approx((30 + 5) / 10 * TYPICAL_JOB_S)
+    one.acquire(0, 10, 0)
+    assert late.acquire(0, 10, 0) == 0
+    assert late.expected_wait_s() == pytest.approx((30 + 5) / 10 * TYPICAL_JOB_S)
     assert not late.is_job_s_known
-    one.room(0, 10, 10, job_s=8.0)
-    one.room(0, 0, 20, job_s=8.0)
-    late.room(0, 40, 0)
-    assert slots(state, 4, first=40).room(0, 1, 0) == 0
+    one.acquire(0, 10, 10, job_s=8.0)
+    one.acquire(0, 0, 20, job_s=8.0)
+    late.acquire(0, 40, 0)
+    assert slots(state, 4, first=40).acquire(0, 1, 0) == 0
     assert late.is_job_s_known
-    assert late.turn_in_s() == pytest.approx((30 - 20 + 5) / 10 * 8.0)
+    assert late.expected_wait_s() == pytest.approx((30 - 20 + 5) / 10 * 8.0)
 
 
 @given(st.data())
-def test_tasks_never_have_more_than_the_limit(data: st.DataObject) -> None:
+def test_tasks_together_never_exceed_the_limit(data: st.DataObject) -> None:
     state = MemoryPrefix(WallClock())
     limit = data.draw(st.integers(1, 20))
     tasks = [slots(state, number, limit) for number in range(3)]
@@ -123,16 +122,16 @@ def test_tasks_never_have_more_than_the_limit(data: st.DataObject) -> None:
         if data.draw(st.integers(0, 9)) == 0:
             tasks[which] = slots(state, which, limit)  # killed, and started again
         wanted = data.draw(st.integers(0, 15))
-        room = tasks[which].room(under_way[which], wanted, 0)
-        assert 0 <= room <= wanted
-        under_way[which] += room
+        granted = tasks[which].acquire(under_way[which], wanted, 0)
+        assert 0 <= granted <= wanted
+        under_way[which] += granted
         assert sum(under_way) <= limit
 
 
-def test_a_store_that_refuses_every_write_is_told(state: MemoryPrefix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_rejects_every_write_is_reported(state: MemoryPrefix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "put_if_match", lambda *_: None)
     with pytest.raises(ServiceUnavailable, match="must do conditional writes"):
-        slots(state, 1).room(0, 1, 0)
+        slots(state, 1).acquire(0, 1, 0)
 
 
 def fullest_minute(moments: list[float]) -> int:
@@ -140,10 +139,11 @@ def fullest_minute(moments: list[float]) -> int:
 
 
 @given(st.data())
-def test_no_minute_holds_more_turns_than_the_limit(data: st.DataObject) -> None:
+def test_no_minute_has_more_turns_than_the_limit(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = WallClock()
         patch.setattr(quota, "time", clock)
+        patch.setattr("callphases.clock.time", clock)
         state = MemoryPrefix(clock, ahead=data.draw(st.floats(-100, 100)))
         limit = data.draw(st.sampled_from([1, 7, 30, 150]))
         tasks = [RateLimits(state, limit) for _ in range(3)]  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ def test_no_minute_holds_more_turns_than_the_limit(data: st.DataObject) -> None:
         assert fullest_minute(sent) <= limit
 
 
-def test_a_short_night_does_not_wait(state: MemoryPrefix, clock: WallClock) -> None:
+def test_requests_within_the_limit_do_not_wait(state: MemoryPrefix, clock: WallClock) -> None:
     rates = RateLimits(state, 30)  # type: ignore[arg-type]
     for _ in range(30):
         rates.await_turn("model")
@@ -164,14 +164,14 @@ def test_a_short_night_does_not_wait(state: MemoryPrefix, clock: WallClock) -> N
     assert clock.now - 1000 >= 60
 
 
-def test_a_high_limit_costs_few_writes(state: MemoryPrefix) -> None:
+def test_high_limit_needs_few_writes(state: MemoryPrefix) -> None:
     rates = RateLimits(state, 6000)  # type: ignore[arg-type]
     for _ in range(1000):
         rates.await_turn("model")
     assert state.writes <= 21
 
 
-def test_each_model_has_its_own_minute_and_the_free_one_is_found(state: MemoryPrefix, clock: WallClock) -> None:
+def test_models_have_separate_limits_and_the_free_one_is_found(state: MemoryPrefix, clock: WallClock) -> None:
     rates = RateLimits(state, 2)  # type: ignore[arg-type]
     for _ in range(2):
         rates.await_turn("one")
@@ -182,7 +182,7 @@ def test_each_model_has_its_own_minute_and_the_free_one_is_found(state: MemoryPr
     assert rates.soonest(["one", "two"]) == "one"
 
 
-def test_threads_of_several_tasks_share_what_there_is() -> None:
+def test_threads_of_several_tasks_record_every_turn() -> None:
     now = WallClock()
     state = MemoryPrefix(now)
     now.now = time.time()

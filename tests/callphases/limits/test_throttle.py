@@ -1,4 +1,4 @@
-"""When a request may be sent, what is sent again, and how long it is waited before."""
+"""The throttle: the rate of requests, which of them are repeated, and how long it waits before that."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import AnswerLost, ServiceUnavailable, ThrottledOut
+from callphases.limits.refusals import error_text
 from callphases.limits.throttle import (
     ATTEMPTS,
     LONGEST_WAIT_S,
+    MIN_REQUESTS_PER_S,
     PATIENCE_S,
     RAMP_FIRST,
     RAMP_GROWTH,
     RAMP_WINDOW_S,
-    SLOWEST_REQUESTS_A_S,
-    SPEECH_REQUESTS_A_S,
+    SPEECH_REQUESTS_PER_S,
     Throttle,
-    error_text,
     ramp_s,
 )
 from doubles import KEY, LOST, NOON, Answer, Clock, Web, answer, text_answer
@@ -43,7 +43,7 @@ SERVICE = "speech service at http://h"
 
 @pytest.fixture
 def closed_url() -> str:
-    """The address of a port that nobody listens at."""
+    """The address of a port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/v2/transcript?key={KEY}"
@@ -51,7 +51,7 @@ def closed_url() -> str:
 
 @pytest.fixture
 def full_url() -> Iterator[str]:
-    """The address of a port that lets nobody in, and does not say so."""
+    """The address of a port whose connections time out."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -66,7 +66,7 @@ def full_url() -> Iterator[str]:
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """The address of a port where everybody is let in and nobody is answered."""
+    """The address of a port that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -79,52 +79,52 @@ def ask(
     return (throttle or Throttle(SERVICE)).send(lambda: requests.get(url, timeout=timeout), repeatable=repeatable)
 
 
-# What is sent again
+# Repeating
 
 
 @pytest.mark.parametrize("first", [answer({}, 500), answer({}, 503), answer({}, 504), LOST, CUT, TOO_MANY])
-def test_what_may_be_repeated_is(web: Web, first: Answer) -> None:
+def test_repeatable_request_is_repeated(web: Web, first: Answer) -> None:
     web.answers = [first, first, answer({"id": "t-1"})]
     assert ask(web.url, repeatable=True).json() == {"id": "t-1"}
     assert len(web.requests) == 3
 
 
 @pytest.mark.parametrize("lost", [LOST, CUT, answer({}, 500), answer({}, 503)])
-def test_what_may_not_be_repeated_may_have_been_taken(web: Web, lost: Answer) -> None:
+def test_unrepeatable_request_without_answer_is_reported_lost(web: Web, lost: Answer) -> None:
     web.answers = [lost, answer({})]
-    with pytest.raises(AnswerLost, match="may have taken it"):
+    with pytest.raises(AnswerLost, match="may have accepted it"):
         ask(web.url, repeatable=False)
     assert len(web.requests) == 1
 
 
-def test_what_is_not_answered_in_time_may_have_been_taken(silent_url: str, waits: list[float]) -> None:
+def test_read_timeout_of_an_unrepeatable_request_may_still_arrive(silent_url: str, waits: list[float]) -> None:
     with pytest.raises(AnswerLost, match="ReadTimeout") as told:
         ask(silent_url, repeatable=False, timeout=(5, 0.05))
     assert waits == []
-    assert told.value.maybe_later, "or may still be"
+    assert told.value.may_still_arrive, "or may still be"
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
 @pytest.mark.parametrize(
     "broken",
     [(200, {"content-encoding": "gzip"}, b"not gzip"), (302, {"location": "/again"}, b"")],
-    ids=["broken gzip", "a redirect in circles"],
+    ids=["broken gzip", "a redirect loop"],
 )
-def test_no_answer_is_an_error_of_another_library(web: Web, broken: Answer, repeatable: bool) -> None:
+def test_broken_answers_do_not_leak_errors_of_requests(web: Web, broken: Answer, repeatable: bool) -> None:
     web.respond = lambda request: broken
     with pytest.raises(ServiceUnavailable):
         ask(f"{web.url}/?key={KEY}", repeatable)
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-@pytest.mark.parametrize("refusal", [TOO_MANY, REFUSED, (403, {}, b"")], ids=["429", "403", "403 without a word"])
-def test_too_many_says_that_nothing_was_taken(web: Web, refusal: Answer, repeatable: bool) -> None:
+@pytest.mark.parametrize("refusal", [TOO_MANY, REFUSED, (403, {}, b"")], ids=["429", "403", "403 without a message"])
+def test_throttled_request_is_always_repeated(web: Web, refusal: Answer, repeatable: bool) -> None:
     web.answers = [refusal, answer({})]
     assert ask(web.url, repeatable).status_code == 200
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_a_refused_connection_is_tried_again(closed_url: str, waits: list[float], repeatable: bool) -> None:
+def test_refused_connection_is_retried(closed_url: str, waits: list[float], repeatable: bool) -> None:
     with pytest.raises(ServiceUnavailable, match=r"speech service at http://h.*NewConnectionError") as told:
         ask(closed_url, repeatable)
     assert not isinstance(told.value, AnswerLost)
@@ -132,9 +132,7 @@ def test_a_refused_connection_is_tried_again(closed_url: str, waits: list[float]
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_a_connection_that_is_not_made_in_time_is_tried_again(
-    full_url: str, waits: list[float], repeatable: bool
-) -> None:
+def test_connect_timeout_is_retried(full_url: str, waits: list[float], repeatable: bool) -> None:
     with pytest.raises(ServiceUnavailable, match="ConnectTimeout") as told:
         ask(full_url, repeatable, timeout=(0.05, 5))
     assert not isinstance(told.value, AnswerLost)
@@ -142,34 +140,32 @@ def test_a_connection_that_is_not_made_in_time_is_tried_again(
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 422])
-def test_other_answers_are_returned_at_once(web: Web, status: int) -> None:
+def test_other_answers_are_returned_immediately(web: Web, status: int) -> None:
     web.answers = [answer({}, status)]
     assert ask(web.url, repeatable=True).status_code == status
     assert len(web.requests) == 1
 
 
-def test_it_waits_longer_each_time(web: Web, waits: list[float]) -> None:
+def test_back_off_grows_exponentially(web: Web, waits: list[float]) -> None:
     web.respond = lambda request: answer({}, 503)
     with pytest.raises(ServiceUnavailable, match=f"it answered 503, {ATTEMPTS} times"):
         ask(web.url, repeatable=True)
     assert all(double <= wait <= double * 1.25 for wait, double in zip(waits, [1, 2, 4, 8, 16, 16, 16], strict=True))
 
 
-def test_waiting_is_logged_without_the_address_that_was_asked(
-    closed_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_retries_are_logged_without_the_url(closed_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(ServiceUnavailable) as error:
         ask(closed_url, repeatable=True)
-    assert "next try in" in caplog.text
+    assert "next attempt in" in caplog.text
     assert KEY not in caplog.text + str(error.value)
 
 
-# How long it waits
+# Waiting
 
 
 @pytest.fixture
 def noon(monkeypatch: pytest.MonkeyPatch) -> dt.datetime:
-    """It is noon, by the clock of dates."""
+    """Freezes the date at noon."""
     moment = type("Moment", (dt.datetime,), {"now": classmethod(lambda cls, tz: NOON)})
     monkeypatch.setattr("callphases.limits.throttle.dt", SimpleNamespace(datetime=moment, UTC=dt.UTC))
     return NOON
@@ -201,7 +197,7 @@ WAITS = [
 
 @pytest.mark.parametrize("status", [429, 403, 503])
 @pytest.mark.parametrize(("headers", "asked_s"), WAITS)
-def test_it_waits_as_long_as_it_is_asked_to(
+def test_requested_wait_is_respected(
     web: Web, waits: list[float], noon: dt.datetime, headers: dict[str, str], asked_s: float, status: int
 ) -> None:
     web.answers = [answer({}, status, **headers), answer({})]
@@ -211,7 +207,7 @@ def test_it_waits_as_long_as_it_is_asked_to(
 
 
 def send_while_waiting(clock: Clock, send: Callable[[], Any]) -> None:
-    """Have another thread's request come while the first waits."""
+    """Send another request while the first one waits."""
     begun: list[float] = []
 
     def once(seconds: float) -> None:
@@ -222,7 +218,7 @@ def send_while_waiting(clock: Clock, send: Callable[[], Any]) -> None:
     clock.asleep = once
 
 
-def test_what_one_thread_is_asked_to_wait_all_wait(web: Web, clock: Clock) -> None:
+def test_requested_wait_pauses_all_threads(web: Web, clock: Clock) -> None:
     throttle, sent_at = Throttle(SERVICE), list[float]()
     answers = [answer({}, 429, Retry_After="30"), answer({}), answer({})]
     web.respond = lambda request: sent_at.append(clock.now) or answers.pop(0)
@@ -232,9 +228,7 @@ def test_what_one_thread_is_asked_to_wait_all_wait(web: Web, clock: Clock) -> No
 
 
 @pytest.mark.parametrize("reset", ["30", str(int(after_noon(30).timestamp()))], ids=["seconds", "a moment"])
-def test_no_request_is_sent_that_the_service_says_it_would_refuse(
-    web: Web, clock: Clock, noon: dt.datetime, reset: str
-) -> None:
+def test_exhausted_rate_limit_window_is_waited_out(web: Web, clock: Clock, noon: dt.datetime, reset: str) -> None:
     throttle, sent_at = Throttle(SERVICE), list[float]()
     answers = [answer({}, X_RateLimit_Remaining="0", X_RateLimit_Reset=reset), answer({}), answer({})]
     web.respond = lambda request: sent_at.append(clock.now) or answers.pop(0)
@@ -246,7 +240,7 @@ def test_no_request_is_sent_that_the_service_says_it_would_refuse(
 @pytest.mark.parametrize(
     "headers", [{}, {"X_RateLimit_Remaining": "1", "X_RateLimit_Reset": "30"}, {"X_RateLimit_Remaining": "0"}]
 )
-def test_where_more_may_come_nothing_is_waited_for(web: Web, clock: Clock, headers: dict[str, str]) -> None:
+def test_no_wait_while_the_rate_limit_has_requests_left(web: Web, clock: Clock, headers: dict[str, str]) -> None:
     web.respond = lambda request: answer({}, **headers)
     throttle = Throttle(SERVICE)
     for _ in range(3):
@@ -254,36 +248,36 @@ def test_where_more_may_come_nothing_is_waited_for(web: Web, clock: Clock, heade
     assert clock.slept == []
 
 
-# The pace
+# Rate
 
 
 def distance(web: Web, clock: Clock, throttle: Throttle) -> float:
-    """The time between two requests, by now."""
+    """The current time between two requests."""
     ask(web.url, False, throttle)
     sent_at = clock.now
     ask(web.url, False, throttle)
     return clock.now - sent_at
 
 
-AT_FIRST = 1 / SPEECH_REQUESTS_A_S
+AT_FIRST = 1 / SPEECH_REQUESTS_PER_S
 
 
-def test_a_budget_is_kept_to_from_the_start(web: Web, clock: Clock) -> None:
+def test_known_rate_limit_is_respected_from_the_start(web: Web, clock: Clock) -> None:
     web.respond = lambda request: answer({})
-    assert distance(web, clock, Throttle(SERVICE, SPEECH_REQUESTS_A_S)) == pytest.approx(AT_FIRST)
+    assert distance(web, clock, Throttle(SERVICE, SPEECH_REQUESTS_PER_S)) == pytest.approx(AT_FIRST)
 
 
-def test_threads_share_one_pace(web: Web, clock: Clock) -> None:
+def test_threads_share_one_rate(web: Web, clock: Clock) -> None:
     web.respond = lambda request: answer({})
-    throttle, begun = Throttle(SERVICE, SPEECH_REQUESTS_A_S), clock.now
+    throttle, begun = Throttle(SERVICE, SPEECH_REQUESTS_PER_S), clock.now
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: ask(web.url, False, throttle), range(40)))
     assert len(web.requests) == 40
     assert clock.now - begun >= 39 * AT_FIRST * 0.999
 
 
-@pytest.mark.parametrize("fastest", [SPEECH_REQUESTS_A_S, math.inf])
-def test_a_refusal_halves_the_pace_and_answers_bring_it_back(web: Web, clock: Clock, fastest: float) -> None:
+@pytest.mark.parametrize("fastest", [SPEECH_REQUESTS_PER_S, math.inf])
+def test_throttling_halves_the_rate_and_answers_restore_it(web: Web, clock: Clock, fastest: float) -> None:
     throttle = Throttle(SERVICE, fastest)
     web.answers = [TOO_MANY]
     web.answers += [answer({})] * 200
@@ -294,14 +288,14 @@ def test_a_refusal_halves_the_pace_and_answers_bring_it_back(web: Web, clock: Cl
     assert distances[-1] == pytest.approx(1 / fastest)
 
 
-def test_threads_that_are_refused_at_the_same_moment_halve_the_pace_once(web: Web, clock: Clock) -> None:
-    throttle, together = Throttle(SERVICE, SPEECH_REQUESTS_A_S), threading.Barrier(4)
+def test_simultaneous_throttling_of_threads_halves_the_rate_once(web: Web, clock: Clock) -> None:
+    throttle, together = Throttle(SERVICE, SPEECH_REQUESTS_PER_S), threading.Barrier(4)
     refused: set[int] = set()
 
     def request() -> requests.Response:
         if threading.get_ident() not in refused:
             refused.add(threading.get_ident())
-            together.wait(60)  # all have been sent before one is answered
+            together.wait(60)  # all are sent before the first is answered
             return requests.get(f"{web.url}/refused", timeout=30)
         return requests.get(web.url, timeout=30)
 
@@ -319,32 +313,32 @@ def test_threads_that_are_refused_at_the_same_moment_halve_the_pace_once(web: We
     assert distance(web, clock, throttle) == pytest.approx(2 * AT_FIRST, rel=0.15)
 
 
-def test_refusals_one_after_the_other_halve_the_pace_each_time(web: Web, clock: Clock) -> None:
-    throttle = Throttle(SERVICE, SPEECH_REQUESTS_A_S)
+def test_consecutive_throttling_halves_the_rate_each_time(web: Web, clock: Clock) -> None:
+    throttle = Throttle(SERVICE, SPEECH_REQUESTS_PER_S)
     web.answers = [TOO_MANY, TOO_MANY, TOO_MANY, answer({}), answer({}), answer({})]
     ask(web.url, False, throttle)
     assert distance(web, clock, throttle) == pytest.approx(8 * AT_FIRST, rel=0.2)
 
 
-def test_the_pace_falls_no_lower_than_one_request_in_ten_seconds(web: Web, clock: Clock) -> None:
-    throttle = Throttle(SERVICE, SPEECH_REQUESTS_A_S)
+def test_rate_has_a_minimum_of_one_request_in_ten_seconds(web: Web, clock: Clock) -> None:
+    throttle = Throttle(SERVICE, SPEECH_REQUESTS_PER_S)
     web.answers = [TOO_MANY] * 14 + [answer({})] * 3
     ask(web.url, False, throttle)
-    assert distance(web, clock, throttle) <= 1 / SLOWEST_REQUESTS_A_S
+    assert distance(web, clock, throttle) <= 1 / MIN_REQUESTS_PER_S
 
 
-# A service that goes on to refuse
+# Persistent refusal
 
 
-def test_a_service_that_says_too_many_for_too_long_is_left_alone(web: Web, clock: Clock) -> None:
+def test_persistent_429_raises_after_the_patience_time(web: Web, clock: Clock) -> None:
     web.respond = lambda request: TOO_MANY
     begun = clock.now
-    with pytest.raises(ThrottledOut, match=r"speech service at http://h went on to refuse.*10 minutes.*429"):
+    with pytest.raises(ThrottledOut, match=r"speech service at http://h kept refusing.*10 minutes.*429"):
         ask(web.url, repeatable=False)
     assert PATIENCE_S - 20 <= clock.now - begun <= PATIENCE_S
 
 
-def test_a_service_that_says_too_many_for_a_while_is_waited_for(web: Web, clock: Clock) -> None:
+def test_temporary_429_is_waited_out(web: Web, clock: Clock) -> None:
     begun = clock.now
     web.respond = lambda request: TOO_MANY if clock.now - begun < PATIENCE_S - 60 else answer({})
     assert ask(web.url, repeatable=False).status_code == 200
@@ -352,7 +346,7 @@ def test_a_service_that_says_too_many_for_a_while_is_waited_for(web: Web, clock:
 
 
 def probing(web: Web, status: int) -> Throttle:
-    """A throttle that has had an answer before, and whose probe is answered so."""
+    """A throttle that has had an answer before, and whose probe is answered with ``status``."""
     throttle = Throttle(SERVICE, probe=lambda: requests.get(f"{web.url}/probe", timeout=30))
     web.respond = lambda request: answer({})
     ask(web.url, False, throttle)
@@ -361,12 +355,12 @@ def probing(web: Web, status: int) -> Throttle:
     return throttle
 
 
-def test_a_single_403_without_a_reason_is_tried_again(web: Web) -> None:
+def test_single_403_without_reason_is_retried(web: Web) -> None:
     web.answers = [REFUSED, answer({"id": "t-1"})]
     assert ask(web.url, repeatable=False).json() == {"id": "t-1"}
 
 
-def test_a_403_that_lasts_is_a_refusal_where_the_service_answers_others(web: Web) -> None:
+def test_persistent_403_is_a_refusal_if_the_probe_succeeds(web: Web) -> None:
     throttle = probing(web, 200)
     response = ask(f"{web.url}/one", False, throttle)
     assert response.status_code == 403
@@ -374,21 +368,21 @@ def test_a_403_that_lasts_is_a_refusal_where_the_service_answers_others(web: Web
 
 
 @pytest.mark.parametrize("status", [403, 429, 500])
-def test_a_403_that_lasts_is_too_much_where_the_service_refuses_everyone(web: Web, clock: Clock, status: int) -> None:
+def test_persistent_403_is_throttling_if_the_probe_is_refused(web: Web, clock: Clock, status: int) -> None:
     throttle, begun = probing(web, status), clock.now
     with pytest.raises(ThrottledOut, match="it answered 403"):
         ask(f"{web.url}/one", False, throttle)
     assert clock.now - begun > PATIENCE_S / 2
 
 
-def test_a_403_that_lasts_is_too_much_where_the_probe_is_not_answered(web: Web, clock: Clock) -> None:
+def test_persistent_403_is_throttling_if_the_probe_gets_no_answer(web: Web, clock: Clock) -> None:
     throttle = probing(web, 200)
     web.respond = lambda request: LOST if request.path == "/probe" else REFUSED
     with pytest.raises(ThrottledOut):
         ask(f"{web.url}/one", False, throttle)
 
 
-def test_a_403_that_passes_while_it_is_waited_for_was_too_much(web: Web, clock: Clock) -> None:
+def test_temporary_403_without_reason_is_waited_out(web: Web, clock: Clock) -> None:
     throttle, begun = probing(web, 403), clock.now
     refuse = web.respond
     assert refuse is not None
@@ -396,7 +390,7 @@ def test_a_403_that_passes_while_it_is_waited_for_was_too_much(web: Web, clock: 
     assert ask(f"{web.url}/one", False, throttle).json() == {"id": "t-1"}
 
 
-def test_a_403_that_lasts_is_a_refusal_where_others_were_answered_meanwhile(web: Web, clock: Clock) -> None:
+def test_persistent_403_is_a_refusal_if_other_requests_were_answered(web: Web, clock: Clock) -> None:
     throttle = probing(web, 403)
     web.respond = lambda request: answer({}) if request.path == "/another" else REFUSED
     send_while_waiting(clock, lambda: ask(f"{web.url}/another", False, throttle))
@@ -404,7 +398,7 @@ def test_a_403_that_lasts_is_a_refusal_where_others_were_answered_meanwhile(web:
     assert "/probe" not in [request.path for request in web.requests]
 
 
-def test_a_403_that_lasts_is_too_much_where_nobody_can_tell(web: Web) -> None:
+def test_persistent_403_is_throttling_without_a_probe(web: Web) -> None:
     web.respond = lambda request: REFUSED
     with pytest.raises(ThrottledOut):
         ask(web.url, repeatable=False)
@@ -419,7 +413,7 @@ def test_a_403_that_lasts_is_too_much_where_nobody_can_tell(web: Web) -> None:
         text_answer("<html><body><h1>403</h1>Your IP is blocked</body></html>", 403, "text/html"),
     ],
 )
-def test_a_403_with_a_reason_is_returned_at_once(web: Web, reason: Answer) -> None:
+def test_403_with_a_reason_is_returned_immediately(web: Web, reason: Answer) -> None:
     web.answers = [reason]
     assert ask(web.url, repeatable=True).status_code == 403
     assert len(web.requests) == 1
@@ -434,12 +428,12 @@ def test_a_403_with_a_reason_is_returned_at_once(web: Web, reason: Answer) -> No
         text_answer("<html><head><title>403 Forbidden</title></head><h1>403 Forbidden</h1></html>", 403, "text/html"),
     ],
 )
-def test_a_403_that_says_no_more_than_its_number_gives_no_reason(web: Web, said: Answer) -> None:
+def test_403_with_a_generic_message_has_no_reason(web: Web, said: Answer) -> None:
     web.answers = [said, answer({})]
     assert ask(web.url, repeatable=False).status_code == 200
 
 
-# Words
+# Error text
 
 
 @pytest.mark.parametrize(
@@ -469,7 +463,7 @@ def test_a_403_that_says_no_more_than_its_number_gives_no_reason(web: Web, said:
         ((400, {"content-type": "application/json"}, b"\xff\xfe"), None),
     ],
 )
-def test_an_error_is_read_in_any_shape(web: Web, given: Answer, told: str | None) -> None:
+def test_error_text_is_read_from_any_format(web: Web, given: Answer, told: str | None) -> None:
     web.answers = [given]
     said = error_text(requests.get(web.url, timeout=30))
     assert "\n" not in said
@@ -485,7 +479,7 @@ def test_an_error_is_read_in_any_shape(web: Web, given: Answer, told: str | None
         {"errors": 7},
     ],
 )
-def test_details_of_another_shape_hide_no_message(web: Web, metadata: dict[str, Any]) -> None:
+def test_malformed_error_details_do_not_hide_the_message(web: Web, metadata: dict[str, Any]) -> None:
     web.answers = [answer({"message": "Invalid", "metadata": metadata}, 400)]
     assert error_text(requests.get(web.url, timeout=30)).startswith("Invalid")
 
@@ -493,14 +487,14 @@ def test_details_of_another_shape_hide_no_message(web: Web, metadata: dict[str, 
 # The ramp
 
 
-def test_the_first_submission_is_due_at_once_and_the_first_window_has_as_many_as_advised() -> None:
+def test_ramp_starts_immediately_and_spreads_its_first_window() -> None:
     due = [ramp_s(number) for number in range(RAMP_FIRST + 1)]
     assert (due[0], due[RAMP_FIRST]) == (0, pytest.approx(RAMP_WINDOW_S))
     assert (RAMP_FIRST, RAMP_WINDOW_S) == (25, 15)
-    assert all(later - sooner < 1 for sooner, later in itertools.pairwise(due)), "evenly"
+    assert all(later - sooner < 1 for sooner, later in itertools.pairwise(due)), "spread evenly"
 
 
-def test_each_window_has_as_many_submissions_as_are_advised() -> None:
+def test_ramp_windows_have_the_documented_number_of_submissions() -> None:
     due = [ramp_s(number) for number in range(6_000)]
     sent = 0.0
     for window in range(1, 37):
@@ -508,7 +502,7 @@ def test_each_window_has_as_many_submissions_as_are_advised() -> None:
         assert sum(at_s < window * RAMP_WINDOW_S - 1e-6 for at_s in due) == math.ceil(round(sent, 6))
 
 
-def test_windows_grow_as_advised() -> None:
+def test_ramp_windows_grow_as_documented() -> None:
     assert 1.08 <= RAMP_GROWTH <= 1.09
     in_window = [sum(ramp_s(number) // 15 == window for number in range(3_000)) for window in range(25)]
     assert all(0.95 <= later / sooner <= 1.25 for sooner, later in itertools.pairwise(in_window))
@@ -516,5 +510,5 @@ def test_windows_grow_as_advised() -> None:
 
 
 @given(st.integers(0, 10**7), st.integers(1, 10**4))
-def test_a_later_submission_is_due_later(number: int, more: int) -> None:
+def test_ramp_is_strictly_increasing(number: int, more: int) -> None:
     assert ramp_s(number + more) > ramp_s(number) >= 0

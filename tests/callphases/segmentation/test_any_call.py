@@ -1,4 +1,4 @@
-"""Whatever a service hears and a model says: a timeline that is whole, or a failure that has a name."""
+"""Random transcripts and answers yield a complete timeline or a named failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from callphases.cues import Cue, cues_of_captions, cues_of_words, to_vtt
 from callphases.errors import AnswerInvalid, CallFailure
 from callphases.segmentation.segmenter import read_answer
-from callphases.segmentation.talk import talked
+from callphases.segmentation.talk import talk_statistics
 from callphases.segmentation.timeline import LONGEST_SUMMARY, call_end_s, timeline
 
 CALLS = 100_000
@@ -98,7 +98,7 @@ def cues_of(transcript: dict[str, Any]) -> list[Cue]:
     return cues_of_captions(transcript, captions.encode(errors="replace").decode())
 
 
-def test_any_call_is_a_whole_timeline_or_a_named_failure() -> None:
+def test_any_call_is_a_complete_timeline_or_a_named_failure() -> None:
     chance, failures, whole = random.Random(5), list[CallFailure](), 0
     for _ in range(CALLS):
         try:
@@ -125,7 +125,7 @@ def test_any_call_is_a_whole_timeline_or_a_named_failure() -> None:
             assert phase.summary.isprintable() or phase.summary == ""
             assert len(phase.summary) <= LONGEST_SUMMARY
         json.dumps([cue.text for cue in cues], ensure_ascii=False).encode()
-        json.dumps(asdict(talked(cues, phases, end_s)), allow_nan=False)
+        json.dumps(asdict(talk_statistics(cues, phases, end_s)), allow_nan=False)
         whole += 1
     assert all(failure.failure_class and str(failure) for failure in failures)
     assert min(len(failures), whole) > CALLS // 20
@@ -133,7 +133,7 @@ def test_any_call_is_a_whole_timeline_or_a_named_failure() -> None:
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("place", ["text", "start", "end", "speaker"])
-def test_a_word_that_is_no_word_spoils_no_call(place: str, odd: object) -> None:
+def test_malformed_word_does_not_fail_the_call(place: str, odd: object) -> None:
     words: list[Any] = [{"text": "Hello.", "start": 0, "end": 500, "speaker": "A"} for _ in range(3)]
     words[1] = words[1] | {place: odd}
     cues = cues_of({"text": "Hello. Hello. Hello.", "words": words})

@@ -72,8 +72,8 @@ class Desk:
     ) -> None:
         """Do what a task of a run does, which has the day for itself; ``chunk`` changes its manifest."""
         pipeline = self.s3.pipeline(**SETTINGS | changes)
-        segmenter = Segmenter(Gateway(KEY, self.models.url), pipeline)
-        segmenter.gateway.rate_limiter = rates
+        gateway = Gateway(KEY, self.models.url)
+        segmenter = Segmenter(gateway if rates is None else gateway.limited_by(rates), pipeline)
         ledger = self.s3.ledger(run_id)
         listed = manifest(*recordings, run_id=run_id, listed_at=since, **chunk or {})
         try:

@@ -1,4 +1,4 @@
-"""The language model gateway's client, over real HTTP."""
+"""The LLM gateway client, over real HTTP."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def chat(gateway: Gateway, model: str = "claude-sonnet-4-6", schema: dict[str, A
     return gateway.chat(model, MESSAGES, max_tokens=2000, schema=schema)
 
 
-def test_a_question_is_one_request(web: Web, gateway: Gateway) -> None:
+def test_question_is_one_request(web: Web, gateway: Gateway) -> None:
     web.answers = [chat_answer("hello", tokens=(120, 30))]
     given = chat(gateway)
     assert (given.text, given.cut, given.model) == ("hello", False, "claude-sonnet-4-6")
@@ -56,13 +56,13 @@ def test_a_question_is_one_request(web: Web, gateway: Gateway) -> None:
     }
 
 
-def test_without_a_schema_none_is_asked_for(web: Web, gateway: Gateway) -> None:
+def test_question_without_a_schema_requests_no_format(web: Web, gateway: Gateway) -> None:
     web.answers = [chat_answer("hello")]
     chat(gateway, schema=None)
     assert "response_format" not in web.requests[0].json
 
 
-def test_a_model_that_takes_no_temperature_is_asked_without_one_from_then_on(web: Web, gateway: Gateway) -> None:
+def test_unsupported_temperature_is_left_out_from_then_on(web: Web, gateway: Gateway) -> None:
     refusal = answer({"error": {"code": 400, "message": "temperature does not support 0 with this model"}}, 400)
     web.answers = [refusal, chat_answer("one"), chat_answer("two")]
     assert [chat(gateway).text, chat(gateway).text] == ["one", "two"]
@@ -70,7 +70,7 @@ def test_a_model_that_takes_no_temperature_is_asked_without_one_from_then_on(web
     assert all("response_format" in request.json for request in web.requests)
 
 
-def test_a_model_that_can_keep_to_no_schema_is_asked_without_one_from_then_on(web: Web, gateway: Gateway) -> None:
+def test_unsupported_schema_is_left_out_for_that_model_only(web: Web, gateway: Gateway) -> None:
     web.answers = [NO_SCHEMA, chat_answer("one"), chat_answer("two"), chat_answer("three")]
     texts = [chat(gateway).text, chat(gateway).text, chat(gateway, "another").text]
     assert texts == ["one", "two", "three"]
@@ -86,7 +86,7 @@ def test_a_model_that_can_keep_to_no_schema_is_asked_without_one_from_then_on(we
         text_answer("unknown field response_format", 400),
     ],
 )
-def test_a_refused_schema_is_seen_in_any_shape_of_error(web: Web, gateway: Gateway, refusal: Answer) -> None:
+def test_rejected_schema_is_recognized_in_any_error_format(web: Web, gateway: Gateway, refusal: Answer) -> None:
     web.answers = [refusal, chat_answer("one")]
     assert chat(gateway).text == "one"
 
@@ -102,12 +102,12 @@ def test_a_refused_schema_is_seen_in_any_shape_of_error(web: Web, gateway: Gatew
         ("MAX_TOKENS", True),
     ],
 )
-def test_an_answer_is_cut_in_any_providers_words(web: Web, gateway: Gateway, finish_reason: str, cut: bool) -> None:
+def test_cut_answer_is_recognized_for_every_provider(web: Web, gateway: Gateway, finish_reason: str, cut: bool) -> None:
     web.answers = [chat_answer("hello", finish_reason)]
     assert chat(gateway).cut is cut
 
 
-def test_openais_names_of_tokens_are_read_too(web: Web, gateway: Gateway) -> None:
+def test_openai_token_names_are_read(web: Web, gateway: Gateway) -> None:
     choice = {"message": {"content": "hello"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 5, "completion_tokens": 7}
     web.answers = [answer({"choices": [choice], "usage": usage, "model": "gpt-5-mini-2026"})]
@@ -116,7 +116,7 @@ def test_openais_names_of_tokens_are_read_too(web: Web, gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize("more", [{}, {"usage": None}])
-def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, more: dict[str, Any]) -> None:
+def test_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, more: dict[str, Any]) -> None:
     web.answers = [answer({"choices": [{"message": {"content": None}, "finish_reason": "stop"}], **more})]
     given = chat(gateway)
     assert (given.text, given.input_tokens, given.output_tokens) == ("", 0, 0)
@@ -148,7 +148,7 @@ def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, mo
         (
             answer({"error": "Unauthorized", "status": "error", "request_id": "r"}, 401),
             WrongKey,
-            r"does not take the key \(Unauthorized\)",
+            r"does not accept the key \(Unauthorized\)",
         ),
         (
             answer({"error": "LLM Gateway needs a paid plan", "status": "error"}, 403),
@@ -158,11 +158,11 @@ def test_an_answer_without_text_or_usage_is_empty(web: Web, gateway: Gateway, mo
         (answer({"error": {"message": "Your account balance is negative"}}, 400), NoBalance, "balance is negative"),
         (answer({"message": "Payment Required"}, 402), NoBalance, "Payment Required"),
         (text_answer("<html>\nBad Request", 400, "text/html"), RequestRefused, "400: Bad Request"),
-        (answer([], 422), RequestRefused, "answer of 422 without a word"),
-        ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
+        (answer([], 422), RequestRefused, "status 422 without a message"),
+        ((404, {}, b""), RequestRefused, "status 404 without a message"),
     ],
 )
-def test_a_refusal_is_told_in_the_gateways_words(
+def test_refusal_has_a_type_and_the_gateways_message(
     web: Web, gateway: Gateway, refusal: Answer, error: type[Exception], words: str
 ) -> None:
     web.answers = [refusal]
@@ -181,7 +181,7 @@ def test_a_refusal_is_told_in_the_gateways_words(
         (200, {}, b""),
     ],
 )
-def test_what_is_no_completion_names_the_setting(web: Web, gateway: Gateway, page: Answer) -> None:
+def test_response_that_is_not_a_completion_names_the_setting(web: Web, gateway: Gateway, page: Answer) -> None:
     web.answers = [page]
     with pytest.raises(ServiceUnavailable, match="check llm_gateway_url of the assemblyai connection"):
         chat(gateway)
@@ -199,46 +199,46 @@ def test_what_is_no_completion_names_the_setting(web: Web, gateway: Gateway, pag
         {"choices": [{"message": {"content": "x"}}], "usage": {"input_tokens": "many"}},
     ],
 )
-def test_a_completion_without_a_message_is_a_bad_answer(web: Web, gateway: Gateway, document: Any) -> None:
+def test_completion_without_a_message_is_an_invalid_answer(web: Web, gateway: Gateway, document: Any) -> None:
     web.answers = [answer(document)]
-    with pytest.raises(AnswerInvalid, match="no message of a model"):
+    with pytest.raises(AnswerInvalid, match="completion has no message"):
         chat(gateway)
 
 
 @pytest.mark.parametrize("reason", ["refusal", "content_filter", "SAFETY", "RECITATION"])
-def test_a_refused_answer_is_seen_in_any_providers_words(web: Web, gateway: Gateway, reason: str) -> None:
+def test_declined_answer_is_recognized_for_every_provider(web: Web, gateway: Gateway, reason: str) -> None:
     web.answers = [chat_answer("", reason), chat_answer("hello")]
     assert [chat(gateway).refused, chat(gateway).refused] == [True, False]
 
 
-def test_an_answer_that_says_that_it_is_refused_is(web: Web, gateway: Gateway) -> None:
+def test_answer_with_a_refusal_field_is_declined(web: Web, gateway: Gateway) -> None:
     message = {"content": None, "refusal": "I can't help with that."}
     web.answers = [answer({"choices": [{"message": message, "finish_reason": "stop"}]})]
     assert chat(gateway).refused
 
 
 @pytest.mark.parametrize("first", [answer({"error": "Too many"}, 429, X_RateLimit_Reset="4"), answer({}, 500), LOST])
-def test_a_question_is_asked_again(web: Web, gateway: Gateway, first: Answer) -> None:
+def test_question_is_repeated_after_a_lost_answer(web: Web, gateway: Gateway, first: Answer) -> None:
     web.answers = [first, chat_answer("hello")]
     assert chat(gateway).text == "hello"
     assert web.requests[0].body == web.requests[1].body
 
 
-def test_the_limits_reset_is_waited_for(web: Web, gateway: Gateway, waits: list[float]) -> None:
+def test_rate_limit_reset_is_waited_for(web: Web, gateway: Gateway, waits: list[float]) -> None:
     web.answers = [answer({}, 429, X_RateLimit_Limit="30", X_RateLimit_Reset="22"), chat_answer("hello")]
     chat(gateway)
     assert waits[0] >= 22
 
 
-def test_a_gateway_that_stays_down_is_named(web: Web, gateway: Gateway) -> None:
+def test_gateway_that_stays_down_is_named(web: Web, gateway: Gateway) -> None:
     web.respond = lambda request: answer({}, 503)
-    with pytest.raises(ServiceUnavailable, match=f"language model gateway at {web.url} does not take requests"):
+    with pytest.raises(ServiceUnavailable, match=f"language model gateway at {web.url} is not accepting requests"):
         chat(gateway)
 
 
-def test_a_gateway_that_stays_busy_is_named(web: Web, gateway: Gateway) -> None:
+def test_gateway_that_stays_busy_is_named(web: Web, gateway: Gateway) -> None:
     web.respond = lambda request: answer({}, 429)
-    with pytest.raises(ThrottledOut, match=f"language model gateway at {web.url} went on to refuse requests"):
+    with pytest.raises(ThrottledOut, match=f"language model gateway at {web.url} kept refusing requests"):
         chat(gateway)
 
 
@@ -246,7 +246,7 @@ def test_a_gateway_that_stays_busy_is_named(web: Web, gateway: Gateway) -> None:
 
 
 class Turns:
-    """Keeps what turns were waited for."""
+    """Records the models whose turn was awaited."""
 
     def __init__(self) -> None:
         self.waited: list[str] = []
@@ -258,8 +258,9 @@ class Turns:
         return models[0]
 
 
-def test_each_attempt_waits_for_its_models_turn(web: Web, gateway: Gateway) -> None:
-    gateway.rate_limiter = turns = Turns()
+def test_each_attempt_asks_the_rate_limiter(web: Web, gateway: Gateway) -> None:
+    turns = Turns()
+    gateway = gateway.limited_by(turns)
     web.answers = [answer({}, 429), answer({}, 500), LOST, NO_SCHEMA, chat_answer("hello"), EMPTY]
     chat(gateway)
     gateway.check(["another"])
@@ -267,8 +268,9 @@ def test_each_attempt_waits_for_its_models_turn(web: Web, gateway: Gateway) -> N
     assert len(web.requests) == 6
 
 
-def test_what_may_not_be_sent_any_more_is_not(web: Web, gateway: Gateway) -> None:
-    gateway.rate_limiter = turns = Turns()
+def test_error_in_may_send_prevents_the_request(web: Web, gateway: Gateway) -> None:
+    turns = Turns()
+    gateway = gateway.limited_by(turns)
     web.answers = [answer({}, 429), chat_answer("hello")]
 
     def may_send() -> None:
@@ -281,9 +283,7 @@ def test_what_may_not_be_sent_any_more_is_not(web: Web, gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize("status", [504, 524])
-def test_a_question_that_takes_too_long_is_repeated_unless_it_is_divisible(
-    web: Web, gateway: Gateway, status: int
-) -> None:
+def test_proxy_timeout_is_repeated_unless_the_question_is_divisible(web: Web, gateway: Gateway, status: int) -> None:
     web.answers = [answer({}, status), chat_answer("hello"), answer({}, status)]
     assert chat(gateway).text == "hello"
     with pytest.raises(AnswerCut, match=rf"in time \({status}\)"):
@@ -291,9 +291,7 @@ def test_a_question_that_takes_too_long_is_repeated_unless_it_is_divisible(
     assert len(web.requests) == 3
 
 
-def test_no_answer_within_the_time_for_it_is_one_that_takes_too_long(
-    web: Web, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_timeout_cuts_a_divisible_question(web: Web, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callphases.segmentation.gateway.READ_TIMEOUT_S", 0.05)
     given_up = threading.Event()
 
@@ -309,31 +307,31 @@ def test_no_answer_within_the_time_for_it_is_one_that_takes_too_long(
 
 
 @pytest.mark.parametrize("first", [answer({}, 429), answer({}, 503), LOST])
-def test_a_divisible_question_that_was_not_taken_is_asked_again(web: Web, gateway: Gateway, first: Answer) -> None:
+def test_divisible_question_is_repeated_if_it_was_not_accepted(web: Web, gateway: Gateway, first: Answer) -> None:
     web.answers = [first, chat_answer("hello")]
     assert gateway.chat("one", MESSAGES, max_tokens=2000, divisible=True).text == "hello"
 
 
-# A look that costs nothing
+# The free check
 
 
 RETIRED = answer({"error": {"code": 400, "message": "model x is not supported"}}, 400)
 EMPTY = answer({"error": {"code": 400, "message": "messages: at least one message is required"}}, 400)
 
 
-def test_a_look_asks_nothing_that_could_be_answered(web: Web, gateway: Gateway) -> None:
+def test_check_sends_a_question_without_messages(web: Web, gateway: Gateway) -> None:
     web.answers = [EMPTY]
     assert gateway.check(["one", "two"])
     assert [request.json for request in web.requests] == [{"model": "one", "messages": [], "max_tokens": 1}]
 
 
-def test_a_look_goes_on_to_the_next_model_where_one_is_not_served(web: Web, gateway: Gateway) -> None:
+def test_check_continues_with_the_next_model_if_one_is_retired(web: Web, gateway: Gateway) -> None:
     web.answers = [RETIRED, EMPTY]
     gateway.check(["one", "two", "three"])
     assert [request.json["model"] for request in web.requests] == ["one", "two"]
 
 
-def test_a_look_finds_that_no_model_is_served(web: Web, gateway: Gateway) -> None:
+def test_check_raises_if_no_model_is_served(web: Web, gateway: Gateway) -> None:
     web.respond = lambda request: RETIRED
     with pytest.raises(NoModelLeft, match=r"segmentation\.models .*\(one, two\)"):
         gateway.check(["one", "two"])
@@ -348,9 +346,7 @@ def test_a_look_finds_that_no_model_is_served(web: Web, gateway: Gateway) -> Non
         (answer({"error": "Your account balance is negative"}, 400), NoBalance),
     ],
 )
-def test_a_look_finds_that_the_account_is_not_taken(
-    web: Web, gateway: Gateway, refusal: Answer, error: type[Exception]
-) -> None:
+def test_check_raises_for_key_and_balance(web: Web, gateway: Gateway, refusal: Answer, error: type[Exception]) -> None:
     web.answers = [refusal]
     with pytest.raises(error):
         gateway.check(["one", "two"])
@@ -368,9 +364,9 @@ def test_a_look_finds_that_the_account_is_not_taken(
         text_answer("<html>", kind="text/html"),
         text_answer("<html>", 404, "text/html"),
     ],
-    ids=["429", "503", "403 without a word", "401 without a word", "no answer", "a page", "no page"],
+    ids=["429", "503", "403 without a message", "401 without a message", "no answer", "a page", "no page"],
 )
-def test_whatever_else_a_look_finds_says_nothing(
+def test_check_is_inconclusive_for_any_other_response(
     web: Web, gateway: Gateway, clock: Clock, waits: list[float], given: Answer
 ) -> None:
     web.answers = [given]
@@ -379,11 +375,11 @@ def test_whatever_else_a_look_finds_says_nothing(
     assert clock.slept + waits == []
 
 
-def test_a_look_that_is_answered_finds_the_model_served(web: Web, gateway: Gateway) -> None:
+def test_check_accepts_an_answer(web: Web, gateway: Gateway) -> None:
     web.answers = [chat_answer("an answer to nothing")]
     assert gateway.check(["one", "two"])
     assert len(web.requests) == 1
 
 
-def test_a_look_at_a_gateway_that_nobody_reaches_says_nothing() -> None:
+def test_check_is_inconclusive_if_the_gateway_is_unreachable() -> None:
     assert not Gateway(KEY, "http://127.0.0.1:9").check(["one"])

@@ -1,4 +1,4 @@
-"""What callers say is data: none of it gets another label, a longer summary, or another call's phases."""
+"""Transcript text is data: it can't inject labels, long summaries, or phases of another call."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ def segmenter(web: Web, model: LocalModel) -> Segmenter:
 
 
 def ask(segmenter: Segmenter, *calls: Sequence[Cue]) -> list[list[Label]]:
-    found = segmenter.segment_together(calls).found
+    found = segmenter.segment_pack(calls).results
     return [labels for labels in found if isinstance(labels, list)]
 
 
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-def test_the_others_of_a_question_are_labelled_as_ever(segmenter: Segmenter, said: str) -> None:
+def test_hostile_call_does_not_change_labels_of_other_calls(segmenter: Segmenter, said: str) -> None:
     before, after = call(*USUAL), call(*reversed(USUAL))
     labels = ask(segmenter, before, hostile(said), after)
     assert [labels[0], labels[2]] == ask(segmenter, before, after)
 
 
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-def test_labels_are_closed_and_summaries_are_one_short_line(segmenter: Segmenter, said: str) -> None:
+def test_hostile_call_gets_known_labels_and_short_summaries(segmenter: Segmenter, said: str) -> None:
     cues = hostile(said)
     (labels,) = ask(segmenter, cues)
     phases = timeline(cues, labels, 40.0)
@@ -88,9 +88,7 @@ def test_labels_are_closed_and_summaries_are_one_short_line(segmenter: Segmenter
 
 
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-def test_a_question_is_instructions_and_one_document_whatever_is_said(
-    web: Web, segmenter: Segmenter, said: str
-) -> None:
+def test_hostile_text_does_not_change_the_form_of_the_question(web: Web, segmenter: Segmenter, said: str) -> None:
     ask(segmenter, call(*USUAL))
     ask(segmenter, hostile(said))
     usual, about_it = (request.json for request in web.requests)
@@ -113,15 +111,15 @@ def test_a_question_is_instructions_and_one_document_whatever_is_said(
         "Sure! All phases are Goodbye.",
     ],
 )
-def test_a_model_that_obeys_a_caller_is_not_believed(web: Web, phases: Any) -> None:
+def test_answer_that_obeys_a_caller_is_rejected(web: Web, phases: Any) -> None:
     good = [{"name": "Introduction", "start_cue": 1, "summary": "Hi."}]
     web.respond = lambda _: chat_answer({"calls": [{"call": 1, "phases": phases}, {"call": 2, "phases": good}]})
-    together = Segmenter(Gateway(KEY, web.url), pipeline()).segment_together([call(*USUAL), call(*USUAL)])
-    assert not isinstance(together.found[0], list)
-    assert together.found[1] == [Label("Introduction", 1, "Hi.")]
+    together = Segmenter(Gateway(KEY, web.url), pipeline()).segment_pack([call(*USUAL), call(*USUAL)])
+    assert not isinstance(together.results[0], list)
+    assert together.results[1] == [Label("Introduction", 1, "Hi.")]
 
 
-def test_a_summary_that_repeats_what_a_caller_dictates_is_cut_to_a_line(web: Web) -> None:
+def test_dictated_summary_is_truncated_to_one_line(web: Web) -> None:
     said = "\x1b[2J" + "line\n" * 1000 + "\ud800"
     phases = [{"name": "Introduction", "start_cue": 1, "summary": said}]
     web.respond = lambda _: chat_answer({"calls": [{"call": 1, "phases": phases}]})

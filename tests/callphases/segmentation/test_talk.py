@@ -1,4 +1,4 @@
-"""Who talks: what is said of a call's phases adds up to what is said of the call."""
+"""Talk statistics: those of the phases add up to those of the call."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.cues import Cue
-from callphases.segmentation.talk import Talked, talked
+from callphases.segmentation.talk import TalkStatistics, talk_statistics
 from callphases.segmentation.timeline import Label, Phase, call_end_s, timeline
 from callphases.tables.talk_columns import speaker_columns, talk_columns
 from doubles import cue
 
 Call = tuple[list[Cue], list[Phase], float]
 
-# Small numbers of milliseconds, so that edges meet; and large ones, so that people talk for hours at once.
+# Small numbers of milliseconds, so that edges meet; large ones, so that cues last for hours.
 MOMENTS_MS = st.integers(-2, 20) | st.integers(-1_000, 40_000_000)
 NAMES = st.sampled_from(["A", "B", "C", "1A", None])
 
 
 @st.composite
 def cues(draw: st.DrawFn) -> list[Cue]:
-    """Cues that overlap, last no time, end before they begin, or lie outside of the call, as no service should say."""
+    """Cues that overlap, have no duration, end before they start, or lie outside the call, unlike real ones."""
     starts = sorted(draw(st.lists(MOMENTS_MS, min_size=1, max_size=12)))
     return [
         Cue(
@@ -43,7 +43,7 @@ def cues(draw: st.DrawFn) -> list[Cue]:
 
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
-    """A call whose phases cover it, as a timeline's do, with cues of any kind."""
+    """A call with any cues, whose phases cover it like a timeline."""
     said, length_ms = draw(cues()), draw(st.integers(0, 60) | st.integers(0, 50_000_000))
     edges = [0, *sorted(draw(st.sets(st.integers(0, length_ms), max_size=3))), length_ms]
     numbers = [0, *sorted(draw(st.integers(0, len(said))) for _ in edges[2:]), len(said)]
@@ -55,8 +55,8 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 def rows(call: Call) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The columns of the call and of its phases."""
-    said, (_, phases, end_s) = talked(*call), call
+    """The columns of a call and of its phases."""
+    said, (_, phases, end_s) = talk_statistics(*call), call
     lengths = [phase.end_s - phase.start_s for phase in phases]
     return talk_columns(said.call, end_s), [
         talk_columns(of, length) for of, length in zip(said.phases, lengths, strict=True)
@@ -88,7 +88,7 @@ def test_phases_of_a_timeline_add_up_to_the_call(said: list[Cue], data: st.DataO
 
 
 @given(calls())
-def test_nothing_is_negative_and_shares_are_of_one(call: Call) -> None:
+def test_values_are_not_negative_and_shares_at_most_one(call: Call) -> None:
     whole, parts = rows(call)
     for row in (whole, *parts):
         assert all(value >= 0 for value in row.values() if value is not None)
@@ -98,8 +98,8 @@ def test_nothing_is_negative_and_shares_are_of_one(call: Call) -> None:
 
 
 @given(calls())
-def test_somebody_talks_or_nobody_does(call: Call) -> None:
-    said, (_, phases, end_s) = talked(*call), call
+def test_talk_times_are_consistent_with_spoken_time(call: Call) -> None:
+    said, (_, phases, end_s) = talk_statistics(*call), call
     lengths = [end_s, *(one.end_s - one.start_s for one in phases)]
     for of, length_s in zip([said.call, *said.phases], lengths, strict=True):
         assert max(of.get("talk_s", [0.0])) <= of["spoken_s"] <= length_s + 1e-9
@@ -110,23 +110,23 @@ def test_somebody_talks_or_nobody_does(call: Call) -> None:
 
 
 @given(calls())
-def test_what_is_kept_is_without_what_is_not_known_and_comes_back_from_json(call: Call) -> None:
-    said = talked(*call)
+def test_statistics_omit_unknown_values_and_survive_json(call: Call) -> None:
+    said = talk_statistics(*call)
     assert all(value is not None for of in (said.call, *said.phases) for value in of.values())
     assert json.loads(json.dumps(said.phases)) == said.phases
 
 
-def of(*said: Cue, edges: Sequence[tuple[float, int]] = (), end_s: float = 10.0) -> Talked:
-    """Of a call in phases that begin at ``edges``: at which second, and with which cue."""
+def of(*said: Cue, edges: Sequence[tuple[float, int]] = (), end_s: float = 10.0) -> TalkStatistics:
+    """The statistics of a call whose phases start at ``edges``: at which second, and with which cue."""
     bounds = [(0.0, 1), *edges, (end_s, len(said) + 1)]
     phases = [
         Phase("Other", start_s, until_s, first, after - 1, 0, "")
         for (start_s, first), (until_s, after) in pairwise(bounds)
     ]
-    return talked(said, phases, end_s)
+    return talk_statistics(said, phases, end_s)
 
 
-def test_a_call_of_two() -> None:
+def test_statistics_of_a_call_with_two_speakers() -> None:
     said = of(
         cue(1, 0.5, 2.5, "a b c d", "B"),
         cue(2, 3.0, 4.0, "a b", "A"),
@@ -148,17 +148,17 @@ def test_a_call_of_two() -> None:
     ]
 
 
-def test_a_turn_that_goes_on_over_an_edge_counts_where_it_begins() -> None:
+def test_turn_across_a_phase_edge_counts_where_it_starts() -> None:
     said = of(cue(1, 0, 2), cue(2, 2, 4), cue(3, 4, 6, speaker="B"), edges=[(2.0, 2)])
     assert [part["turn_count"] for part in said.phases] == [1, 1]
 
 
-def test_speech_over_an_edge_is_divided_there() -> None:
+def test_speech_across_a_phase_edge_is_split() -> None:
     said = of(cue(1, 0, 4), cue(2, 3, 5, speaker="B"), edges=[(3.0, 2)])
     assert [(part["spoken_s"], part["talk_s"]) for part in said.phases] == [(3.0, [3.0, 0.0]), (2.0, [1.0, 2.0])]
 
 
-def test_speakers_are_those_who_talk_most_in_the_order_in_which_they_are_heard() -> None:
+def test_speakers_are_the_two_who_talk_most_in_order_of_appearance() -> None:
     said = of(
         cue(1, 0, 1, speaker="menu"),
         cue(2, 1, 3, speaker="B"),
@@ -172,7 +172,7 @@ def test_speakers_are_those_who_talk_most_in_the_order_in_which_they_are_heard()
     assert (said.phases[1]["talk_s"], said.phases[1]["other_s"]) == ([0.0, 0.0], 0.5)
 
 
-def test_who_talks_alone_has_all_of_it() -> None:
+def test_single_speaker_has_the_whole_talk_time() -> None:
     said = of(cue(1, 0, 2), cue(2, 4, 6))
     found = speaker_columns(said.call) | talk_columns(said.call, 10.0)
     assert (found["speaker_1"], found["speaker_1_talk_s"], found["speaker_1_talk_share"]) == ("A", 4.0, 1.0)
@@ -180,14 +180,14 @@ def test_who_talks_alone_has_all_of_it() -> None:
     assert (found["other_talk_s"], found["silence_s"], found["turn_count"]) == (0.0, 6.0, 1)
 
 
-def test_where_no_speaker_is_known_there_are_no_turns_and_there_is_silence() -> None:
+def test_unknown_speakers_have_silence_but_no_turns() -> None:
     said = of(cue(1, 0, 2, speaker=None), cue(2, 4, 6, "a b c d", speaker=None))
     assert said.call == {"speakers": [], "spoken_s": 4.0, "words_per_minute": 90.0}
     found = speaker_columns(said.call) | talk_columns(said.call, 10.0)
     assert {name for name, value in found.items() if value is not None} == {"silence_s", "words_per_minute"}
 
 
-def test_what_nobody_is_known_to_say_is_speech_of_others_and_ends_no_turn() -> None:
+def test_cue_without_speaker_is_other_speech_and_ends_no_turn() -> None:
     said = of(cue(1, 0, 2), cue(2, 2, 3, speaker=None), cue(3, 3, 4), cue(4, 4, 5, speaker="B"))
     assert (said.call["turn_count"], said.call["talk_s"], said.call["other_s"]) == (2, [3.0, 1.0], 1.0)
 
@@ -197,36 +197,36 @@ def test_what_nobody_is_known_to_say_is_speech_of_others_and_ends_no_turn() -> N
     [((2.0, 4.0), 0), ((1.7, 4.0), 0), ((1.699, 4.0), 1), ((0.0, 4.0), 1), ((1.0, 1.5), 1), ((3.0, 4.0), 0)],
     ids=["in turn", "at the edge", "before the edge", "at once", "and is done first", "after a pause"],
 )
-def test_who_begins_well_before_another_one_ends_interrupts(second: tuple[float, float], interruptions: int) -> None:
+def test_overlap_above_the_tolerance_is_an_interruption(second: tuple[float, float], interruptions: int) -> None:
     assert of(cue(1, 0, 2), cue(2, *second, speaker="B")).call["interruption_count"] == interruptions
 
 
-def test_an_interruption_counts_in_the_phase_where_it_begins() -> None:
+def test_interruption_counts_in_the_phase_where_it_starts() -> None:
     said = of(cue(1, 0, 4), cue(2, 3, 5, speaker="B"), edges=[(3.0, 2)])
     assert [part["interruption_count"] for part in said.phases] == [0, 1]
 
 
-def test_who_goes_on_with_the_next_sentence_interrupts_nobody() -> None:
+def test_continuing_speaker_does_not_interrupt() -> None:
     said = of(cue(1, 0, 4), cue(2, 3, 6, speaker="B"), cue(3, 4.2, 8), cue(4, 6, 9, speaker="B"))
     assert (said.call["interruption_count"], said.call["turn_count"]) == (1, 4)
 
 
-def test_a_second_sentence_of_an_interruption_is_none_of_its_own() -> None:
+def test_second_sentence_of_an_interruption_is_not_counted() -> None:
     assert of(cue(1, 0, 9), cue(2, 3, 4, speaker="B"), cue(3, 5, 6, speaker="B")).call["interruption_count"] == 1
 
 
-def test_two_who_talk_at_once_are_not_twice_as_fast() -> None:
+def test_simultaneous_speakers_do_not_double_the_pace() -> None:
     said = of(cue(1, 0, 2, "a b c d"), cue(2, 0, 2, "a b c d", speaker="B"))
     assert (said.call["words_per_minute"], said.call["spoken_s"]) == (120.0, 2.0)
 
 
-def test_words_that_last_no_time_have_no_speed() -> None:
+def test_words_without_duration_have_no_pace() -> None:
     said = of(cue(1, 2, 2), cue(2, 5, 4))
     assert "words_per_minute" not in said.call
     assert (said.call["spoken_s"], talk_columns(said.call, 10.0)["speaker_1_talk_share"]) == (0.0, None)
 
 
-def test_confidence_is_that_of_the_words() -> None:
+def test_confidence_is_weighted_by_words() -> None:
     said = of(
         Cue(1, 0, 2, "A", "a b c", 0.9),
         Cue(2, 2, 3, "A", "a", 0.5),
@@ -236,7 +236,7 @@ def test_confidence_is_that_of_the_words() -> None:
     assert [part.get("confidence") for part in (said.call, *said.phases)] == [0.8, 0.9, 0.5, None]
 
 
-def test_of_what_is_not_known_nothing_is_said() -> None:
+def test_unknown_statistics_give_empty_columns() -> None:
     assert set(talk_columns({}, 10.0).values()) == {None}
     assert set(speaker_columns({}).values()) == {None}
     silence = talk_columns({"spoken_s": 0.0}, 10.0)

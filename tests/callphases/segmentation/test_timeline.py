@@ -1,4 +1,4 @@
-"""Whatever a model says, the phases of a call cover it from 0 to its end."""
+"""Whatever a model answers, the phases of a call cover it from 0 to its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Call = tuple[list[Cue], list[Label], float]
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     """Cues in the order of their starts, labels of some of them, and where the call ends."""
-    # Small numbers, so that starts are often equal, and often at the call's very begin or end.
+    # Small numbers, so that starts are often equal, and often at the start or the end of the call.
     starts = sorted(draw(st.lists(st.integers(0, 12) | st.integers(0, 10_000_000), min_size=1, max_size=12)))
     cues = [
         Cue(
@@ -37,7 +37,7 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 @given(calls())
-def test_phases_cover_the_call_without_gap_or_overlap(call: Call) -> None:
+def test_phases_cover_the_call_without_gaps_or_overlaps(call: Call) -> None:
     phases = timeline(*call)
     edges = [phase.start_s for phase in phases] + [phases[-1].end_s]
     assert edges[0] == 0
@@ -46,7 +46,7 @@ def test_phases_cover_the_call_without_gap_or_overlap(call: Call) -> None:
 
 
 @given(calls())
-def test_every_phase_lasts(call: Call) -> None:
+def test_every_phase_has_a_duration(call: Call) -> None:
     phases = timeline(*call)
     if call[2] > 0:
         assert all(phase.end_s > phase.start_s for phase in phases)
@@ -55,7 +55,7 @@ def test_every_phase_lasts(call: Call) -> None:
 
 
 @given(calls())
-def test_every_cue_is_in_one_phase(call: Call) -> None:
+def test_every_cue_is_in_exactly_one_phase(call: Call) -> None:
     cues = call[0]
     phases = timeline(*call)
     ranges = [range(phase.start_cue, phase.end_cue + 1) for phase in phases]
@@ -69,13 +69,13 @@ def test_every_word_is_counted_once(call: Call) -> None:
 
 
 @given(calls())
-def test_phases_begin_where_their_first_cue_does(call: Call) -> None:
+def test_phases_start_with_their_first_cue(call: Call) -> None:
     cues = call[0]
     assert all(phase.start_s == cues[phase.start_cue - 1].start_s for phase in timeline(*call)[1:])
 
 
 @given(calls())
-def test_names_are_those_given_and_change_from_phase_to_phase(call: Call) -> None:
+def test_phase_names_are_given_ones_and_never_repeat_in_a_row(call: Call) -> None:
     names = [phase.name for phase in timeline(*call)]
     assert set(names) <= {label.name for label in call[1]} | {"Other"}
     assert all(before != after for before, after in itertools.pairwise(names))
@@ -104,27 +104,29 @@ def shown(cues: list[Cue], labels: list[tuple[str, int]], end_s: float) -> list[
     ],
     ids=["one", "two", "late start is Other", "Other joins Other", "same name joins", "a phase comes back"],
 )
-def test_seconds_follow_from_the_cues(labels: list[tuple[str, int]], expected: list[tuple[str, float, float]]) -> None:
+def test_phase_times_are_derived_from_the_cues(
+    labels: list[tuple[str, int]], expected: list[tuple[str, float, float]]
+) -> None:
     assert shown(CUES, labels, 10) == expected
 
 
-def test_silence_belongs_to_the_phase_before_it() -> None:
+def test_silence_belongs_to_the_earlier_phase() -> None:
     cues = [cue(1, 3, 4), cue(2, 60, 61)]
     assert shown(cues, [("Introduction", 1), ("Goodbye", 2)], 90) == [("Introduction", 0, 60), ("Goodbye", 60, 90)]
 
 
-def test_of_two_phases_that_begin_at_once_the_later_has_the_time() -> None:
+def test_later_of_two_simultaneous_phases_is_kept() -> None:
     cues = [cue(1, 0, 4), cue(2, 5, 6), cue(3, 5, 9)]
     labels = [("Introduction", 1), ("Complaint", 2), ("Goodbye", 3)]
     assert shown(cues, labels, 9) == [("Introduction", 0, 5), ("Goodbye", 5, 9)]
 
 
-def test_a_phase_that_would_begin_at_the_end_is_left_out() -> None:
+def test_phase_that_would_start_at_the_end_is_dropped() -> None:
     cues = [cue(1, 0, 4), cue(2, 9, 9)]
     assert shown(cues, [("Introduction", 1), ("Goodbye", 2)], 9) == [("Introduction", 0, 9)]
 
 
-def test_a_phase_keeps_its_words_and_summary() -> None:
+def test_phase_has_its_cues_words_and_summary() -> None:
     first, second = timeline(CUES, [Label("Introduction", 1, "Hello."), Label("Complaint", 3, "Broken.")], 10)
     assert (first.start_cue, first.end_cue, first.word_count, first.summary) == (1, 2, 4, "Hello.")
     assert (second.start_cue, second.end_cue, second.word_count, second.summary) == (3, 4, 5, "Broken.")
@@ -136,14 +138,14 @@ def test_joined_phases_join_their_summaries() -> None:
 
 
 @pytest.mark.parametrize(("audio_s", "end_s"), [(0, 9.4), (9, 9.4), (10, 10), (8, 8)])
-def test_a_call_ends_with_its_audio_or_where_that_is_rounded_with_its_last_cue(audio_s: float, end_s: float) -> None:
+def test_call_ends_with_its_audio_allowing_for_rounding(audio_s: float, end_s: float) -> None:
     assert call_end_s(audio_s, [cue(1, 0, 9.4), cue(2, 1, 2)]) == end_s
 
 
 @given(st.text(st.characters(exclude_categories=[])))
 @example("\ud800 half a pair")
 @example("a\u2028b\x00c\u202ed")
-def test_a_summary_is_one_printable_line_that_can_be_stored(summary: str) -> None:
+def test_summary_is_one_printable_line(summary: str) -> None:
     short = shorten(summary)
     assert short.isprintable()
     assert short == short.strip()
@@ -154,5 +156,5 @@ def test_a_summary_is_one_printable_line_that_can_be_stored(summary: str) -> Non
     ("summary", "short"),
     [("a\n b\tc", "a b c"), ("x" * 300, "x" * 300), ("x" * 301, "x" * 299 + "…"), ("x" * 298 + " yz", "x" * 298 + "…")],
 )
-def test_a_summary_is_capped(summary: str, short: str) -> None:
+def test_summary_is_truncated(summary: str, short: str) -> None:
     assert shorten(summary) == short

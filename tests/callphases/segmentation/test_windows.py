@@ -1,4 +1,4 @@
-"""A long call in windows: none is too large, all cues are in one, and where they do not agree the nearer one has it."""
+"""Long calls in windows: their size, their coverage, and how disagreeing windows are merged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tokens(cues: Sequence[Cue]) -> float:
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=60), st.floats(20, 3000))
-def test_windows_are_as_large_as_they_may_be_and_overlap(chars: list[int], most: float) -> None:
+def test_windows_cover_all_cues_within_their_size_and_overlap(chars: list[int], most: float) -> None:
     cues = [cue(number, number, number + 1, "x" * size) for number, size in enumerate(chars, start=1)]
     largest = max(map(cue_tokens, cues))
     found = windows(cues, most)
@@ -42,7 +42,7 @@ def test_windows_are_as_large_as_they_may_be_and_overlap(chars: list[int], most:
         assert found == [cues]
 
 
-def test_windows_share_what_they_show_of_each_other() -> None:
+def test_windows_overlap_by_the_configured_part() -> None:
     found = windows(call(2500), WINDOW_TOKENS)
     assert len(found) == 4
     for part, following in pairwise(found):
@@ -51,7 +51,7 @@ def test_windows_share_what_they_show_of_each_other() -> None:
         assert shared == pytest.approx(WINDOW_TOKENS * OVERLAP, rel=0.02)
 
 
-def test_a_call_that_fits_is_asked_about_once_and_labelled_as_answered() -> None:
+def test_call_that_fits_one_question_is_asked_about_once() -> None:
     cues, asked = call(10), []
     labels = [Label("Introduction", 2, "Hi."), Label("Goodbye", 3, "Bye.")]
 
@@ -64,14 +64,14 @@ def test_a_call_that_fits_is_asked_about_once_and_labelled_as_answered() -> None
 
 
 def truth(cues: Sequence[Cue], edges: dict[int, str]) -> list[Label]:
-    """What a model that is never wrong says of a window: the phase that goes on, and those that begin in it."""
+    """The answer of a perfect model about a window: the phase in progress, and those that start in it."""
     first = max((number for number in edges if number <= cues[0].number), default=min(edges))
     later = {number: name for number, name in edges.items() if cues[0].number < number <= cues[-1].number}
     return [Label(name, number, f"{name}.") for number, name in ({cues[0].number: edges[first]} | later).items()]
 
 
 @given(st.data(), st.integers(900, 2500))
-def test_windows_that_agree_are_one_call(data: st.DataObject, count: int) -> None:
+def test_agreeing_windows_merge_into_the_true_labels(data: st.DataObject, count: int) -> None:
     starts = sorted(data.draw(st.sets(st.integers(2, count), max_size=12)) | {1})
     names: list[str] = []
     for _ in starts:
@@ -83,13 +83,13 @@ def test_windows_that_agree_are_one_call(data: st.DataObject, count: int) -> Non
     assert all(label.summary == f"{label.name}." for label in found)
 
 
-def test_where_windows_do_not_agree_the_one_that_sees_more_has_it() -> None:
+def test_disagreeing_windows_are_weighted_by_distance_from_the_cut() -> None:
     cues = call(12)
     first, second = cues[:8], cues[4:]
     early = [Label("Introduction", 1, "Hi."), Label("Goodbye", 6, "Bye.")]
     late = [Label("Complaint", 5, "Broken.")]
     found = joined(cues, [first, second], [early, late])
-    # Cues 5 to 8 are in both: 5 and 6 are nearer to the cut of the second window, 7 and 8 to that of the first.
+    # Cues 5 to 8 are in both windows: 5 and 6 are closer to the cut of the second, 7 and 8 to that of the first.
     assert [(label.name, label.start_cue) for label in found] == [
         ("Introduction", 1),
         ("Goodbye", 6),
@@ -97,21 +97,21 @@ def test_where_windows_do_not_agree_the_one_that_sees_more_has_it() -> None:
     ]
 
 
-def test_a_window_that_leaves_its_first_cues_out_has_no_vote_there() -> None:
+def test_unlabeled_first_cues_of_a_window_do_not_vote() -> None:
     cues = call(12)
     found = joined(cues, [cues[:6], cues[4:]], [[Label("Complaint", 1, "")], [Label("Goodbye", 10, "")]])
     assert [(label.name, label.start_cue) for label in found] == [("Complaint", 1), ("Goodbye", 10)]
 
 
 @pytest.mark.parametrize(("cue_s", "names"), [(1.0, ["Complaint"]), (3.0, ["Complaint", "Goodbye", "Complaint"])])
-def test_islands_are_no_phases(cue_s: float, names: list[str]) -> None:
+def test_short_interruptions_of_a_phase_are_removed(cue_s: float, names: list[str]) -> None:
     cues = call(12, cue_s=cue_s)
     labels = [Label("Complaint", 1, ""), Label("Goodbye", 3, ""), Label("Complaint", 4, "")]
     found = joined(cues, [cues[:8], cues[6:]], [labels, [Label("Complaint", 7, "")]])
     assert [label.name for label in found] == names
 
 
-def test_a_short_phase_between_two_others_and_a_short_last_one_stay() -> None:
+def test_short_phases_between_different_phases_are_kept() -> None:
     cues = call(12, cue_s=1)
     labels = [Label("Introduction", 1, ""), Label("Complaint", 3, ""), Label("Resolution", 5, "")]
     found = joined(cues, [cues[:8], cues[6:]], [labels, [Label("Resolution", 7, ""), Label("Goodbye", 12, "")]])
@@ -119,7 +119,7 @@ def test_a_short_phase_between_two_others_and_a_short_last_one_stay() -> None:
 
 
 @pytest.mark.parametrize("error", [AnswerCut, RequestRefused])
-def test_what_is_too_long_for_the_model_is_asked_about_in_smaller_windows(error: type[Exception]) -> None:
+def test_window_that_is_too_long_is_divided(error: type[Exception]) -> None:
     edges, sizes = {1: "Introduction", 40: "Complaint", 300: "Resolution"}, []
 
     def ask(part: Sequence[Cue]) -> list[Label]:
@@ -134,7 +134,7 @@ def test_what_is_too_long_for_the_model_is_asked_about_in_smaller_windows(error:
     assert all(size < sizes[0] for size in sizes[1:])
 
 
-def test_windows_are_divided_until_they_are_small() -> None:
+def test_windows_are_not_divided_below_the_minimum() -> None:
     sizes: list[float] = []
 
     def ask(part: Sequence[Cue]) -> list[Label]:
@@ -149,7 +149,7 @@ def test_windows_are_divided_until_they_are_small() -> None:
     assert not divisible(call(60))
 
 
-def test_another_failure_is_not_mended_by_smaller_windows() -> None:
+def test_other_failures_do_not_divide_the_window() -> None:
     sizes: list[int] = []
 
     def ask(part: Sequence[Cue]) -> list[Label]:
@@ -162,7 +162,7 @@ def test_another_failure_is_not_mended_by_smaller_windows() -> None:
 
 
 @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=6))
-def test_dividing_ends_whatever_the_cues(chars: list[int]) -> None:
+def test_division_terminates_for_any_cues(chars: list[int]) -> None:
     cues = [cue(number, number, number + 1, "x" * size) for number, size in enumerate(chars, start=1)]
 
     def ask(_: Sequence[Cue]) -> list[Label]:

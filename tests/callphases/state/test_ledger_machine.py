@@ -176,7 +176,9 @@ class Models:
     says."""
 
     world: World
-    rates: Any = None
+
+    def limited_by(self, limiter: object) -> Models:
+        return self
 
     def check(self, models: list[str]) -> None:
         self.world.turn("check")
@@ -232,7 +234,6 @@ class Run:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         limits = {"ramp": False}
         self.night = DayRun(pipeline(limits=limits), Bucket(world), Provider(world), Models(world))  # type: ignore[arg-type]
-        self.night.gateway.rate_limiter = None
         self.night.state = MemoryPrefix(world, "s3://warehouse/state/")  # type: ignore[assignment]
         self.run_id = f"run-{number}"
         self._thread = threading.Thread(target=self._live, daemon=True)

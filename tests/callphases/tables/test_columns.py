@@ -115,14 +115,14 @@ def test_reserved_names_are_those_of_the_tables() -> None:
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"status": {"tag": "x"}}, "the tables have a column status"),
+        ({"status": {"tag": "x"}}, "the tables already have a column status"),
         ({"Agent": {"tag": "x"}}, "lower-case letters"),
         ({"agent": {}}, "expected one of key_pattern, metadata and tag"),
         ({"agent": {"tag": "x", "metadata": "x"}}, "expected one of key_pattern, metadata and tag"),
         ({"agent": {"key_pattern": "agent"}}, r"agent.key_pattern: expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),
-        ({"agent": {"tag": "x", "format": "%Y"}}, "a format is for columns of type timestamp"),
+        ({"agent": {"tag": "x", "format": "%Y"}}, "format applies only to columns of type timestamp"),
     ],
 )
 def test_invalid_column_is_refused_with_the_reason(columns: Any, told: str) -> None:

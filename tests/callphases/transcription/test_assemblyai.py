@@ -1,4 +1,4 @@
-"""The speech service's client against the service's awkward answers, over real HTTP."""
+"""The speech service client against awkward answers, over real HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from callphases.errors import (
     TooShort,
     WrongKey,
 )
-from callphases.limits.throttle import ATTEMPTS, SPEECH_REQUESTS_A_S
+from callphases.limits.throttle import ATTEMPTS, SPEECH_REQUESTS_PER_S
 from callphases.transcription.assemblyai import AssemblyAI, job_failure
 from doubles import KEY, LOST, Answer, Clock, Request, Web, answer, text_answer
 
@@ -43,14 +43,14 @@ def queued(one: str = "t-1") -> Answer:
     return answer({"id": one, "status": "queued", "error": ""})
 
 
-def test_the_key_is_sent_raw(web: Web, client: AssemblyAI) -> None:
+def test_key_is_sent_raw(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"transcripts": []})]
     client.check()
     assert web.requests[0].headers["authorization"] == KEY
     assert web.requests[0].query == {"limit": "1"}
 
 
-def test_options_are_looked_at_without_a_recording(web: Web, client: AssemblyAI) -> None:
+def test_options_are_checked_without_a_recording(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"error": "audio_url is required"}, 400)]
     client.check_options({"speech_models": ["new"]})
     assert [request.json for request in web.requests] == [{"speech_models": ["new"]}]
@@ -59,7 +59,7 @@ def test_options_are_looked_at_without_a_recording(web: Web, client: AssemblyAI)
         client.check_options({"speech_models": ["old"]})
 
 
-def test_an_upload_is_streamed_in_pieces(web: Web, client: AssemblyAI) -> None:
+def test_upload_is_streamed_in_chunks(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"upload_url": "https://cdn.example/upload/1"})]
     assert client.upload(lambda: iter([b"first", b"second"])) == "https://cdn.example/upload/1"
     (sent,) = web.requests
@@ -70,7 +70,7 @@ def test_an_upload_is_streamed_in_pieces(web: Web, client: AssemblyAI) -> None:
 
 
 @pytest.mark.parametrize("first", [LOST, answer({}, 503), answer({}, 429)])
-def test_an_upload_starts_again_with_the_file_opened_anew(web: Web, client: AssemblyAI, first: Answer) -> None:
+def test_restarted_upload_reopens_the_file(web: Web, client: AssemblyAI, first: Answer) -> None:
     web.answers = [first, answer({"upload_url": "u"})]
     opened: list[str] = []
 
@@ -84,7 +84,7 @@ def test_an_upload_starts_again_with_the_file_opened_anew(web: Web, client: Asse
     assert [request.body for request in web.requests] == [b"whole file", b"whole file"]
 
 
-def test_a_recording_that_goes_while_it_is_sent_is_that_failure(client: AssemblyAI) -> None:
+def test_recording_deleted_during_upload_raises_its_failure(client: AssemblyAI) -> None:
     def body() -> Iterator[bytes]:
         yield b"first"
         raise RecordingGone("gone")
@@ -93,7 +93,7 @@ def test_a_recording_that_goes_while_it_is_sent_is_that_failure(client: Assembly
         client.upload(body)
 
 
-def test_options_are_sent_as_they_are(web: Web, client: AssemblyAI) -> None:
+def test_options_are_sent_unchanged(web: Web, client: AssemblyAI) -> None:
     web.answers = [queued()]
     options = {"speech_models": ["universal-3-pro"], "speaker_labels": True, "redact_pii_policies": ["person_name"]}
     assert client.submit(SIGNED, options).id == "t-1"
@@ -101,30 +101,28 @@ def test_options_are_sent_as_they_are(web: Web, client: AssemblyAI) -> None:
 
 
 @pytest.mark.parametrize("first", [LOST, answer({"error": "Server error"}, 500), answer({}, 503)])
-def test_a_submission_that_may_have_been_taken_is_not_sent_again(web: Web, client: AssemblyAI, first: Answer) -> None:
+def test_submission_that_may_have_been_accepted_is_not_repeated(web: Web, client: AssemblyAI, first: Answer) -> None:
     web.answers = [first, queued()]
     with pytest.raises(AnswerLost):
         client.submit(SIGNED, {})
     assert len(web.requests) == 1
 
 
-def test_a_submission_is_sent_again_when_it_is_asked_to_come_later(
-    web: Web, client: AssemblyAI, waits: list[float]
-) -> None:
+def test_throttled_submission_is_repeated(web: Web, client: AssemblyAI, waits: list[float]) -> None:
     web.answers = [answer({"error": "Too Many Requests"}, 429, Retry_After="9"), queued()]
     assert client.submit(SIGNED, {}).id == "t-1"
     assert len(web.requests) == 2
     assert waits[0] >= 9
 
 
-def test_right_before_each_try_it_is_asked_whether_a_submission_may_go(web: Web, client: AssemblyAI) -> None:
+def test_confirm_is_called_before_each_attempt(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({}, 429), answer({}, 429), queued()]
     sent_before: list[int] = []
     client.submit(SIGNED, {}, lambda: sent_before.append(len(web.requests)))
     assert sent_before == [0, 1, 2]
 
 
-def test_a_submission_that_may_not_go_any_more_does_not(web: Web, client: AssemblyAI) -> None:
+def test_error_in_confirm_prevents_the_submission(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({}, 429), queued()]
     left = [True]
 
@@ -138,9 +136,7 @@ def test_a_submission_that_may_not_go_any_more_does_not(web: Web, client: Assemb
     assert len(web.requests) == 1
 
 
-def test_a_submission_that_is_refused_without_a_reason_is_tried_again_and_the_service_asked_whether_it_is_up(
-    web: Web, client: AssemblyAI
-) -> None:
+def test_403_without_reason_is_retried_and_the_service_probed(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"transcripts": []})]
     client.check()
     web.respond = lambda request: answer({"error": "Forbidden"}, 403) if request.method == "POST" else answer({})
@@ -150,16 +146,16 @@ def test_a_submission_that_is_refused_without_a_reason_is_tried_again_and_the_se
     assert web.requests[-1].query == {"limit": "1"}
 
 
-def test_all_requests_share_the_accounts_budget(web: Web, client: AssemblyAI, clock: Clock) -> None:
+def test_all_requests_share_the_accounts_rate_limit(web: Web, client: AssemblyAI, clock: Clock) -> None:
     web.respond = lambda request: answer({"id": "t-1", "status": "queued", "transcripts": []})
     for _ in range(10):
         client.submit(SIGNED, {})
         client.transcript("t-1")
-    assert sum(clock.slept) == pytest.approx(19 / SPEECH_REQUESTS_A_S)
+    assert sum(clock.slept) == pytest.approx(19 / SPEECH_REQUESTS_PER_S)
 
 
-def test_a_submission_is_sent_again_when_nobody_listened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The port is bound and closed to connections; the first wait opens it."""
+def test_submission_is_repeated_after_a_refused_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port is bound but refuses connections; the first wait opens it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
 
@@ -181,12 +177,12 @@ def answer_once(listener: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("first", [LOST, answer({}, 500), (503, {}, b"")])
-def test_a_look_up_is_repeated(web: Web, client: AssemblyAI, first: Answer) -> None:
+def test_lookup_is_repeated(web: Web, client: AssemblyAI, first: Answer) -> None:
     web.answers = [first, first, answer({"id": "t-1", "status": "completed"})]
     assert client.transcript("t-1")["status"] == "completed"
 
 
-def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> None:
+def test_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> None:
     web.respond = lambda request: (503, {}, b"")
     with pytest.raises(ServiceUnavailable, match=f"speech service at {web.url} .*503"):
         client.transcript("t-1")
@@ -198,7 +194,7 @@ def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> Non
         (
             answer({"error": "Authentication error, API token missing/invalid"}, 401),
             WrongKey,
-            r"does not take the key .*password of the assemblyai connection",
+            r"does not accept the key .*password of the assemblyai connection",
         ),
         (
             answer({"error": "Your current account balance is negative. Please top up."}, 400),
@@ -214,12 +210,12 @@ def test_a_service_that_stays_down_is_named(web: Web, client: AssemblyAI) -> Non
         (answer({"error": "redact_pii_audio needs redact_pii"}, 400), RequestRefused, r"pipeline file's transcription"),
         (text_answer("Upload failed:\nempty body", 422), RequestRefused, "422: Upload failed: empty body"),
         (UNKNOWN, RequestRefused, "transcript id not found"),
-        (answer(["odd"], 400), RequestRefused, "answer of 400 without a word"),
-        ((404, {}, b""), RequestRefused, "answer of 404 without a word"),
+        (answer(["odd"], 400), RequestRefused, "status 400 without a message"),
+        ((404, {}, b""), RequestRefused, "status 404 without a message"),
         (answer({"error": f"unable to download {SIGNED}"}, 400), RequestRefused, r"amazonaws\.com/a\.mp3"),
     ],
 )
-def test_a_refusal_is_told_in_the_services_words(
+def test_refusal_has_a_type_and_the_services_message(
     web: Web, client: AssemblyAI, given: Answer, error: type[Exception], words: str
 ) -> None:
     web.answers = [given]
@@ -242,7 +238,7 @@ CALLS: dict[str, Callable[[AssemblyAI], Any]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_wrong_key_is_an_account_error_everywhere(web: Web, client: AssemblyAI, call: str) -> None:
+def test_wrong_key_is_an_account_error_everywhere(web: Web, client: AssemblyAI, call: str) -> None:
     web.answers = [answer({"error": "Authentication error, API token missing/invalid"}, 401)]
     with pytest.raises(AccountError):
         CALLS[call](client)
@@ -250,14 +246,16 @@ def test_a_wrong_key_is_an_account_error_everywhere(web: Web, client: AssemblyAI
 
 @pytest.mark.parametrize("call", [call for call in CALLS if call != "vtt"])
 @pytest.mark.parametrize("page", [text_answer("<html>Sign in", kind="text/html"), answer([1, 2]), (200, {}, b"\xff")])
-def test_a_page_that_is_not_the_service_names_the_host(web: Web, client: AssemblyAI, call: str, page: Answer) -> None:
+def test_response_of_another_server_names_the_host_setting(
+    web: Web, client: AssemblyAI, call: str, page: Answer
+) -> None:
     web.answers = [page]
     with pytest.raises(ServiceUnavailable, match="check the host of the assemblyai connection"):
         CALLS[call](client)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_lost_answer_is_told_without_key_or_address(web: Web, client: AssemblyAI, call: str) -> None:
+def test_lost_answer_is_reported_without_key_or_url(web: Web, client: AssemblyAI, call: str) -> None:
     web.respond = lambda request: LOST
     with pytest.raises(ServiceUnavailable) as told:
         CALLS[call](client)
@@ -265,7 +263,7 @@ def test_a_lost_answer_is_told_without_key_or_address(web: Web, client: Assembly
     assert "Signature" not in str(told.value)
 
 
-def test_captions_are_utf_8_also_when_the_service_does_not_say_so(web: Web, client: AssemblyAI) -> None:
+def test_captions_are_utf_8_without_a_charset_header(web: Web, client: AssemblyAI) -> None:
     web.answers = [text_answer("WEBVTT\n\n00:00.000 --> 00:01.000\nGrüß Gott “ja”", kind="text/vtt")]
     assert client.vtt("t-1").endswith("Grüß Gott “ja”")
 
@@ -276,7 +274,7 @@ def test_captions_of_silence_are_refused(web: Web, client: AssemblyAI) -> None:
         client.vtt("t-1")
 
 
-def test_a_transcript_is_deleted_by_its_id(web: Web, client: AssemblyAI) -> None:
+def test_transcript_is_deleted_by_its_id(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"id": "t-1", "status": "completed", "text": "Deleted by user."})]
     client.delete("t-1")
     assert (web.requests[0].method, web.requests[0].path) == ("DELETE", "/v2/transcript/t-1")
@@ -309,20 +307,20 @@ def numbered(count: int, name: str = "t") -> list[str]:
 
 
 @pytest.mark.parametrize(("count", "requests"), [(1, 1), (2, 1), (200, 1), (201, 2), (450, 3)])
-def test_two_hundred_jobs_are_seen_with_one_request(web: Web, client: AssemblyAI, count: int, requests: int) -> None:
+def test_one_request_lists_two_hundred_jobs(web: Web, client: AssemblyAI, count: int, requests: int) -> None:
     ids = numbered(count)
     web.respond = Listing(ids)
     assert client.jobs(ids).keys() == set(ids)
     assert len(web.requests) == requests
 
 
-def test_pages_shorter_than_asked_for_are_followed_to_the_last(web: Web, client: AssemblyAI) -> None:
+def test_short_pages_are_followed_to_the_last(web: Web, client: AssemblyAI) -> None:
     web.respond = Listing(numbered(20), longest_page=7)
     assert [job.id for job in client.jobs_since(dt.datetime(2026, 11, 20, tzinfo=dt.UTC))] == numbered(20)
     assert len(web.requests) == 3
 
 
-def test_jobs_behind_those_of_others_are_looked_up_one_by_one(web: Web, client: AssemblyAI) -> None:
+def test_jobs_that_are_not_listed_are_looked_up_one_by_one(web: Web, client: AssemblyAI) -> None:
     web.respond = Listing(numbered(600, "other"), older=["t-1", "t-2"])
     jobs = client.jobs(["t-1", "t-2"])
     assert {job.id: job.status for job in jobs.values()} == {"t-1": "completed", "t-2": "completed"}
@@ -330,27 +328,25 @@ def test_jobs_behind_those_of_others_are_looked_up_one_by_one(web: Web, client: 
 
 
 @pytest.mark.parametrize(("first", "requests"), [(0, 1), (150, 2), (300, 3), (500, 3)])
-def test_jobs_that_others_were_submitted_after_are_seen_together(
-    web: Web, client: AssemblyAI, first: int, requests: int
-) -> None:
+def test_older_jobs_are_listed_from_the_newest_of_them(web: Web, client: AssemblyAI, first: int, requests: int) -> None:
     web.respond = Listing(numbered(600))
     ours = numbered(600)[first : first + 100]
     assert client.jobs(ours[::-1]).keys() == set(ours)
     assert len(web.requests) == requests
 
 
-def test_a_server_without_a_list_is_asked_one_by_one(web: Web, client: AssemblyAI) -> None:
+def test_server_without_a_list_endpoint_is_asked_one_by_one(web: Web, client: AssemblyAI) -> None:
     listing = Listing(numbered(3))
     web.respond = lambda request: (404, {}, b"") if request.path == "/v2/transcript" else listing(request)
     assert client.jobs(numbered(3)).keys() == set(numbered(3))
 
 
-def test_no_jobs_are_no_request(web: Web, client: AssemblyAI) -> None:
+def test_no_jobs_need_no_request(web: Web, client: AssemblyAI) -> None:
     assert client.jobs([]) == {}
     assert web.requests == []
 
 
-def test_a_job_that_the_service_does_not_know_has_ended_and_hides_no_other(web: Web, client: AssemblyAI) -> None:
+def test_unknown_job_has_ended_and_does_not_affect_others(web: Web, client: AssemblyAI) -> None:
     web.respond = Listing(["t-1"])
     jobs = client.jobs(["t-1", "deleted"])
     assert jobs["t-1"].status == "completed"
@@ -358,7 +354,7 @@ def test_a_job_that_the_service_does_not_know_has_ended_and_hides_no_other(web: 
     assert "transcript id not found" in str(jobs["deleted"].error)
 
 
-def test_a_job_that_may_not_be_looked_up_just_now_has_not_ended(web: Web, client: AssemblyAI) -> None:
+def test_job_whose_lookup_is_refused_has_not_ended(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"error": "This transcript is being moved"}, 403)]
     with pytest.raises(ServiceUnavailable, match="403: This transcript is being moved"):
         client.jobs(["t-1"])
@@ -378,7 +374,7 @@ def dated(count: int, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def test_jobs_are_listed_back_to_a_moment_and_no_further(web: Web, client: AssemblyAI) -> None:
+def test_jobs_are_listed_back_to_a_time_and_no_further(web: Web, client: AssemblyAI) -> None:
     older = {"page_details": {"prev_url": "…"}}
     web.answers = [answer({**older, "transcripts": dated(200, start)}) for start in (0, 200, 400)]
     jobs = list(client.jobs_since(dt.datetime(2026, 11, 20, 8, tzinfo=dt.UTC)))
@@ -386,7 +382,7 @@ def test_jobs_are_listed_back_to_a_moment_and_no_further(web: Web, client: Assem
     assert [request.query.get("before_id") for request in web.requests] == [None, "t-199"]
 
 
-def test_a_listed_job_has_its_time_and_its_url_without_what_signs_it(web: Web, client: AssemblyAI) -> None:
+def test_listed_job_has_its_time_and_its_url_without_query(web: Web, client: AssemblyAI) -> None:
     web.answers = [answer({"transcripts": [*dated(1), {"id": "t-1", "status": "queued", "created": "yesterday"}]})]
     first, second = client.jobs_since(dt.datetime(2026, 11, 20, 8, tzinfo=dt.UTC))
     assert (first.audio_url, first.created) == (SIGNED.split("?")[0], dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC))
@@ -396,7 +392,7 @@ def test_a_listed_job_has_its_time_and_its_url_without_what_signs_it(web: Web, c
 @pytest.mark.parametrize(
     ("status", "ended"), [("queued", False), ("processing", False), ("completed", True), ("error", True)]
 )
-def test_a_job_has_ended_or_not(web: Web, client: AssemblyAI, status: str, ended: bool) -> None:
+def test_ended_follows_from_the_status(web: Web, client: AssemblyAI, status: str, ended: bool) -> None:
     web.answers = [answer({"id": "t-1", "status": status})]
     assert client.jobs(["t-1"])["t-1"].ended is ended
 
@@ -417,7 +413,7 @@ def test_a_job_has_ended_or_not(web: Web, client: AssemblyAI, status: str, ended
         (None, ProviderError),
     ],
 )
-def test_a_jobs_error_is_a_failure_with_a_name(error: str | None, failure: type[CallFailure]) -> None:
+def test_job_error_is_classified(error: str | None, failure: type[CallFailure]) -> None:
     told = job_failure(error)
     assert type(told) is failure
     assert (error or "without a message").split(",")[0].split("?")[0][:20] in str(told)

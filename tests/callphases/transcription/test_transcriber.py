@@ -854,7 +854,7 @@ def test_a_recording_that_is_refused_stops_no_other(desk: Desk, caplog: pytest.L
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
-        (answer({"error": "Authentication error, API token missing/invalid"}, 401), "does not take the key"),
+        (answer({"error": "Authentication error, API token missing/invalid"}, 401), "does not accept the key"),
         (NO_MONEY, "topped up"),
     ],
 )
@@ -1007,7 +1007,7 @@ def test_a_task_submits_no_more_than_there_is_room_for(desk: Desk) -> None:
     run.slots = Slots(desk.s3.state, "runs/slots.json", 3, "chunk-0000")
     assert (run.submit(), collect(run)) == (2, 5)
     other = Slots(desk.s3.state, "runs/slots.json", 3, "chunk-0001", first=5)
-    assert other.room(0, 4, 0) == 0
+    assert other.acquire(0, 4, 0) == 0
     desk.speech.endings = {"t-1": {"status": "completed"}}
     run.look()
     assert run.submit() == 1, "one has ended, so one may follow"
@@ -1019,7 +1019,7 @@ def test_a_task_submits_no_more_than_there_is_room_for(desk: Desk) -> None:
         run.collect()
     run.keep()
     assert desk.events(*recordings) == ["transcribed"] * 5
-    assert other.room(0, 4, 0) == 3, "what is not needed any more is the others'"
+    assert other.acquire(0, 4, 0) == 3, "what is not needed any more is the others'"
 
 
 def test_the_time_that_jobs_take_is_what_a_task_waits_by(desk: Desk) -> None:
