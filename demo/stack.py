@@ -59,7 +59,6 @@ class Stack:
         speech = {"conn_type": "assemblyai", "host": self.speech_url, "password": SPEECH_KEY}
         return {
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at once; more only wait for each other on a small machine
