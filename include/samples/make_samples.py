@@ -224,7 +224,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Makes the sample calls and their truth files from scripts/*.yaml.")
     parser.add_argument("names", nargs="*", help="make only these calls, e.g. late-parcel (default: all)")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for audio/ and truth/ (default: next to this file)")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of audio/ and truth/ (default: this file's)")
     args = parser.parse_args()
 
     scripts = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((HERE / "scripts").glob("*.yaml"))]
