@@ -1,10 +1,9 @@
 # Source this (`. ./env.sh`) to use the clone's own Airflow: `airflow dags test …`, `airflow backfill create …`.
-# What is set already stays as it is. While `make up` runs, this also points at its servers.
+# Variables that are already set keep their values. While `make up` is running, this also points at its servers.
 _root="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"
 if [ -f "$_root/.callphases/up.env" ]; then . "$_root/.callphases/up.env"; fi
 export AIRFLOW_HOME="${AIRFLOW_HOME:-$_root/.callphases/airflow}"
 export AIRFLOW__CORE__DAGS_FOLDER="${AIRFLOW__CORE__DAGS_FOLDER:-$_root/dags}"
-export AIRFLOW__CORE__PLUGINS_FOLDER="${AIRFLOW__CORE__PLUGINS_FOLDER:-$_root/plugins}"
 export AIRFLOW__CORE__LOAD_EXAMPLES="${AIRFLOW__CORE__LOAD_EXAMPLES:-False}"
 export PATH="$_root/.venv/bin:$PATH"
 unset _root

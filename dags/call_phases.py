@@ -1,17 +1,17 @@
-"""One Dag for each pipeline file: the day's recordings in, a row for each phase of each call out.
+"""One Dag per pipeline file: turns a day's recordings into one row per phase of each call.
 
 | task | what it does | when it fails |
 |---|---|---|
-| `list` | waits for another run of the day, lists it, cuts it into chunks | bucket, key, models: the log names which |
-| `calls.transcribe` | has a chunk transcribed, waits, saves transcripts | a service is down: it is tried again |
+| `list` | waits for other runs of the day, lists recordings, makes chunks | bucket, key or models: see its log |
+| `calls.transcribe` | has a chunk transcribed, waits, saves transcripts | a service is down: the task is retried |
 | `calls.segment` | asks the language model for each call's phases | as above |
 | `publish` | replaces the day's object of both tables | as above; until then the day's old objects stay |
-| `verify` | listed = completed + no speech + failed; few failed | the message counts the failures by class |
+| `verify` | checks that listed = completed + no speech + failed; few failed | its message counts failures by class |
 
 A recording that fails is a row of the table `calls` with `failure_class` and `failure_message`; it stops nothing else.
-What concerns the account (key, balance, models) fails the chunk that meets it; the others are skipped, `verify` says
-why. To run a day again clear its run, or trigger one with the Param `date`: what is paid for is not paid for again.
-With the Param `replay` (failure classes, or all) only failed calls are run, also those that failed for good.
+An account error (key, balance, models) fails the chunk that encounters it; the other chunks are skipped, and `verify`
+has the reason. To run a day again, clear its run, or trigger a run with the Param `date`: nothing is paid for twice.
+With the Param `replay` (failure classes, or all) only failed calls are run, including permanent failures.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "retry_delay": dt.timedelta(seconds=20),
             "retry_exponential_backoff": 2,
             "max_retry_delay": dt.timedelta(minutes=10),
-            # Depth first: what a chunk has to do next goes before what another has to do first.
+            # Depth first: a chunk that has been started is finished before another is started.
             "weight_rule": WeightRule.UPSTREAM,
         },
         params={
@@ -50,7 +50,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "replay": Param(
                 None,
                 type=["null", "string"],
-                description="Run only failed calls again: failure classes with commas between, or all.",
+                description="Run only failed calls again: comma-separated failure classes, or all.",
             ),
         },
         deadline=deadline_alert(pipeline),
@@ -68,9 +68,9 @@ def call_phases(pipeline: Pipeline) -> DAG:
             task_id="publish",
             pipeline=pipeline,
             listed=listed.task_id,
-            # A chunk that failed keeps nobody's rows back (`verify` fails the run for it); a day may have no chunk.
+            # A failed chunk must not keep back other rows (`verify` fails the run); a day may have no chunk.
             trigger_rule=TriggerRule.ALL_DONE,
-            # An s3:// URI would load boto3 at each parse.
+            # Without an s3:// URI, because that would import boto3 whenever the file is parsed.
             outlets=[Asset(name=f"{pipeline.dag_id}.{table}") for table in ("calls", "phases")],
         )
         listed >> calls.expand(manifest=listed.output) >> published
@@ -81,7 +81,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
 pipelines, mistakes = load_all()
 for pipeline in pipelines:
     globals()[pipeline.dag_id] = call_phases(pipeline)
-# One bad file must not take the other pipelines away for a night, as an import error would.
+# An import error would remove all pipelines; so an invalid file only makes a Dag that shows its error.
 for path, mistake in mistakes.items():
     dag = unreadable_dag(path, mistake)
     globals()[dag.dag_id] = dag

@@ -1,1 +1,1 @@
-"""The demonstration: the product on this machine alone, with sample calls, an S3 server and speechbox."""
+"""The demo: callphases on one machine, with sample calls, an S3 server and speechbox."""

@@ -33,9 +33,9 @@ from demo.stack import (
 UP_ENV, UP_PID = HOME / "up.env", HOME / "up.pid"
 AIRFLOW_PORT = 8080
 AIRFLOW_HOME = "airflow"
-# A line of a task's log that callphases wrote: "<time> [info     ] <message>   [<logger>] …".
+# A line that callphases wrote to a task's log: "<time> [info     ] <message>   [<logger>] …".
 OWN_LINE = re.compile(r"\[(\w+)\s*\] (.*?)\s+\[(?:airflow\.task\.operators\.)?callphases[\w.]*\]")
-# The last line of a traceback that ends in an error of callphases.
+# The last line of a traceback with an error raised by callphases.
 OWN_ERROR = re.compile(r"(?:airflow\.sdk\.exceptions\.AirflowFailException|callphases\.errors\.\w+): (.*)")
 
 
@@ -43,7 +43,7 @@ def run() -> None:
     """Run both days, then show them."""
     began = time.monotonic()
     if _up_pid():
-        raise SystemExit("`make up` is running on the same files: end it with `make down` first.")
+        raise SystemExit("`make up` uses the same files: stop it with `make down` first.")
     say("==> Starting an S3 server and speechbox (speech and phases on local models)")
     with running() as stack:
         environment = airflow_environment(stack, "airflow-demo")
@@ -67,16 +67,16 @@ def run() -> None:
 
     Next:
       {Path(sys.executable).parent.relative_to(ROOT)}/python -c "import duckdb; duckdb.sql(\\"{question}\\").show()"
-      make demo    again: nothing is transcribed a second time
-      make up      the same with Airflow's UI, left running
-      README.md    your own bucket and key"""
+      make demo    once more: nothing is transcribed again
+      make up      the same servers with Airflow's UI, left running
+      README.md    using your own bucket and key"""
     )
 
 
 def up() -> None:
     """Leave the stack and Airflow running in the background."""
     if _up_pid():
-        say(f"Already running: http://127.0.0.1:{_up_port()}. End it with: make down")
+        say(f"Already running at http://127.0.0.1:{_up_port()}. Stop it with: make down")
         return
     LOGS.mkdir(parents=True, exist_ok=True)
     say("==> Starting an S3 server, speechbox and Airflow")
@@ -94,11 +94,11 @@ def up() -> None:
 
     def healthy() -> bool:
         if keeper.poll() is not None:
-            raise SystemExit(f"It did not start; see {log}")
+            raise SystemExit(f"The servers did not start; see {log}")
         return UP_ENV.exists() and _healthy(_up_port())
 
     try:
-        wait_for(healthy, 180, "Airflow was not healthy")
+        wait_for(healthy, 180, "Airflow did not become healthy")
     except BaseException:
         down()
         raise
@@ -116,7 +116,7 @@ def up() -> None:
 
 
 def keep_up() -> None:
-    """The background process of ``up``: holds the stack and Airflow until it is told to end."""
+    """The background process of ``up``: runs the stack and Airflow until it is terminated."""
     try:
         with running() as stack:
             port = _free_port(AIRFLOW_PORT)
@@ -142,13 +142,13 @@ def keep_up() -> None:
 
 
 def down() -> None:
-    """End what ``up`` started."""
+    """Stop what ``up`` started."""
     pid = _up_pid()
     if pid is None:
         say("Nothing is running.")
         return
     os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: _up_pid() is None, 60, "It did not end")
+    wait_for(lambda: _up_pid() is None, 60, "The servers did not stop")
     say("==> Stopped. The tables stay in .callphases/warehouse; `make clean` removes everything.")
 
 
@@ -169,7 +169,7 @@ def _run_day(day: str, environment: dict[str, str]) -> None:
                 elif match := OWN_ERROR.match(line):
                     mistake = match[1]
         if process.wait():
-            raise SystemExit(f"The run of {day} failed. {mistake}\nThe whole log: {log}")
+            raise SystemExit(f"The run of {day} failed. {mistake}\nThe full log: {log}")
     finally:
         stop(process)
 
@@ -179,13 +179,13 @@ def _callphases(*arguments: str) -> None:
 
 
 def _write_env(variables: dict[str, str]) -> None:
-    # Readable by its owner alone, as a file with keys should be, even with keys that open nothing.
+    # Readable only by its owner, as a file with keys should be, even though these keys protect nothing.
     UP_ENV.touch(mode=0o600)
     UP_ENV.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
 
 
 def _airflow_at(port: int) -> dict[str, str]:
-    """The variables that put Airflow's API on a port of this machine."""
+    """The variables that make Airflow's API listen on ``port``."""
     url = f"http://127.0.0.1:{port}"
     return {
         "AIRFLOW__API__PORT": str(port),
@@ -208,7 +208,7 @@ def _free_port(wish: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise SystemExit("There is no free port.")
+    raise SystemExit("No port is free.")
 
 
 def _up_pid() -> int | None:

@@ -1,6 +1,6 @@
-"""``python -m demo.cluster``: the demo's two days through a cluster, by Airflow's API; then who did it, and the rows.
+"""``python -m demo.cluster``: runs the demo's two days on a cluster, through Airflow's API, and prints tasks and rows.
 
-Where things are: ``AIRFLOW_URL`` and ``ADMIN_PASSWORD``, ``S3_URL``.
+It reads ``AIRFLOW_URL``, ``ADMIN_PASSWORD`` and ``S3_URL`` from the environment.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import requests
 from demo.stack import DAG_ID, DAYS, TABLES, client, say
 
 LIMIT_S = 900
-"""For both days together; two cores need two or three minutes."""
+"""For both days together; on two cores they take two or three minutes."""
 REQUEST_S = 30
 
 
 class Airflow:
-    """The little that is asked of Airflow's API."""
+    """A client of the few endpoints of Airflow's API that the demo uses."""
 
     def __init__(self, url: str, password: str) -> None:
         self._url = f"{url}/api/v2"
@@ -33,7 +33,7 @@ class Airflow:
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The answer, as what its JSON says; None where there is no such thing."""
+        """Send a request; returns the response's JSON, or None if the status is 404."""
         answer = self._session.request(method, f"{self._url}/{path}", json=body, timeout=REQUEST_S)
         if answer.status_code == 404:
             return None
@@ -42,14 +42,14 @@ class Airflow:
 
 
 def main() -> None:
-    """Run both days at once and show what came of it.
+    """Run both days at once and print the result.
 
     Raises:
-        SystemExit: a day did not end, or not well.
+        SystemExit: a day failed or did not end in time.
     """
     began = time.monotonic()
     airflow = Airflow(os.environ["AIRFLOW_URL"], os.environ["ADMIN_PASSWORD"])
-    _wait(lambda: airflow.ask("GET", f"dags/{DAG_ID}"), began, f"the Dag {DAG_ID} is not there")
+    _wait(lambda: airflow.ask("GET", f"dags/{DAG_ID}"), began, f"the Dag {DAG_ID} does not exist")
     airflow.ask("PATCH", f"dags/{DAG_ID}", {"is_paused": False})
     runs = {}
     for day in DAYS:
@@ -65,7 +65,7 @@ def main() -> None:
         say(f"    {day}: {states[day]} after {time.monotonic() - began:.0f} s")
     say("==> Tasks by worker: " + ", ".join(f"{name} {count}" for name, count in sorted(worked.items())))
     if set(states.values()) != {"success"}:
-        raise SystemExit("Not all is well: see the runs in Airflow's UI.")
+        raise SystemExit("A run failed: see the runs in Airflow's UI.")
     with tempfile.TemporaryDirectory() as folder:
         _fetch(client(os.environ["S3_URL"]), Path(folder))
         for table in ("calls", "phases"):
@@ -89,7 +89,7 @@ def _wait(look: Any, began: float, otherwise: str) -> Any:
 
 
 def _fetch(s3: Any, folder: Path) -> None:
-    """The tables, as files: DuckDB reads S3 by itself too, with an extension that it would fetch from the internet."""
+    """Download the tables: DuckDB's extension for S3 would have to be downloaded from the internet."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket="warehouse", Prefix=TABLES):
         for item in page.get("Contents", []):
             path = folder / item["Key"].removeprefix(TABLES)

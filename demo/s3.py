@@ -1,6 +1,6 @@
-"""``python -m demo.s3``: the cluster's S3 server, with the demo's buckets, until it is told to end.
+"""``python -m demo.s3``: runs the cluster's S3 server, with the demo's buckets, until it is terminated.
 
-It keeps the tables in a folder, as ``demo.stack`` says.
+It saves the bucket of the tables to a folder; see ``demo.stack``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ PORT = 5000
 
 
 def main() -> None:
-    """Serve on all addresses of this container."""
+    """Serve on all addresses of the container."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     end = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: end.set())
-    server = ThreadedMotoServer(ip_address="0.0.0.0", port=PORT, verbose=False)  # noqa: S104  # the network is its own
+    server = ThreadedMotoServer(ip_address="0.0.0.0", port=PORT, verbose=False)  # noqa: S104  # in a network of containers
     server.start()
     s3 = client(f"http://127.0.0.1:{PORT}")
     say(f"{fill(s3)} sample calls in s3://recordings/support/")

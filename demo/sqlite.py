@@ -1,8 +1,8 @@
-"""SQLite under a busy Airflow: a transaction that begins with a savepoint waits for the write lock, and takes it.
+"""SQLite for a busy Airflow: a transaction that starts with a savepoint takes the write lock at its start.
 
-Python's driver opens a transaction at the first write. A savepoint opens one earlier, for reading; when another process
-has written since, SQLite refuses the first write in it with "database is locked", however long the time-out is.
-Creating a backfill while the scheduler works runs into that.
+Python's driver starts a transaction at the first write. A savepoint starts one earlier, for reading. If another process
+has written since, SQLite rejects the transaction's first write with "database is locked", however long the timeout is.
+This happens when a backfill is created while the scheduler is running.
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ class _Connection(sqlite3.Connection):
 
 
 CONNECT_ARGS = {"timeout": 60, "factory": _Connection}
-"""For Airflow's ``[database] sql_alchemy_connect_args``; the time-out is in seconds."""
+"""For Airflow's ``[database] sql_alchemy_connect_args``; the timeout is in seconds."""

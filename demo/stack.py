@@ -1,7 +1,7 @@
-"""The servers around the product: S3 (moto's) in this process, speechbox in one of its own, and Airflow's settings.
+"""The demo's servers: S3 (moto's) in this process, speechbox in a process of its own; and Airflow's settings.
 
-Everything lies below ``.callphases`` in the clone, or in the folder that ``CALLPHASES_HOME`` names. moto keeps its
-objects in memory, so the bucket of the tables is written to a folder at the end and read from it at the beginning.
+All files are below ``.callphases`` in the clone, or below the folder ``CALLPHASES_HOME``. moto keeps objects in memory,
+so the bucket of the tables is saved to a folder at the end and loaded from it at the start.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LOGS = HOME / "logs"
 DAYS = ("2026-11-19", "2026-11-20")
 DAG_ID = "call_phases_demo"
 TABLES = "call_phases/demo/"
-# Keys that open nothing: both servers are on this machine and answer on 127.0.0.1 alone.
+# These keys protect nothing: both servers listen on 127.0.0.1 only.
 SPEECH_KEY, AWS_KEY = "demo-key", "demo"
 
 
 def say(text: str = "") -> None:
-    """Print a line at once."""
+    """Print a line, without buffering."""
     print(text, flush=True)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the servers answer."""
+    """The servers' URLs."""
 
     s3_url: str
     speech_url: str
@@ -59,10 +59,9 @@ class Stack:
         speech = {"conn_type": "assemblyai", "host": self.speech_url, "password": SPEECH_KEY}
         return {
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-            "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at once; more only wait for each other on a small machine
+            "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at once; more would only compete on a small machine
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
@@ -77,7 +76,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running() -> Iterator[Stack]:
-    """Start the servers on free ports, with the samples in a bucket; stop them at the end, whatever happened."""
+    """Run the servers on free ports, with the samples in a bucket, while the block lasts."""
     LOGS.mkdir(parents=True, exist_ok=True)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -93,16 +92,16 @@ def running() -> Iterator[Stack]:
                 say(f"    speechbox on {speech_url}")
                 yield Stack(s3_url, speech_url)
         finally:
-            keep(s3)  # only what was filled: from a bucket that is half full, the folder would lose the rest
+            keep(s3)  # only after a complete fill: keeping a half-filled bucket would delete the rest of the folder
     finally:
         s3_server.stop()
 
 
 def airflow_environment(stack: Stack, home: str) -> dict[str, str]:
-    """The variables for Airflow's programs, with the database in a folder of their own.
+    """The environment of Airflow's programs, with their database in the folder ``home``.
 
-    ``dags test`` leaves runs behind, and a backfill passes over days that have a run: so they are kept apart. What the
-    shell is set up for, such as an Airflow or a bucket in earnest, is left out.
+    ``dags test`` leaves runs in the database, and a backfill skips days that have a run: so each has its own. The
+    shell's own settings, such as another Airflow or a real bucket, are left out.
     """
     ours = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_", "CALLPHASES_P"))
@@ -112,7 +111,7 @@ def airflow_environment(stack: Stack, home: str) -> dict[str, str]:
 
 
 def airflow_home(home: str) -> dict[str, str]:
-    """The variables that say where Airflow and its database live."""
+    """The variables with the locations of Airflow and its database."""
     folder = HOME / home
     return {
         "AIRFLOW_HOME": str(folder),
@@ -123,10 +122,10 @@ def airflow_home(home: str) -> dict[str, str]:
 
 
 def migrate(environment: dict[str, str]) -> None:
-    """Make Airflow's database, or bring it up to date, where this environment has not done so yet.
+    """Create or migrate Airflow's database, unless that was done for this version of Airflow.
 
     Raises:
-        SystemExit: it could not; the message names the log.
+        SystemExit: the migration failed; the message names the log.
     """
     log, done_before = LOGS / "migrate.log", Path(environment["AIRFLOW_HOME"]) / ".migrated"
     if done_before.exists() and done_before.read_text() == version("apache-airflow"):
@@ -134,12 +133,12 @@ def migrate(environment: dict[str, str]) -> None:
     with log.open("w") as out:
         done = subprocess.run(["airflow", "db", "migrate"], env=environment, stdout=out, stderr=out, check=False)
     if done.returncode:
-        raise SystemExit(f"Airflow's database could not be made; see {log}")
+        raise SystemExit(f"Airflow's database could not be created; see {log}")
     done_before.write_text(version("apache-airflow"))
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """End a process that was started with a session of its own, and everything that it started."""
+    """Stop a process that was started in a new session, and all of its children."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
@@ -172,7 +171,7 @@ def _speechbox() -> Iterator[str]:
 
 
 def client(s3_url: str) -> Any:
-    """The client for an S3 server of the demo's."""
+    """A client of the demo's S3 server."""
     return boto3.client(
         "s3",
         endpoint_url=s3_url,
@@ -183,7 +182,7 @@ def client(s3_url: str) -> Any:
 
 
 def fill(s3: Any) -> int:
-    """Make the buckets, with the samples and with the tables that were kept; how many samples there are."""
+    """Create the buckets with the samples and with the saved tables; returns the number of samples."""
     for bucket in ("recordings", "warehouse"):
         s3.create_bucket(Bucket=bucket)
     samples = sorted(path for path in SAMPLES.rglob("*") if path.is_file())
@@ -196,7 +195,7 @@ def fill(s3: Any) -> int:
 
 
 def keep(s3: Any) -> None:
-    """Write the bucket of the tables to its folder; what is gone from the bucket goes from the folder."""
+    """Save the bucket of the tables to its folder; files that are no longer in the bucket are deleted."""
     kept: set[Path] = set()
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket="warehouse"):
         for item in page.get("Contents", []):
@@ -213,7 +212,7 @@ def wait_for(done: Callable[[], bool], limit_s: float, what: str) -> None:
     """Wait until ``done()`` is true.
 
     Raises:
-        SystemExit: it was not within ``limit_s`` seconds.
+        SystemExit: it did not become true within ``limit_s`` seconds.
     """
     give_up = time.monotonic() + limit_s
     while not done():

@@ -1,3 +1,3 @@
 #!/bin/sh
-# Runs what it is given. It is here because the official Helm chart's probes call /entrypoint.
+# Runs its arguments. It exists because the official Helm chart's probes call /entrypoint.
 exec "$@"

@@ -1,7 +1,7 @@
-"""``python healthy.py ROLE``: whether this container does its work; ends with 0, or with 1 and the reason.
+"""``python healthy.py ROLE``: checks whether this container works; exits with 0, or with 1 and the reason.
 
-Airflow's own ways (``airflow jobs check``, ``celery inspect``) import all of Airflow, some core-seconds each time. This
-asks the same of the same places for a tenth of one, or half: the heartbeat in the database, or a ping by the broker.
+Airflow's own checks (``airflow jobs check``, ``celery inspect``) import all of Airflow and take some core-seconds. This
+script checks the same things in a tenth to half of one: the heartbeat in the database, or a ping through the broker.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 import urllib.request
 
 STALE_S = 60
-"""A heartbeat is due every five seconds; one that is older than this is a process that hangs."""
+"""A heartbeat is due every five seconds; if it is older than this, the process hangs."""
 PATIENCE_S = 10.0
 JOBS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
 
 
 def heartbeat(job_type: str) -> str:
-    """Why this container's job of Airflow is not well, or nothing."""
+    """Why this container's Airflow job is unhealthy; empty if it is healthy."""
     import psycopg2
 
     url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2:", "postgresql:")
@@ -35,7 +35,7 @@ def heartbeat(job_type: str) -> str:
 
 
 def pong() -> str:
-    """Why this container's Celery worker is not well, or nothing: it answers a ping through the broker."""
+    """Why this container's Celery worker is unhealthy; empty if it answers a ping through the broker."""
     from celery import Celery
 
     name = f"celery@{socket.gethostname()}"
@@ -45,13 +45,13 @@ def pong() -> str:
 
 
 def answer(url: str) -> str:
-    """Why a server is not well, or nothing: it answers ``url`` with 200."""
+    """Why a server is unhealthy; empty if it answers ``url`` with 200."""
     with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:  # noqa: S310  # of the compose file
         return "" if response.status == 200 else f"status {response.status}"
 
 
 def trouble(role: str) -> str:
-    """Why this container, of that role (or with that URL), is not well, or nothing."""
+    """Why this container, with that role or URL, is unhealthy; empty if it is healthy."""
     if role in JOBS:
         return heartbeat(JOBS[role])
     return pong() if role == "worker" else answer(role)
@@ -60,9 +60,8 @@ def trouble(role: str) -> str:
 if __name__ == "__main__":
     try:
         problem = trouble(sys.argv[1])
-    except (
-        Exception
-    ) as error:  # whatever it is, it is the answer; the kind alone, a text may hold a URL with a password
+    except Exception as error:
+        # Only the type: the message may contain a URL with a password.
         problem = type(error).__name__
     if problem:
         raise SystemExit(problem)

@@ -1,4 +1,4 @@
-"""The answers to the questions of include/sql/questions, computed over the rows in plain Python."""
+"""The expected answers to the questions of include/sql/questions, computed from the rows in plain Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from month import Month
 
 Row = dict[str, Any]
 Answer = tuple[list[str], list[tuple[Any, ...]]]
-"""Names of the columns, and rows in the order that the question asks for."""
+"""Names of the columns, and rows in the question's order."""
 
 
 def _by(rows: Iterable[Row], *columns: str) -> list[tuple[Any, list[Row]]]:

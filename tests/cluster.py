@@ -1,7 +1,7 @@
-"""A cluster of processes on this machine: Postgres, Redis, Airflow with two Celery workers, S3, a scripted service.
+"""Runs a cluster as processes: Postgres, Redis, Airflow with two Celery workers, S3, and scripted services.
 
-Airflow's settings are those of ``deploy/celery.env``. Redis and Postgres are installed where they are missing and that
-is possible; else what needs them fails and says what to install.
+Airflow's settings are those of ``deploy/celery.env``. If Redis or Postgres is missing, it is installed if possible. If
+not, the tests that need the cluster are skipped, or fail in CI, with a message that says what to install.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from link import Link
 WORKERS = ("worker-1", "worker-2")
 DAG_ID = "call_phases_night"
 SPEECH_S = 45.0
-"""A job takes longer than a task waits for it in its worker, so that every chunk is deferred."""
+"""Longer than a task waits for jobs in its worker, so that every chunk is deferred."""
 MOST_AT_ONCE = 20_000
 RESTART_S = 8.0
-"""A supervisor starts again what has died within so many seconds."""
+"""The supervisor restarts dead programs within so many seconds."""
 PIPELINE = {
     "pipeline": "night",
     "schedule": None,
     "recordings": {
         "bucket": RECORDINGS,
         "prefix": "night/{date:%Y-%m-%d}/",
-        "look_back_days": 0,  # days are the tests' own
+        "look_back_days": 0,  # each test has its own days
     },
     "output": {"tables": f"s3://{WAREHOUSE}/tables/", "state": f"s3://{WAREHOUSE}/state/"},
     "limits": {
@@ -59,15 +59,15 @@ OWN = {
     "processed_at, llm_model, llm_input_tokens, llm_output_tokens, llm_usd",
     "phases": "call_id, recording_uri, call_started_at, transcript_id, run_id, processed_at, llm_model",
 }
-"""Columns that differ from night to night: days, ids, times, and which model took how much to answer at last."""
+"""Columns that differ between nights: days, IDs, times, and which model answered with how many tokens."""
 
 
 @dataclass
 class Outcome:
-    """What a night has left behind.
+    """The result of a night.
 
     Attributes:
-        tables: columns by table and name, rows in order, without those that differ from night to night.
+        tables: columns by table and name, rows in order, without columns that differ between nights.
         paid: how often each recording was billed, by its URL.
     """
 
@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def paid_twice(self) -> int:
-        """Transcriptions paid for in vain."""
+        """The number of transcriptions beyond one per recording."""
         return sum(count - 1 for count in self.paid.values())
 
 
@@ -100,7 +100,7 @@ class Cluster:
         seen: Callable[[Sample], bool] | None = None,
         limit_s: float = 900.0,
     ) -> Outcome:
-        """Run the Dag for a day of its own; ``seen`` is called every second and may do what it likes to the cluster."""
+        """Run the Dag for ``day``; ``seen`` is called every second and may disturb the cluster."""
         self.services.fill("night/", calls, "%Y-%m-%d/", first_day=day)
         self.services.misbehave(day.toordinal(), list(faults))
         try:
@@ -115,7 +115,7 @@ class Cluster:
         return outcome
 
     def columns(self, table: str, day: dt.date) -> dict[str, list[Any]]:
-        """A day's columns of a table, without those that differ from night to night."""
+        """A day's columns of a table, without those that differ between nights."""
         key = f"tables/{table}/dt={day}/{table}.parquet"
         if not self.services.s3().list_objects_v2(Bucket=WAREHOUSE, Prefix=key).get("KeyCount"):
             return {}
@@ -129,19 +129,19 @@ class Cluster:
         return {name: [row[place] for row in rows] for place, name in enumerate(found.columns)}
 
     def lose(self, program: Program) -> None:
-        """Kill a program by -9; what is supervised is started again, and so is what dies of it."""
+        """Kill a program with SIGKILL. The supervisor restarts it, and programs that exit because of it."""
         program.kill()
         database = self.airflow.database
         if program is database.server:
             wait_for(database.answers, 60, "Postgres did not come back", program.log)
 
     def lose_for_good(self, program: Program) -> None:
-        """Kill a program by -9, as where its machine is gone."""
+        """Kill a program with SIGKILL without a restart, as if its machine were lost."""
         self.supervised.remove(program)
         program.kill()
 
     def submissions(self) -> int:
-        """How many transcriptions the service has ever taken."""
+        """The number of transcriptions that the service has ever accepted."""
         return int(self.services.health()["submissions"])
 
 
@@ -158,7 +158,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         both = stack.enter_context(services(folder, ports, service))
         link = stack.enter_context(Link(ports.speech).up())
-        # A server that is killed loses what it has not written, as on a machine in earnest.
+        # With synchronous commits, a killed server loses nothing that it has confirmed, as in production.
         database = stack.enter_context(postgres(programs, folder, synchronous_commit="on"))
         assert database.server is not None
         redis, url = stack.enter_context(_redis(folder))
@@ -182,7 +182,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def _supervisor(programs: list[Program]) -> Iterator[None]:
-    """Start again what has ended, as restart policies do: Airflow's processes end where their database is away."""
+    """Restart programs that have exited, as restart policies do: Airflow exits if its database is unreachable."""
     over = threading.Event()
 
     def watch() -> None:
@@ -200,7 +200,7 @@ def _supervisor(programs: list[Program]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redis(folder: Path) -> Iterator[tuple[Program, str]]:
-    """Redis, which keeps its queue over a restart."""
+    """Run a Redis server that keeps its queue over a restart."""
     port, log = free_port(), folder / "logs" / "redis.log"
     command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder / "redis"),
                "--save", "", "--appendonly", "yes"]  # fmt: skip
@@ -210,18 +210,19 @@ def _redis(folder: Path) -> Iterator[tuple[Program, str]]:
 
 
 MISSING = (
-    "The cluster needs the programs of Redis and of Postgres, 15 or newer. Install them: the packages redis-server and "
-    "postgresql on Debian and Ubuntu, redis and postgresql elsewhere."
+    "The cluster needs Redis and Postgres 15 or newer. Install the packages redis-server and postgresql on Debian and "
+    "Ubuntu, redis and postgresql elsewhere."
 )
 
 
 def install() -> None:
-    """Install Redis and Postgres by Debian's packages where they are missing, where we may.
+    """Install Debian's packages of Redis and Postgres if they are missing.
 
-    Where we may not, tests that want a cluster are skipped, and say what to install; in CI they fail.
+    Without root or apt-get, the tests that need a cluster are skipped with a message that says what to install, or fail
+    in CI.
 
     Raises:
-        AssertionError: something is missing; says what to install.
+        AssertionError: a program is missing; the message says what to install.
     """
     missing = [
         package

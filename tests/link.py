@@ -1,4 +1,4 @@
-"""A network between two programs of a test, which can be cut: a TCP proxy that stops to forward."""
+"""A network link that a test can cut: a TCP proxy that can stop forwarding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 class Link:
     """Forwards connections to a port of this machine.
 
-    While it is cut, what was sent is on its way and nothing arrives, on old connections and on new ones; then it all
-    arrives, also what its sender has given up meanwhile. So do packets that are sent again and again.
+    While the link is cut, data stays in transit, on existing and new connections. Once it is mended all of it arrives,
+    even if the sender has given up meanwhile, as with TCP retransmission.
 
     Attributes:
         port: to connect to.
@@ -27,16 +27,16 @@ class Link:
         self.port = int(server.sockets[0].getsockname()[1])
 
     def cut(self) -> None:
-        """Let nothing pass."""
+        """Stop forwarding."""
         self._loop.call_soon_threadsafe(self._whole.clear)
 
     def mend(self) -> None:
-        """Let everything pass."""
+        """Resume forwarding."""
         self._loop.call_soon_threadsafe(self._whole.set)
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Link]:
-        """Forward while the block lasts."""
+        """Run the proxy while the block lasts."""
         thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         thread.start()
         yield self

@@ -1,4 +1,4 @@
-"""A month of both tables as the product publishes it, and the rows that went in: for whoever reads it."""
+"""Publishes a month of both tables with the production code, and keeps the rows for comparison."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_VERSION_1 = DAYS[:12]
 EMPTY = DAYS[15]
 REPLACED_TWICE = DAYS[20]
 AGAIN = DAYS[4]
-"""Published by version 1, and again by the version of now: half of its recordings are gone, and their rows kept."""
+"""Published by version 1, then by the current version after half of the recordings were deleted; their rows stay."""
 LAST_OF_VERSION_1 = "processed_at"
 ODD_TEXTS = [
     "She said \"it's 'fine'\"; DROP TABLE calls; --",
@@ -42,7 +42,7 @@ ODD_TEXTS = [
 
 @dataclass(frozen=True)
 class Directory:
-    """A folder of this machine with what the core asks of one in S3. A name without an object has no directory."""
+    """A local folder with the interface of ``ObjectPrefix``. Deleting an object also deletes its directory."""
 
     root: Path
 
@@ -74,7 +74,7 @@ class Directory:
 
 @dataclass
 class Month:
-    """Where the tables are, and the rows that they hold, each with its ``dt``, in the order of the files."""
+    """The tables' location, and their rows, each with its ``dt``, in the order of the files."""
 
     tables: Path
     calls: list[Row] = field(default_factory=list)
@@ -118,7 +118,7 @@ def make(folder: Path, calls_a_day: int) -> Month:
 
 
 def publish_day(tables: Any, state: Any, day: dt.date, calls: list[Row], when_deleted: str = "keep") -> None:
-    """Publish a day as a run does whose only part holds ``calls``."""
+    """Publish a day as a run with a single part that has ``calls``."""
     buffer = io.BytesIO()
     with ipc.new_file(buffer, part_schema(pipeline())) as file:
         own = {"finished": True, "run_speech_usd": 0.0, "run_llm_usd": 0.0}
@@ -129,7 +129,7 @@ def publish_day(tables: Any, state: Any, day: dt.date, calls: list[Row], when_de
 
 
 def as_version_1(call: Row) -> Row:
-    """The call as version 1 of the tables had it: without the columns that came later."""
+    """The call as in version 1 of the tables, without the columns added later."""
 
     def cut(row: Row, table: str) -> Row:
         later = SCHEMAS[table].names[SCHEMAS[table].names.index(LAST_OF_VERSION_1) + 1 :]
@@ -150,7 +150,7 @@ def _write_version_1(tables: Directory, day: dt.date, calls: list[Row]) -> None:
 
 
 def calls_of(day: dt.date, count: int, run_id: str = "run-1") -> list[Row]:
-    """Calls of a day, the same each time."""
+    """Generated calls of a day; the same arguments give the same calls."""
     dice = random.Random(f"{day} {run_id}")
     return [_call(dice, day, number, run_id) for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""A night in the tests: buckets, a speech service that plays a script, a pipeline, and what the tables then hold."""
+"""A pipeline for tests of whole runs: buckets, a scripted speech service, the run, and the published rows."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Night:
         return str(self.last.state)
 
     def states(self) -> dict[str, str]:
-        """The states of the last run's tasks."""
+        """The state of each task of the last run."""
         return {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in self.last.get_task_instances()}
 
     def table(self, name: str, day: str) -> list[dict[str, Any]]:
@@ -96,5 +96,5 @@ class Night:
             return None
 
     def submitted(self) -> int:
-        """How many transcriptions the service was ever asked for."""
+        """The number of transcriptions ever submitted to the service."""
         return int(self.box.get("/v2/transcript", params={"limit": 200}).json()["page_details"]["result_count"])

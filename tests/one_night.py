@@ -1,8 +1,8 @@
-"""A run without Airflow, as a process that kills itself where it is told: ``python one_night.py '{…}'``.
+"""A run without Airflow, in a process that can kill itself at a given request: ``python one_night.py '{…}'``.
 
-The argument is JSON: ``s3_url``, ``speech_url``, ``key``, ``pipeline`` (the document), ``day``, ``run_id``, and
+The argument is JSON with ``s3_url``, ``speech_url``, ``key``, ``pipeline`` (the document), ``day``, ``run_id``, and
 ``kill``: ``{"request": "PutObject .*/calls.parquet", "when": "before" | "after", "nth": 1}`` or null. A request is an
-operation of S3 with its key, or a method and a path of the speech service or gateway.
+S3 operation with its key, or a method and a path of the speech service or the gateway.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from servers import s3_client
 
 
 class Killer:
-    """Sends this process SIGKILL at the n-th request that matches."""
+    """Kills this process with SIGKILL at the n-th request that matches."""
 
     def __init__(self, kill: dict[str, Any] | None) -> None:
         self._kill = kill
@@ -57,12 +57,12 @@ class Adapter(HTTPAdapter):
 
 
 def main() -> None:
-    told = json.loads(sys.argv[1])
+    arguments = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    killer = Killer(told["kill"])
+    killer = Killer(arguments["kill"])
     session = requests.Session()
     session.mount("http://", Adapter(killer))
-    s3 = s3_client(told["s3_url"])
+    s3 = s3_client(arguments["s3_url"])
 
     def before(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
         context["callphases"] = f"{model.name} {params.get('Key', params.get('Prefix', ''))}"
@@ -70,26 +70,26 @@ def main() -> None:
 
     s3.meta.events.register("before-parameter-build.s3", before)
     s3.meta.events.register("after-call.s3", lambda context, **_: killer.pass_by(context["callphases"], "after"))
-    night = DayRun(
-        Pipeline.model_validate(told["pipeline"]),
+    day_run = DayRun(
+        Pipeline.model_validate(arguments["pipeline"]),
         s3,
-        AssemblyAI(told["key"], told["speech_url"], session),
-        Gateway(told["key"], told["speech_url"], session),
+        AssemblyAI(arguments["key"], arguments["speech_url"], session),
+        Gateway(arguments["key"], arguments["speech_url"], session),
     )
-    run(night, dt.date.fromisoformat(told["day"]), told["run_id"])
+    run(day_run, dt.date.fromisoformat(arguments["day"]), arguments["run_id"])
 
 
-def run(night: DayRun, day: dt.date, run_id: str) -> None:
+def run(day_run: DayRun, day: dt.date, run_id: str) -> None:
     while True:
         try:
-            listed = night.begin(day, run_id)
+            listed = day_run.begin(day, run_id)
             break
         except DayHeld as held:
             time.sleep(held.wait_s)
     for uri in listed.chunks:
-        night.transcribe(night.load(uri), math.inf)
-        night.segment(night.load(uri))
-    night.end(night.load_day(listed.day))
+        day_run.transcribe(day_run.load(uri), math.inf)
+        day_run.segment(day_run.load(uri))
+    day_run.end(day_run.load_day(listed.day))
 
 
 if __name__ == "__main__":

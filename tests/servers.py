@@ -1,4 +1,4 @@
-"""speechbox as a real process, and clients of the S3 server, for the tests that need them."""
+"""Runs speechbox as a process, and makes clients of the S3 server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "test-key"
 
 @dataclass
 class Box:
-    """A running speechbox, and the few requests that most tests make."""
+    """A running speechbox, and the requests that most tests make."""
 
     url: str
     process: subprocess.Popen[str]
@@ -56,7 +56,7 @@ class Box:
         raise AssertionError(f"transcript {transcript_id} is still {transcript['status']}")
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All that the server was ever asked to transcribe, newest first."""
+        """All jobs ever submitted to the server, newest first."""
         found: list[dict[str, Any]] = []
         query: dict[str, Any] = {"limit": 200}
         while True:
@@ -83,7 +83,7 @@ def s3_client(url: str) -> Any:
 
 
 def remove(s3: Any, bucket: str) -> None:
-    """Delete a bucket with all that is in it."""
+    """Delete a bucket and its objects."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for item in page.get("Contents", []):
             s3.delete_object(Bucket=bucket, Key=item["Key"])

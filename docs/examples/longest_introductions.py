@@ -1,6 +1,6 @@
-"""Asks a question of each day that `support_calls` has published, once it has.
+"""Runs a query on each day that `support_calls` publishes.
 
-Copy this file into your Dags folder, beside `call_phases.py`, and set `PIPELINE`. It needs DuckDB on the workers.
+Copy this file into your Dags folder, next to `call_phases.py`, and set `PIPELINE`. It needs DuckDB on the workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ with DAG(dag_id=f"longest_introductions_{PIPELINE}", schedule=[phases], tags=["c
 
     @task
     def ask(triggering_asset_events: Any = None) -> dict[str, int]:
-        """Log the answer for each day that has new rows; returns how many rows it had."""
+        """Log the result for each day that has new rows; returns its number of rows, by day."""
         import io
         import logging
 
@@ -33,7 +33,7 @@ with DAG(dag_id=f"longest_introductions_{PIPELINE}", schedule=[phases], tags=["c
 
         s3, answers = S3Hook(AWS_CONNECTION), {}
         for event in triggering_asset_events[phases]:
-            # Days that came late are published by the run of a later day, in the same event.
+            # Earlier days with late recordings are republished by the run of a later day, in the same event.
             for day in (event.extra, *event.extra["late"]):
                 where = f"{event.extra['table']}dt={day['dt']}/phases.parquet"
                 if not s3.check_for_key(where):

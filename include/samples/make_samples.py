@@ -1,8 +1,8 @@
-"""Makes the sample calls: scripts/*.yaml -> audio/ (what a bucket would hold) and truth/ (what is said when).
+"""Makes the sample calls: scripts/*.yaml -> audio/ (what a bucket would contain) and truth/ (what is said when).
 
-Every line of a script is spoken by one synthetic voice (the caller's is resampled to sound lower), laid on a time line
-with natural pauses, and sent through a simulated telephone line. All randomness is seeded with the name of the call, so
-the same versions of the libraries make the same files.
+One synthetic voice speaks every line of a script (the caller's is resampled to sound lower). The lines are placed on a
+timeline with natural pauses and sent through a simulated telephone line. All randomness is seeded with the name of the
+call, so the same library versions produce the same files.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ HERE = Path(__file__).resolve().parent
 LINE_RATE_HZ = 8000
 VOICE_RATE_HZ = 24000
 CALLER_PITCH = 0.82  # of the agent's
-PACE = 1.06  # of the voice's own: it reads aloud, people on the phone talk
+PACE = 1.06  # of the voice's own: people on the phone talk faster than it reads
 SPEECH_RMS = {"agent": 0.08, "caller": 0.07}
 NOISE_RMS = 0.0015
 CROSSTALK = 10 ** (-30 / 20)
 SPEAKERS = ("agent", "caller")
 PHASES = ("Introduction", "Complaint", "Resolution", "Goodbye", "Other")
-# container: (codec, bits per second and channel; None where the codec has no choice)
+# container: (codec, bits per second and channel; None if the codec has a fixed rate)
 CODECS: dict[str, tuple[str, int | None]] = {
     "wav": ("pcm_mulaw", None),
     "flac": ("flac", None),
@@ -46,7 +46,7 @@ CODECS: dict[str, tuple[str, int | None]] = {
 
 @dataclass
 class Recording:
-    """A call on its time line: one signal per speaker at the line's rate, and what is said when."""
+    """A call on its timeline: one signal per speaker at the line's rate, and what is said when."""
 
     sides: dict[str, Signal]
     cues: list[dict[str, Any]]
@@ -64,7 +64,7 @@ class Voice:
     def say(self, speaker: str, text: str, seed: int) -> Signal:
         """The text as spoken by the speaker, at the line's rate, without silence around it."""
         pitch = CALLER_PITCH if speaker == "caller" else 1.0
-        # Played at a lower rate the voice is lower and slower: the slowness is taken back at synthesis.
+        # Playing at a lower rate makes the voice lower and slower, so synthesis is sped up to compensate.
         spoken = np.asarray(self._tts(text, speed=PACE / pitch, seed=seed), dtype=np.float64)
         heard = through_telephone(trim(spoken), VOICE_RATE_HZ * pitch)
         loudness = float(np.sqrt(np.mean(heard**2)))
@@ -78,7 +78,7 @@ def trim(signal: Signal) -> Signal:
 
 
 def through_telephone(signal: Signal, rate_hz: float) -> Signal:
-    """Resamples to the line's rate and keeps 300-3400 Hz, with soft edges."""
+    """Resample to the line's rate and keep 300-3400 Hz, with soft edges."""
     length = round(len(signal) * LINE_RATE_HZ / rate_hz)
     spectrum = np.fft.rfft(signal)[: length // 2 + 1]
     hertz = np.arange(len(spectrum)) * rate_hz / len(signal)
@@ -87,7 +87,7 @@ def through_telephone(signal: Signal, rate_hz: float) -> Signal:
 
 
 def mu_law(signal: Signal) -> Signal:
-    """The round trip through 8-bit mu-law that every call on a digital line has made."""
+    """The signal after a round trip through 8-bit mu-law, as on every digital line."""
     mu = 255
     pressed = np.sign(signal) * np.log1p(mu * np.minimum(np.abs(signal), 1)) / np.log1p(mu)
     pressed = np.round(pressed * 127) / 127
@@ -117,7 +117,7 @@ def beep(seconds: float) -> Signal:
 
 
 def perform(script: dict[str, Any], voice: Voice) -> Recording:
-    """Lays the lines of a script on a time line."""
+    """Place the lines of a script on a timeline."""
     seed = zlib.crc32(script["name"].encode())
     rng = np.random.default_rng(seed)
     events: list[tuple[int, str, Signal]] = []  # (first sample, side, signal)
@@ -164,7 +164,7 @@ def perform(script: dict[str, Any], voice: Voice) -> Recording:
 
 
 def mix(recording: Recording, channels: int) -> Signal:
-    """The recording as (channels, samples): both sides on one, or agent left and caller right with some crosstalk."""
+    """The recording as (channels, samples): one channel, or agent left and caller right with some crosstalk."""
     agent, caller = recording.sides["agent"], recording.sides["caller"]
     if channels == 1:
         return mu_law((agent + caller)[None, :])
@@ -172,11 +172,11 @@ def mix(recording: Recording, channels: int) -> Signal:
 
 
 def encode(signal: Signal, path: Path) -> None:
-    """Writes the signal in the container that the file's suffix names."""
+    """Write the signal in the container given by the file's suffix."""
     codec, bit_rate = CODECS[path.suffix[1:]]
     channels = len(signal)
     samples = np.round(np.clip(signal, -1, 1) * 32767).astype(np.int16)
-    # bitexact leaves out serial numbers drawn at random and the names of library versions.
+    # bitexact omits random serial numbers and library versions.
     with av.open(str(path), "w", options={"fflags": "bitexact"}) as out:
         stream = out.add_stream(codec, rate=LINE_RATE_HZ, layout="mono" if channels == 1 else "stereo")
         assert isinstance(stream, av.AudioStream)
@@ -191,13 +191,13 @@ def encode(signal: Signal, path: Path) -> None:
 
 
 def duration_s(path: Path) -> float:
-    """The length of the audio as a decoder gives it, in seconds: codecs may add a little at both ends."""
+    """The length of the decoded audio, in seconds: codecs may add a little at both ends."""
     with av.open(str(path)) as container:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
 def make(script: dict[str, Any], voice: Voice, out: Path) -> tuple[Path, float]:
-    """Makes one call below `out`; the path of its audio and its length in seconds."""
+    """Make one call below `out`; returns the path of its audio and its length in seconds."""
     called_at: datetime = script["called_at"]
     call_id = f"{called_at:%H%M%S}-{script['name']}"
     relative = Path(f"{called_at:%Y/%m/%d}") / f"{call_id}.{script['container']}"
@@ -221,10 +221,10 @@ def make(script: dict[str, Any], voice: Voice, out: Path) -> tuple[Path, float]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Makes the sample calls and their truth files from scripts/*.yaml.")
-    parser.add_argument("names", nargs="*", help="only these calls, e.g. late-parcel (default: all)")
-    parser.add_argument("--out", type=Path, default=HERE, help="where audio/ and truth/ go (default: beside this file)")
+    parser.add_argument("names", nargs="*", help="make only these calls, e.g. late-parcel (default: all)")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of audio/ and truth/ (default: this file's)")
     args = parser.parse_args()
 
     scripts = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((HERE / "scripts").glob("*.yaml"))]

@@ -1,4 +1,4 @@
-"""Airflow's database, an S3 server, and a night for each test."""
+"""Fixtures: Airflow's database, and for each test empty buckets, a scripted speech service and a pipeline."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _script(folder: Path) -> Path:
 
 @pytest.fixture
 def night(airflow_database: None, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
-    """Empty buckets and a speech service that plays a script."""
+    """A pipeline with empty buckets and a scripted speech service."""
     s3 = s3_client(s3_url)
     for bucket in ("recordings", "warehouse"):
         s3.create_bucket(Bucket=bucket)

@@ -1,4 +1,4 @@
-"""Nights in which everything goes wrong at once, by ``dag.test()``: the rows and the bill are those of a quiet one."""
+"""Tests of runs by ``dag.test()`` while services fail: rows and payments are those of a run without faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def quiet_again(night: Night) -> None:
 
 
 def paid(night: Night) -> Counter[str]:
-    """How often each recording was billed: jobs that end in an error are not."""
+    """How often each recording was billed; jobs that end in an error are not billed."""
     billed = (job["audio_url"] for job in night.box.jobs() if job["status"] != "error")
     return Counter(url.partition("?")[0].rsplit("/", 1)[-1] for url in billed)
 
@@ -49,7 +49,7 @@ def classes(night: Night) -> Counter[str]:
     return Counter(row["failure_class"] or row["status"] for row in night.table("calls", DAY))
 
 
-def test_everything_at_once(night: Night) -> None:
+def test_all_faults_at_once_change_neither_rows_nor_payments(night: Night) -> None:
     count = 60
     for number in range(count):
         night.put(f"calls/{DAY}/{number:03}.wav")
@@ -76,7 +76,7 @@ def test_everything_at_once(night: Night) -> None:
     assert (night.body("calls", DAY), night.box.get("/health").json()) == before
 
 
-def test_answers_that_are_lost(night: Night) -> None:
+def test_lost_responses_cause_no_second_payment(night: Night) -> None:
     for number in range(30):
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "drop_answer", "on": "POST /v2/transcript", "rate": 0.3})
@@ -86,7 +86,7 @@ def test_answers_that_are_lost(night: Night) -> None:
 
 
 def one_chunk_has_met(failure_class: str, night: Night) -> bool:
-    """Of four chunks of 15 calls each."""
+    """Whether one of the four chunks of 15 calls failed with the class and the others were not finished."""
     return classes(night) == {failure_class: 15, "unfinished": 45}
 
 
@@ -95,7 +95,7 @@ def failed_with(capfd: Any, message: str) -> bool:
     return message in captured.out + captured.err
 
 
-def test_a_retired_speech_model_leaves_its_place_to_the_next(night: Night, capfd: Any) -> None:
+def test_retired_speech_model_is_replaced_by_the_next_one(night: Night, capfd: Any) -> None:
     night.pipeline(transcription={"speech_models": ["universal-3-pro", "universal-2"]})
     night.put(f"calls/{DAY}/a.wav")
     misbehave(night, {"fault": "retired_models", "models": ["universal-3-pro"]})
@@ -105,20 +105,20 @@ def test_a_retired_speech_model_leaves_its_place_to_the_next(night: Night, capfd
     assert failed_with(capfd, "not by universal-3-pro, the first of transcription.speech_models: 1 by universal-2")
 
 
-def test_no_model_left_stops_the_run_with_one_message(night: Night, capfd: Any) -> None:
+def test_run_stops_with_one_message_when_all_speech_models_are_retired(night: Night, capfd: Any) -> None:
     night.pipeline(transcription={"speech_models": ["universal-3-pro"]})
     for number in range(60):
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "retired_models", "models": ["universal-3-pro"]})
     assert night.run(DAY) == "failed"
     states = Counter(night.states().values())
-    assert states["failed"] == 2, "the chunk that met it, and verify"
+    assert states["failed"] == 2, "the chunk that encountered it, and verify"
     assert failed_with(capfd, "transcription.speech_models")
     assert one_chunk_has_met("model_retired", night)
     assert night.box.jobs() == []
 
 
-def test_retired_language_models_are_found_before_anything_is_paid(night: Night, capfd: Any) -> None:
+def test_run_fails_before_any_payment_when_all_language_models_are_retired(night: Night, capfd: Any) -> None:
     night.pipeline(segmentation={"models": ["old-1", "old-2"]})
     night.put(f"calls/{DAY}/a.wav")
     misbehave(night, {"fault": "retired_models", "models": ["old-1", "old-2"]})
@@ -127,7 +127,7 @@ def test_retired_language_models_are_found_before_anything_is_paid(night: Night,
     assert night.box.jobs() == []
 
 
-def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
+def test_negative_balance_stops_the_run_until_it_is_topped_up(night: Night, capfd: Any) -> None:
     for number in range(60):
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "negative_balance", "on": "POST /v2/transcript"})
@@ -140,7 +140,7 @@ def test_a_negative_balance_stops_the_run(night: Night, capfd: Any) -> None:
     assert classes(night) == {"completed": 60}
 
 
-def test_failed_calls_alone_are_run_again(night: Night) -> None:
+def test_replay_runs_only_failed_calls(night: Night) -> None:
     for name in ("good.wav", "broken.wav", "silent.wav"):
         night.put(f"calls/{DAY}/{name}")
     misbehave(night, {"fault": "job_error", "match": "*/good.wav", "message": "Audio duration is too short."})
@@ -148,16 +148,16 @@ def test_failed_calls_alone_are_run_again(night: Night) -> None:
     assert classes(night) == {"too_short": 1, "bad_audio": 1, "no_speech": 1}
     quiet_again(night)
     before = len(night.box.jobs())
-    assert night.run(DAY) == "success", "what failed for good is left alone"
+    assert night.run(DAY) == "success", "permanent failures are not retried"
     assert len(night.box.jobs()) == before
     assert night.run(DAY, replay="too_short") == "success"
     assert classes(night) == {"completed": 1, "bad_audio": 1, "no_speech": 1}
     assert len(night.box.jobs()) == before + 1
     assert night.run(DAY, replay="all") == "success"
-    assert len(night.box.jobs()) == before + 2, "the broken one"
+    assert len(night.box.jobs()) == before + 2, "broken.wav is submitted again"
 
 
-def test_nothing_is_left_at_the_provider(night: Night) -> None:
+def test_delete_after_leaves_no_transcript_at_the_provider(night: Night) -> None:
     night.pipeline(privacy={"delete_after": True}, limits={"max_failed_ratio": 1.0})
     for name in ("a.wav", "silent.wav", "broken.wav"):
         night.put(f"calls/{DAY}/{name}")
@@ -168,10 +168,10 @@ def test_nothing_is_left_at_the_provider(night: Night) -> None:
     assert (night.body("calls", DAY), len(night.box.jobs())) == (before, 3)
 
 
-def test_a_budget_is_kept(night: Night) -> None:
+def test_run_spends_no_more_than_its_budget(night: Night) -> None:
     price = {"speech_usd_per_hour": {"universal-3-5-pro": 3600.0, "universal-2": 3600.0}}
     night.pipeline(prices=price, budget={"usd_per_run": 100.5}, limits={"max_failed_ratio": 1.0})
-    # 16,000 bytes a second and no header: one second by the estimate, and 12 by the service.
+    # Without a header the estimate is 12 s, at 16,000 bytes per second; the service reports 12 s as well.
     for number in range(30):
         night.put(f"calls/{DAY}/{number:03}.wav", b"\0" * 16_000 * 12)
     assert night.run(DAY) == "success"
@@ -184,7 +184,7 @@ def test_a_budget_is_kept(night: Night) -> None:
     assert set(paid(night).values()) == {1}
 
 
-def test_nothing_secret_is_anywhere(night: Night, capfd: Any) -> None:
+def test_logs_database_and_tables_contain_no_secret(night: Night, capfd: Any) -> None:
     for name in ("a.wav", "b.wav", "broken.wav", "slow.wav"):
         night.put(f"calls/{DAY}/{name}")
     misbehave(

@@ -1,4 +1,4 @@
-"""The Dag file: what it makes of pipeline files, and what it costs to parse."""
+"""Tests of the Dag file: the Dags that it makes of pipeline files, and the cost of parsing it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return bag
 
 
-def test_one_dag_for_each_pipeline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pipeline_file_makes_one_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("sales", "support"):
         (tmp_path / f"{name}.yaml").write_text(MINIMAL.format(name=name))
     bag = parse(tmp_path, monkeypatch)
@@ -32,7 +32,7 @@ def test_one_dag_for_each_pipeline_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert set(bag.dags) == {"call_phases_sales", "call_phases_support"}
 
 
-def test_the_example_pipeline_makes_a_dag_that_keeps_the_house_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_pipeline_makes_a_dag_with_owner_retries_tags_and_docs(monkeypatch: pytest.MonkeyPatch) -> None:
     bag = parse(ROOT / "include" / "pipelines", monkeypatch)
     assert not bag.import_errors
     [dag] = bag.dags.values()
@@ -45,7 +45,9 @@ def test_the_example_pipeline_makes_a_dag_that_keeps_the_house_rules(monkeypatch
         assert task.retries == 2
 
 
-def test_a_bad_file_is_shown_and_takes_no_other_pipeline_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_file_shows_its_error_and_leaves_other_pipelines_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "good.yaml").write_text(MINIMAL.format(name="good"))
     (tmp_path / "bad.yaml").write_text("pipeline: bad\nrecordings: {bucket: b, prefix: p/}\n")
     bag = parse(tmp_path, monkeypatch)
@@ -53,13 +55,13 @@ def test_a_bad_file_is_shown_and_takes_no_other_pipeline_away(tmp_path: Path, mo
     assert "bad.yaml: output: missing" in bag.dags["call_phases_bad_unreadable"].doc_md
 
 
-def test_a_missing_folder_is_an_import_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pipelines_folder_is_an_import_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bag = parse(tmp_path / "nowhere", monkeypatch)
     assert "CALLPHASES_PIPELINES" in "".join(bag.import_errors.values())
 
 
 @pytest.mark.parametrize(("zone", "first_day"), [("UTC", "2026-11-19"), ("Europe/Berlin", "2026-11-20")])
-def test_a_scheduled_run_has_a_whole_day(
+def test_scheduled_run_covers_a_whole_day_in_the_time_zone(
     zone: str, first_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.serialization.encoders import coerce_to_core_timetable
@@ -91,7 +93,7 @@ print(f"{time.monotonic() - began:.3f} {' '.join(sorted(heavy))}")
 """
 
 
-def test_parsing_is_light_and_opens_no_connection() -> None:
+def test_parsing_imports_nothing_heavy_and_opens_no_connection() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PARSE, str(ROOT / "dags" / "call_phases.py")],
         capture_output=True,
@@ -100,4 +102,4 @@ def test_parsing_is_light_and_opens_no_connection() -> None:
         env={**os.environ, "CALLPHASES_PIPELINES": str(ROOT / "include" / "pipelines")},
     )
     _, *heavy = done.stdout.split()
-    assert heavy == [], "modules that parsing has no use for"
+    assert heavy == [], "modules that parsing does not need"

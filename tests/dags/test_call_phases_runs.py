@@ -1,4 +1,4 @@
-"""Whole runs by ``dag.test()``: real HTTP to a scripted speech service, real S3 requests, real Parquet."""
+"""Tests of whole runs by ``dag.test()``, with HTTP to a scripted speech service, S3 requests and Parquet files."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def statuses(night: Night, day: str = DAY) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("send", ["presigned", "upload"])
-def test_rows_are_what_the_service_knows(night: Night, send: str) -> None:
+def test_run_publishes_the_phases_that_the_service_returns(night: Night, send: str) -> None:
     night.pipeline(recordings={"send": send})
     night.put(f"calls/{DAY}/one.wav")
     night.put("calls/2026-11-19/of another day.wav")
     assert night.run(DAY) == "success"
-    # An upload has an address of its own, so the script answers it with the default: the same call.
+    # An upload has another URL than the recording, so the script answers with its default, which is the same call.
     assert phases_of(night, f"calls/{DAY}/one.wav") == TRUTH
     [call] = night.table("calls", DAY)
     assert (call["status"], call["phase_count"], call["duration_s"]) == ("completed", 4, 12.0)
     assert night.table("calls", "2026-11-19") == []
 
 
-def test_rows_tell_who_talks(night: Night) -> None:
+def test_run_publishes_speakers_and_talk_times(night: Night) -> None:
     night.put(f"calls/{DAY}/one.wav")
     assert night.run(DAY) == "success"
     [call], phases = night.table("calls", DAY), night.table("phases", DAY)
@@ -67,7 +67,7 @@ def test_rows_tell_who_talks(night: Night) -> None:
     assert all(0 < row["confidence"] <= 1 and row["words_per_minute"] > 0 for row in (call, *phases))
 
 
-def test_one_bad_recording_is_one_bad_row(night: Night) -> None:
+def test_each_failed_recording_is_one_failed_row(night: Night) -> None:
     for name in ("good.wav", "silent.wav", "broken.wav"):
         night.put(f"calls/{DAY}/{name}")
     night.put(f"calls/{DAY}/empty.wav", b"")
@@ -78,10 +78,10 @@ def test_one_bad_recording_is_one_bad_row(night: Night) -> None:
         "broken.wav": "bad_audio",
         "empty.wav": "empty_file",
     }
-    assert night.submitted() == 3, "nothing is sent of a file without bytes"
+    assert night.submitted() == 3, "an empty file is not submitted"
 
 
-def test_more_failures_than_allowed_fail_the_run_and_keep_the_rows(night: Night) -> None:
+def test_too_many_failures_fail_the_run_after_publishing_the_rows(night: Night) -> None:
     night.pipeline(limits={"max_failed_ratio": 0.4})
     for name in ("good.wav", "broken.wav"):
         night.put(f"calls/{DAY}/{name}")
@@ -90,7 +90,7 @@ def test_more_failures_than_allowed_fail_the_run_and_keep_the_rows(night: Night)
     assert len(night.table("calls", DAY)) == 2
 
 
-def test_keys_of_every_kind(night: Night) -> None:
+def test_keys_with_unusual_characters_are_processed(night: Night) -> None:
     for key in ODD_KEYS:
         night.put(f"calls/{DAY}/{key}")
     assert night.run(DAY) == "success"
@@ -98,7 +98,7 @@ def test_keys_of_every_kind(night: Night) -> None:
         assert phases_of(night, f"calls/{DAY}/{key}") == TRUTH, key
 
 
-def test_a_second_run_pays_nothing_and_changes_no_byte(night: Night) -> None:
+def test_second_run_pays_nothing_and_changes_no_byte(night: Night) -> None:
     for number in range(3):
         night.put(f"calls/{DAY}/{number}.wav")
     assert night.run(DAY) == "success"
@@ -108,7 +108,7 @@ def test_a_second_run_pays_nothing_and_changes_no_byte(night: Night) -> None:
     assert night.submitted() == 3
 
 
-def test_changed_phases_ask_the_model_again_and_transcribe_nothing(night: Night) -> None:
+def test_changed_phases_ask_the_model_again_without_transcribing(night: Night) -> None:
     night.put(f"calls/{DAY}/one.wav")
     assert night.run(DAY) == "success"
     before = night.table("phases", DAY)
@@ -120,7 +120,7 @@ def test_changed_phases_ask_the_model_again_and_transcribe_nothing(night: Night)
     assert night.submitted() == 1
 
 
-def test_a_recording_replaced_under_its_key_is_transcribed_again(night: Night) -> None:
+def test_recording_replaced_under_its_key_is_transcribed_again(night: Night) -> None:
     night.put(f"calls/{DAY}/one.wav", b"RIFF first")
     assert night.run(DAY) == "success"
     [first] = night.table("calls", DAY)
@@ -132,7 +132,7 @@ def test_a_recording_replaced_under_its_key_is_transcribed_again(night: Night) -
     assert night.submitted() == 2
 
 
-def test_the_next_night_puts_right_what_came_late_or_was_replaced(night: Night) -> None:
+def test_next_run_republishes_days_with_late_or_replaced_recordings(night: Night) -> None:
     for name in ("same.wav", "replaced.wav"):
         night.put(f"calls/{DAY}/{name}", name.encode())
     assert night.run(DAY) == "success"
@@ -154,10 +154,10 @@ def test_the_next_night_puts_right_what_came_late_or_was_replaced(night: Night) 
     assert night.body("calls", DAY) == untouched
 
 
-def test_a_late_recording_of_an_archive_without_dates_is_put_right(night: Night) -> None:
+def test_late_recording_of_a_flat_archive_is_added_by_the_next_run(night: Night) -> None:
     call_time = {"key_pattern": "-(?P<time>[0-9]{8}T[0-9]{4})", "format": "%Y%m%dT%H%M"}
     night.pipeline(recordings={"prefix": "flat/", "call_time": call_time})
-    # Of a day that has not ended an archive is listed anew, as it is each night.
+    # An archive is listed again for a day that had not ended when it was last listed, as it is each night.
     today = dt.datetime.now(dt.UTC).date()
     yesterday = today - dt.timedelta(days=1)
     night.put(f"flat/a-{yesterday:%Y%m%d}T1000.wav")
@@ -168,7 +168,7 @@ def test_a_late_recording_of_an_archive_without_dates_is_put_right(night: Night)
     assert night.submitted() == 2
 
 
-def test_a_day_that_retention_has_emptied_keeps_its_rows_over_any_run(night: Night) -> None:
+def test_rows_stay_after_retention_deleted_all_recordings_of_a_day(night: Night) -> None:
     for name in ("a.wav", "b.wav"):
         night.put(f"calls/{DAY}/{name}")
     assert night.run(DAY) == "success"
@@ -181,7 +181,9 @@ def test_a_day_that_retention_has_emptied_keeps_its_rows_over_any_run(night: Nig
 
 
 @pytest.mark.parametrize(("when_deleted", "left"), [("keep", 2), ("drop", 1)])
-def test_rows_of_deleted_recordings(night: Night, when_deleted: str, left: int) -> None:
+def test_when_deleted_decides_whether_rows_of_deleted_recordings_stay(
+    night: Night, when_deleted: str, left: int
+) -> None:
     night.pipeline(recordings={"when_deleted": when_deleted})
     for name in ("a.wav", "b.wav"):
         night.put(f"calls/{DAY}/{name}")
@@ -191,7 +193,7 @@ def test_rows_of_deleted_recordings(night: Night, when_deleted: str, left: int) 
     assert len(night.table("calls", DAY)) == left
 
 
-def test_each_table_is_an_asset_whose_event_says_what_the_day_holds(night: Night) -> None:
+def test_each_table_is_an_asset_whose_event_summarizes_the_day(night: Night) -> None:
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -215,7 +217,7 @@ def test_each_table_is_an_asset_whose_event_says_what_the_day_holds(night: Night
 
 
 def _ask_as_the_example_does(extra: dict[str, Any]) -> None:
-    """The Dag of docs/examples, given the event that it would be triggered by."""
+    """Run the Dag of docs/examples on the event that would trigger it."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(collect_dags=False)
@@ -229,13 +231,13 @@ def _ask_as_the_example_does(extra: dict[str, Any]) -> None:
     assert dag.get_task("ask").python_callable({asset: [event]}) == {DAY: 1}
 
 
-def test_an_empty_day_leaves_no_object(night: Night) -> None:
+def test_day_without_recordings_has_no_objects(night: Night) -> None:
     assert night.run(DAY) == "success"
     assert night.body("calls", DAY) is None
     assert night.body("phases", DAY) is None
 
 
-def test_the_task_is_deferred_while_the_provider_works(night: Night) -> None:
+def test_transcribe_is_deferred_while_the_provider_works(night: Night) -> None:
     night.put(f"calls/{DAY}/slow.wav")
 
     def defer_at_once(dag: Any) -> None:
@@ -246,7 +248,7 @@ def test_the_task_is_deferred_while_the_provider_works(night: Night) -> None:
     assert phases_of(night, f"calls/{DAY}/slow.wav") == TRUTH
 
 
-def test_a_flat_prefix_and_a_manual_date(night: Night) -> None:
+def test_manual_run_of_a_flat_prefix_takes_only_calls_of_its_date(night: Night) -> None:
     when = {"key_pattern": r"(?P<time>\d{8}T\d{6})", "format": "%Y%m%dT%H%M%S"}
     night.pipeline(recordings={"prefix": "flat/", "call_time": when}, timezone="America/New_York")
     night.put("flat/20261120T233000-late.wav")
@@ -262,7 +264,7 @@ def failed_with(capfd: pytest.CaptureFixture[str], message: str) -> bool:
     return message in captured.out + captured.err
 
 
-def test_a_wrong_key_stops_the_run_with_one_message(night: Night, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
+def test_wrong_key_stops_the_run_with_one_message(night: Night, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
     night.put(f"calls/{DAY}/one.wav")
     night.connect(key="wrong")
     assert night.run(DAY) == "failed"
@@ -277,13 +279,13 @@ def test_a_wrong_key_stops_the_run_with_one_message(night: Night, caplog: pytest
     assert night.submitted() == 0
 
 
-def test_a_missing_bucket_is_named(night: Night, capfd: Any) -> None:
+def test_missing_bucket_is_named_in_the_error(night: Night, capfd: Any) -> None:
     night.pipeline(recordings={"bucket": "not-there"})
     assert night.run(DAY) == "failed"
     assert failed_with(capfd, "There is no bucket 'not-there': check recordings.bucket in the pipeline file.")
 
 
-def test_a_service_that_is_down_is_named(night: Night, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_service_is_named_in_the_error(night: Night, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     night.put(f"calls/{DAY}/one.wav")
     night.connect(speech_url="http://127.0.0.1:9")
@@ -291,7 +293,7 @@ def test_a_service_that_is_down_is_named(night: Night, capfd: Any, monkeypatch: 
     assert failed_with(capfd, "The speech service at http://127.0.0.1:9 is not accepting requests")
 
 
-def test_nothing_secret_is_logged(night: Night, capfd: Any) -> None:
+def test_log_contains_no_secret(night: Night, capfd: Any) -> None:
     night.put(f"calls/{DAY}/one.wav")
     night.put(f"calls/{DAY}/broken.wav")
     night.run(DAY)

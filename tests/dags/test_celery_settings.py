@@ -1,4 +1,4 @@
-"""deploy/celery.env: names that Airflow and its Celery provider know, values that Celery then has."""
+"""Tests of deploy/celery.env: Airflow and its Celery provider know the names, and Celery gets the values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from celery_settings import celery_settings
 SETTINGS = celery_settings()
 
 
-def test_every_name_is_known() -> None:
+def test_every_setting_is_known_to_airflow_or_its_celery_provider() -> None:
     from airflow.configuration import conf
     from airflow.providers.celery.get_provider_info import get_provider_info
 
@@ -26,18 +26,18 @@ def test_every_name_is_known() -> None:
         assert prefix == "AIRFLOW"
         if option.lower() not in known.get(section.lower(), {}).get("options", {}):
             unknown.append(name)
-    # The scheduler reads this one; Airflow's list of settings does not have it.
+    # The scheduler reads this setting, though Airflow's list of settings does not include it.
     assert unknown == ["AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES"]
 
 
-def test_nothing_in_it_is_secret() -> None:
+def test_settings_contain_no_secret() -> None:
     secret = ("CONN", "PASSWORD", "SECRET", "KEY", "BROKER_URL", "RESULT_BACKEND")
     assert [name for name in SETTINGS if name.split("__")[-1].endswith(secret)] == []
 
 
 @pytest.fixture(scope="module")
 def celery() -> dict[str, Any]:
-    """What Celery is set to under these settings."""
+    """Celery's configuration with these settings."""
     code = (
         "import json; from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG as it;"
         "print(json.dumps(it, default=str))"
@@ -47,14 +47,14 @@ def celery() -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_message_outlives_its_worker_and_waits_for_no_other(celery: dict[str, Any]) -> None:
+def test_messages_are_acknowledged_late_and_not_prefetched(celery: dict[str, Any]) -> None:
     assert celery["task_acks_late"] is True
     assert celery["worker_prefetch_multiplier"] == 1
 
 
-def test_a_message_is_not_sent_twice_while_a_task_may_run(celery: dict[str, Any]) -> None:
+def test_visibility_timeout_exceeds_the_longest_task(celery: dict[str, Any]) -> None:
     assert celery["broker_transport_options"]["visibility_timeout"] >= 12 * 3600
 
 
-def test_a_broker_that_is_away_is_a_time_out_which_is_tried_again(celery: dict[str, Any]) -> None:
+def test_unreachable_broker_ends_in_a_timeout_which_is_retried(celery: dict[str, Any]) -> None:
     assert celery["task_publish_retry_policy"]["max_retries"] is None

@@ -1,4 +1,4 @@
-"""docker-compose.yaml as both Compose v2 and docker-compose 1.29 read it, without an engine."""
+"""Tests of docker-compose.yaml, without Docker: Compose v2 and docker-compose 1.29 can both read it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = dict(
 )
 
 
-def test_only_keys_that_docker_compose_1_29_knows() -> None:
+def test_file_uses_only_keys_that_docker_compose_1_29_knows() -> None:
     assert {key for key in COMPOSE if not key.startswith("x-")} == {"services", "secrets", "volumes"}
     for name, service in SERVICES.items():
         assert isinstance(service.get("env_file", ""), str), name
@@ -31,32 +31,32 @@ def test_only_keys_that_docker_compose_1_29_knows() -> None:
         assert all(needed.keys() == {"condition"} for needed in conditions), name
 
 
-def test_every_role_is_the_same_image() -> None:
+def test_every_role_uses_the_same_image_and_settings() -> None:
     assert {SERVICES[role]["image"] for role in ROLES} == {"callphases:${CALLPHASES_TAG:-latest}"}
     assert {SERVICES[role]["env_file"] for role in ROLES} == {"deploy/celery.env"}
 
 
-def test_what_serves_has_a_health_check_and_is_started_again() -> None:
+def test_every_server_has_a_health_check_and_is_restarted() -> None:
     for name, service in SERVICES.items():
         if name not in ONCE:
             assert service["healthcheck"]["test"], name
             assert service["restart"] == "unless-stopped", name
 
 
-def test_everything_waits_for_what_it_needs_to_be_well() -> None:
+def test_services_wait_until_their_dependencies_are_healthy() -> None:
     for name, service in SERVICES.items():
         for needed, how in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if needed in ONCE else "service_healthy"
             assert how["condition"] == expected, f"{name} needs {needed}"
 
 
-def test_only_the_ui_is_published_and_only_on_this_machine() -> None:
+def test_only_the_ui_is_published_and_only_on_localhost() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"api-server": ["127.0.0.1:${CALLPHASES_PORT:-8080}:8080"]}
 
 
 @pytest.mark.parametrize("path", ["docker-compose.yaml", "deploy/celery.env", "Dockerfile", "deploy/make-env.sh"])
-def test_no_password_in_a_file(path: str) -> None:
+def test_no_file_contains_a_password(path: str) -> None:
     for line in (ROOT / path).read_text().splitlines():
         for found in re.findall(r"://[^/@\s]*:([^@/\s]+)@", line):
             assert found.startswith("${"), line
@@ -64,7 +64,7 @@ def test_no_password_in_a_file(path: str) -> None:
             assert match[1].strip('"').startswith(("$", "{")), line
 
 
-def test_no_role_has_a_key_of_a_provider_in_its_environment() -> None:
+def test_no_role_has_a_provider_key_in_its_environment() -> None:
     for role in ROLES:
         environment = SERVICES[role]["environment"]
         assert not [name for name in environment if "CONN_" in name.replace("SQL_ALCHEMY_CONN", "")], role
@@ -73,14 +73,14 @@ def test_no_role_has_a_key_of_a_provider_in_its_environment() -> None:
         assert SERVICES[role]["secrets"] == ["connections.yaml"], role
 
 
-def test_no_role_runs_as_root_or_may_become_it() -> None:
+def test_no_role_runs_as_root_or_can_become_root() -> None:
     for role in ROLES:
         assert SERVICES[role]["user"] == "${CALLPHASES_UID:-50000}:0"
         assert SERVICES[role]["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in SERVICES[role]["security_opt"]
 
 
-def test_logs_and_data_outlive_their_container() -> None:
+def test_logs_and_data_are_on_volumes() -> None:
     for role in ROLES:
         assert "logs:/opt/airflow/logs" in SERVICES[role]["volumes"], role
     named = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
@@ -88,17 +88,17 @@ def test_logs_and_data_outlive_their_container() -> None:
     assert {"postgres", "redis"} <= set(COMPOSE["volumes"])
 
 
-def test_the_servers_of_the_profile_local_are_in_it() -> None:
+def test_optional_services_are_in_their_profiles() -> None:
     profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
     assert profiles == {"s3": ["local"], "speechbox": ["local"], "demo": ["demo"]}
 
 
-def test_celery_settings_are_in_one_file() -> None:
+def test_celery_settings_are_only_in_celery_env() -> None:
     ours = {name for role in ROLES for name in SERVICES[role]["environment"]}
     assert not ours & SETTINGS.keys()
     assert SETTINGS["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
 
 
-def test_a_worker_that_is_stopped_may_end_its_tasks() -> None:
+def test_stopped_worker_gets_five_minutes_for_its_tasks() -> None:
     assert SERVICES["worker"]["stop_grace_period"] == "5m"
-    assert SERVICES["worker"]["init"]  # passes the signal to the main process alone
+    assert SERVICES["worker"]["init"]  # passes the signal only to the main process

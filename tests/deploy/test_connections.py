@@ -1,4 +1,4 @@
-"""Connections in a file: Airflow's LocalFilesystemBackend gives them to callphases, as the compose file sets it up."""
+"""Tests that callphases reads connections through LocalFilesystemBackend, as configured in docker-compose.yaml."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(json.dumps([speech.url, key, credentials.secret_key, s3.meta.region_name, 
 
 
 def seen(path: Path, home: Path) -> list[str]:
-    """What a process of callphases has of the connections file: URL, key, S3's secret, region, endpoint."""
+    """What a callphases process reads from the connections file: URL, key, S3 secret, region, endpoint."""
     kwargs = ROLE["AIRFLOW__SECRETS__BACKEND_KWARGS"].replace("/run/secrets/connections.yaml", str(path))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_CONN", "AWS_"))},
@@ -48,14 +48,14 @@ def example(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_example_is_read_as_it_is_shipped(example: Path, tmp_path: Path) -> None:
+def test_example_connections_are_read_as_shipped(example: Path, tmp_path: Path) -> None:
     speech, key, secret, region, endpoint = seen(example, tmp_path)
     assert (key, secret, region) == ("the-provider-key", "the-s3-secret", "eu-central-1")
     assert speech == "https://api.assemblyai.com"
     assert endpoint == "https://s3.eu-central-1.amazonaws.com"
 
 
-def test_what_the_example_leaves_out_can_be_put_in(example: Path, tmp_path: Path) -> None:
+def test_optional_values_of_the_example_are_read(example: Path, tmp_path: Path) -> None:
     example.write_text(
         example.read_text()
         .replace("# host:", "host:")

@@ -1,4 +1,4 @@
-"""deploy/healthy.py, where there is something to be healthy and where there is not."""
+"""Tests of deploy/healthy.py with healthy, failing and missing servers."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_server_that_answers_is_well(url: str) -> None:
+def test_server_that_answers_is_healthy(url: str) -> None:
     assert healthy(f"{url}/well").returncode == 0
 
 
-def test_a_server_that_refuses_is_not(url: str) -> None:
+def test_server_that_answers_503_is_unhealthy(url: str) -> None:
     done = healthy(f"{url}/ill")
     assert (done.returncode, done.stderr.strip()) == (1, "HTTPError")
 
 
-def test_no_server_at_all_is_not_well() -> None:
+def test_missing_server_is_unhealthy() -> None:
     assert healthy("http://127.0.0.1:9/").returncode == 1
 
 
 @pytest.mark.parametrize("role", ["scheduler", "triggerer", "dag-processor"])
-def test_without_a_database_no_role_is_well_and_no_password_is_said(role: str) -> None:
+def test_role_without_database_is_unhealthy_and_prints_no_password(role: str) -> None:
     database = f"postgresql+psycopg2://airflow:{PASSWORD}@127.0.0.1:9/airflow"
     done = healthy(role, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database)
     assert (done.returncode, done.stderr.strip()) == (1, "OperationalError")
 
 
-def test_without_a_broker_no_worker_is_well_and_no_password_is_said() -> None:
+def test_worker_without_broker_is_unhealthy_and_prints_no_password() -> None:
     done = healthy("worker", AIRFLOW__CELERY__BROKER_URL=f"redis://:{PASSWORD}@127.0.0.1:9/0")
     assert (done.returncode, done.stderr.strip()) == (1, "OperationalError")

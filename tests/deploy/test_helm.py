@@ -1,6 +1,6 @@
-"""The values for the official chart: settings that Airflow has, the same as elsewhere, and nothing secret.
+"""Tests of the values for the official Helm chart: settings exist in Airflow and match other files; no secrets.
 
-Whether the chart takes them only the chart can say: docs/deployment.md has what was looked at.
+The chart itself is not rendered; docs/deployment.md says what was checked manually.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CELERY, KUBERNETES = (ROOT / "deploy" / "helm" / name for name in ("values.yaml"
 BOTH = pytest.mark.parametrize("path", [CELERY, KUBERNETES], ids=["celery", "kubernetes"])
 AS_TEXT = {"fernetKey", "apiSecretKey", "jwtSecret", "webserverSecretKey", "password", "pass", "brokerUrl",
            "metadataConnection", "resultBackendConnection"}  # fmt: skip
-"""Keys of the chart that take a secret itself, not the name of one."""
+"""Keys of the chart whose value is a secret, not the name of a Secret."""
 
 
 def values(path: Path) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def values(path: Path) -> dict[str, Any]:
 
 
 def settings(path: Path) -> dict[tuple[str, str], str]:
-    """Airflow's settings of the values, by section and name, from ``config`` and from the environment."""
+    """Airflow's settings in the values, by section and name, from ``config`` and ``env``."""
     document = values(path)
     found = {
         (section, name): str(value)
@@ -64,47 +64,47 @@ def _keys(document: Any) -> set[str]:
 
 
 @BOTH
-def test_airflow_has_these_settings(path: Path) -> None:
+def test_every_setting_exists_in_airflow(path: Path) -> None:
     known = conf.configuration_description
     unknown = [key for key in settings(path) if key[1] not in known.get(key[0], {}).get("options", {})]
-    # Some are read and not described.
+    # Airflow reads some settings that it does not describe.
     read = inspect.getsource(scheduler_job_runner)
     assert not [name for section, name in unknown if section != "scheduler" or f'"{name}"' not in read]
 
 
 @BOTH
-def test_they_are_those_of_celery_env(path: Path) -> None:
+def test_settings_shared_with_celery_env_have_the_same_values(path: Path) -> None:
     ours, theirs = settings(path), celery_env()
     shared = ours.keys() & theirs.keys()
     assert shared
     assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}
 
 
-def test_the_executor_is_that_of_celery_env() -> None:
-    # Its variable wins over the chart's file, so where another executor is wanted it must not be there.
+def test_executor_matches_whether_celery_env_is_used() -> None:
+    # Its variable overrides the chart's file, so it must be absent if another executor is used.
     assert values(CELERY)["executor"] == celery_env()["core", "executor"]
     assert "callphases-celery" in values(CELERY)["extraEnvFrom"]
     assert values(KUBERNETES)["executor"] != celery_env()["core", "executor"]
     assert values(KUBERNETES)["extraEnvFrom"] is None
 
 
-def test_the_version_is_that_of_the_lock() -> None:
+def test_airflow_version_is_the_installed_one() -> None:
     assert values(CELERY)["airflowVersion"] == version("apache-airflow")
 
 
 @BOTH
-def test_no_secret_is_in_the_file(path: Path) -> None:
+def test_values_contain_no_secret(path: Path) -> None:
     assert not _keys(values(path)) & AS_TEXT
 
 
-def test_classes_that_are_named_are_there() -> None:
+def test_named_classes_can_be_imported() -> None:
     found = settings(CELERY)
     for key in (("core", "auth_manager"), ("secrets", "backend")):
         module, name = found[key].rsplit(".", 1)
         assert hasattr(importlib.import_module(module), name)
 
 
-def test_what_is_read_from_files_is_mounted() -> None:
+def test_files_that_settings_refer_to_are_mounted() -> None:
     document = values(CELERY)
     mounts = {one["mountPath"]: one["name"] for one in document["volumeMounts"]}
     mounted = {one["name"]: one for one in document["volumes"]}
@@ -118,7 +118,7 @@ def test_what_is_read_from_files_is_mounted() -> None:
     assert f"kubectl create secret generic {connections['secret']['secretName']} --from-file={file.name}=" in page
 
 
-def test_the_page_makes_every_secret_and_configmap_that_is_named() -> None:
+def test_docs_create_exactly_the_secrets_and_configmaps_in_use() -> None:
     made = re.findall(
         r"kubectl create (?:configmap|secret generic) ([\w-]+)", (ROOT / "docs" / "deployment.md").read_text()
     )
@@ -127,12 +127,12 @@ def test_the_page_makes_every_secret_and_configmap_that_is_named() -> None:
     assert set(named) == set(made)
 
 
-def test_a_worker_is_the_one_of_the_page_on_sizes() -> None:
+def test_worker_size_is_that_of_the_sizing_model() -> None:
     workers = values(CELERY)["workers"]
     assert settings(CELERY)["celery", "worker_concurrency"] == str(sizing.WORKER_SLOTS)
     assert workers["resources"]["limits"]["memory"] == f"{sizing.WORKER_MB:.0f}Mi"
 
 
-def test_a_night_of_a_million_calls_fits_into_what_autoscaling_may_start() -> None:
+def test_autoscaling_allows_the_slots_for_a_million_calls() -> None:
     site = sizing.needed(1_000_000, sizing.PAPER, sizing.WINDOW_H * sizing.HOUR_S)
     assert values(CELERY)["workers"]["keda"]["maxReplicaCount"] * sizing.WORKER_SLOTS >= site.slots

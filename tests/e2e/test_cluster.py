@@ -1,6 +1,6 @@
-"""Nights on a cluster with Celery in which machines are lost: each ends without help, with a quiet night's tables.
+"""Tests of nights on a Celery cluster that loses machines: each completes unattended, with the tables of a quiet night.
 
-One cluster serves all of them; each night has a day of its own.
+All tests share one cluster; each night has a day of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROUGH = (*FAULTS, {"fault": "slow", "delay_s": 2, "on": "POST /v2/transcript", "
 
 
 class Once:
-    """Does something to the cluster at the first moment that is right for it."""
+    """Calls ``what`` once, at the first sample for which ``when`` is true."""
 
     def __init__(self, when: Callable[[Sample], bool], what: Callable[[], None]) -> None:
         self.when, self.what = when, what
@@ -50,24 +50,24 @@ def quiet(stack: Cluster) -> Outcome:
     return stack.night(FIRST_DAY, CALLS)
 
 
-def test_a_quiet_night(stack: Cluster, quiet: Outcome) -> None:
+def test_night_without_faults_completes_on_both_workers(stack: Cluster, quiet: Outcome) -> None:
     assert quiet.run.state == "success"
     assert quiet.tables["calls"]["status"] == ["completed"] * CALLS
     assert quiet.tables["phases"]["phase_index"] == [0, 1, 2, 3] * CALLS
     assert len(quiet.paid) == CALLS
     assert quiet.paid_twice == 0
     worked = [stack.airflow.programs[name].log.read_text().count("Executing workload") for name in WORKERS]
-    assert min(worked) > 0, "both workers have worked"
+    assert min(worked) > 0, "both workers ran tasks"
 
 
 def submitting(stack: Cluster) -> Callable[[Sample], bool]:
-    """Chunks are half submitted."""
+    """A condition: the submission of chunks is under way."""
     before = stack.submissions()
     return lambda sample: CALLS / 6 <= stack.submissions() - before < CALLS
 
 
 def deferred(sample: Sample) -> bool:
-    """Chunks wait for the provider without a worker."""
+    """Whether at least three chunks are deferred, so that they wait for the provider without a worker."""
     return sample.deferred >= 3
 
 
@@ -79,7 +79,7 @@ def disturbed(
     what: Callable[[], None],
     faults: tuple[dict[str, Any], ...] = ROUGH,
 ) -> None:
-    """A night that is disturbed, of which nothing is to be seen in its tables and on its bill."""
+    """Run a night with a disturbance, and check that its tables and payments are those of the quiet night."""
     once = Once(when, what)
     night = stack.night(FIRST_DAY + dt.timedelta(number), CALLS, faults, once)
     assert once.done_at is not None
@@ -91,7 +91,7 @@ def disturbed(
 
 
 @pytest.mark.parametrize(("number", "faults"), [(1, ()), pytest.param(8, ROUGH, marks=pytest.mark.kill)])
-def test_a_worker_is_lost_in_the_middle_of_a_chunk(
+def test_worker_lost_in_a_chunk_changes_neither_rows_nor_payments(
     stack: Cluster, quiet: Outcome, number: int, faults: tuple[dict[str, Any], ...]
 ) -> None:
     worker = stack.airflow.programs["worker-1"]
@@ -100,27 +100,27 @@ def test_a_worker_is_lost_in_the_middle_of_a_chunk(
 
 
 @pytest.mark.kill
-def test_the_triggerer_is_lost_while_chunks_are_deferred(stack: Cluster, quiet: Outcome) -> None:
+def test_triggerer_lost_while_chunks_wait_changes_neither_rows_nor_payments(stack: Cluster, quiet: Outcome) -> None:
     disturbed(stack, quiet, 2, deferred, lambda: stack.lose(stack.airflow.programs["triggerer"]))
 
 
 @pytest.mark.kill
-def test_the_scheduler_is_lost(stack: Cluster, quiet: Outcome) -> None:
+def test_lost_scheduler_changes_neither_rows_nor_payments(stack: Cluster, quiet: Outcome) -> None:
     disturbed(stack, quiet, 3, submitting(stack), lambda: stack.lose(stack.airflow.programs["scheduler"]))
 
 
 @pytest.mark.kill
-def test_redis_is_restarted(stack: Cluster, quiet: Outcome) -> None:
+def test_restarted_redis_changes_neither_rows_nor_payments(stack: Cluster, quiet: Outcome) -> None:
     disturbed(stack, quiet, 4, submitting(stack), lambda: stack.lose(stack.redis))
 
 
 @pytest.mark.kill
-def test_postgres_is_restarted(stack: Cluster, quiet: Outcome) -> None:
+def test_restarted_postgres_changes_neither_rows_nor_payments(stack: Cluster, quiet: Outcome) -> None:
     disturbed(stack, quiet, 5, submitting(stack), lambda: stack.lose(stack.airflow.database.server))
 
 
 @pytest.mark.kill
-def test_the_provider_is_cut_off_for_a_minute(stack: Cluster, quiet: Outcome) -> None:
+def test_unreachable_provider_changes_neither_rows_nor_payments(stack: Cluster, quiet: Outcome) -> None:
     def cut() -> None:
         stack.link.cut()
         time.sleep(60)
@@ -130,7 +130,7 @@ def test_the_provider_is_cut_off_for_a_minute(stack: Cluster, quiet: Outcome) ->
 
 
 @pytest.mark.kill
-def test_two_schedulers(stack: Cluster, quiet: Outcome) -> None:
+def test_second_scheduler_finishes_the_night_when_the_first_is_lost(stack: Cluster, quiet: Outcome) -> None:
     first = stack.airflow.programs["scheduler"]
     second = Program(first.command, first.log.with_name("scheduler-2.log"), first.environment)
     second.start()
@@ -142,8 +142,8 @@ def test_two_schedulers(stack: Cluster, quiet: Outcome) -> None:
 
 
 @pytest.mark.kill
-def test_chunks_that_wait_hold_no_worker(stack: Cluster) -> None:
-    """Fifty chunks: after the first half minute, no slot of a worker is in use for them."""
+def test_waiting_chunks_occupy_no_worker_slot(stack: Cluster) -> None:
+    """Fifty chunks use no worker slot from half a minute after the last submission on."""
     calls, before = 10_000, stack.submissions()
     submitted: list[float] = []
     later: list[Sample] = []

@@ -1,7 +1,7 @@
-"""The product in processes of its own: Airflow's scheduler, an S3 server, speechbox on real audio; then the data.
+"""Tests of the demo's real processes (Airflow's scheduler, an S3 server, speechbox on real audio) and of their tables.
 
-One stack serves the tests of this module, in their order: a backfill of both days by the scheduler, the same again over
-it, and `make demo` afterwards, which has nothing left to transcribe.
+The tests share one stack and run in order: the scheduler backfills both days, then backfills them again, and after that
+`make demo` has nothing left to transcribe.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEP_S = 0.05
 
 @dataclass
 class Demo:
-    """The demo with a home of its own."""
+    """The demo with its own home folder."""
 
     home: Path
 
@@ -76,7 +76,7 @@ class Demo:
         return [state for (state,) in self.from_database("select state from dag_run where run_type = 'backfill'")]
 
     def backfill(self, *options: str) -> None:
-        """Create a backfill of both days and wait until Airflow says that it is complete."""
+        """Create a backfill of both days and wait until Airflow has completed it."""
         self.airflow("backfill", "create", "--dag-id", DAG_ID, "--from-date", DAYS[0], "--to-date", DAYS[1], *options)
         give_up = time.monotonic() + LONGEST_RUN_S
         while self.from_database("select id from backfill where completed_at is null"):
@@ -100,7 +100,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     demo.make("down")
 
 
-def test_a_backfill_publishes_both_days(demo: Demo) -> None:
+def test_backfill_publishes_both_days(demo: Demo) -> None:
     demo.make("up")
     demo.airflow("dags", "unpause", DAG_ID)
     demo.backfill()
@@ -111,7 +111,7 @@ def test_a_backfill_publishes_both_days(demo: Demo) -> None:
     ]
 
 
-def test_a_second_backfill_over_it_changes_no_byte(demo: Demo) -> None:
+def test_second_backfill_changes_no_byte(demo: Demo) -> None:
     before = demo.bytes_of_tables()
     demo.make("up")
     demo.backfill("--reprocess-behavior", "completed")
@@ -120,14 +120,14 @@ def test_a_second_backfill_over_it_changes_no_byte(demo: Demo) -> None:
     assert demo.bytes_of_tables() == before
 
 
-def test_every_recording_has_its_row(demo: Demo) -> None:
+def test_every_recording_has_one_row_with_its_status(demo: Demo) -> None:
     rows = demo.query("select recording_uri, status from {calls}")
     assert {uri.rsplit("/", 1)[1]: status for uri, status in rows} == {
         Path(truth["recording"]).name: "completed" if truth["cues"] else "no_speech" for truth in truths()
     }
 
 
-def test_each_timeline_is_whole(demo: Demo) -> None:
+def test_each_timeline_covers_the_call_without_gap_or_overlap(demo: Demo) -> None:
     broken = demo.query("""
         with edges as (
             select call_id, start_s, end_s, phase_index,
@@ -143,7 +143,7 @@ def test_each_timeline_is_whole(demo: Demo) -> None:
     assert all(end == 0 for (end,) in ends)
 
 
-def test_phases_are_those_of_the_scripts(demo: Demo) -> None:
+def test_phases_match_the_scripts_for_85_percent_of_the_time(demo: Demo) -> None:
     rows = demo.query("select recording_uri, phase_name, start_s, end_s from {phases}")
     right = total = 0
     for truth in truths():
@@ -158,7 +158,7 @@ def test_phases_are_those_of_the_scripts(demo: Demo) -> None:
     assert right / total >= 0.85
 
 
-def test_the_demo_shows_it_and_transcribes_nothing_again(demo: Demo) -> None:
+def test_demo_shows_the_tables_and_transcribes_nothing_again(demo: Demo) -> None:
     before = demo.bytes_of_tables()
     shown = demo.make("run")
     for day, count in zip(DAYS, (6, 7), strict=True):

@@ -1,7 +1,7 @@
-"""Runs that are killed by -9 at every step in turn, and run again: each recording is paid once, and the rows are whole.
+"""Tests of runs that are killed with SIGKILL at each step and rerun: recordings are paid for once, no row is missing.
 
-Each step has a day of its own, and all days are killed and run again at the same time: a run that takes over the day
-of a dead one waits for a minute first.
+Each step has a day of its own, and all days run in parallel, because a run that takes over the day of a dead one first
+waits for a minute.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).parents[1] / "one_night.py"
 CALLS = 21
-"""The least that share a chunk."""
+"""The smallest number of recordings that share chunks."""
 CHUNK = "PutObject state/ledger/.*/chunk-.*"
 STEPS = {
     "2026-11-01": ("before the claim", "PutObject state/ledger/.*/lease.json", "before", 1),
@@ -48,7 +48,7 @@ LONGEST_S = 240
 
 @dataclass
 class Nights:
-    """A bucket with a few calls on each of many days, and the processes that run them."""
+    """A bucket with calls on several days, and the processes that run these days."""
 
     s3: Any
     s3_url: str
@@ -66,7 +66,7 @@ class Nights:
             "pipeline": {
                 "pipeline": "night",
                 "recordings": {"bucket": "recordings", "prefix": "calls/{date:%Y-%m-%d}/"},
-                "limits": {"llm_requests_per_minute": 6000},  # a test waits for no minute to pass
+                "limits": {"llm_requests_per_minute": 6000},  # high enough that no test waits for a minute to pass
                 "output": {"tables": "s3://warehouse/tables/", "state": "s3://warehouse/state/"},
             },
         }
@@ -75,7 +75,7 @@ class Nights:
         return process
 
     def paid(self) -> Counter[str]:
-        """How often each recording was transcribed, by the end of its key."""
+        """How often each recording was transcribed, by its key without the prefix."""
         urls = (job["audio_url"] for job in self.box.jobs())
         return Counter(url.partition("?")[0].partition("calls/")[2] for url in urls)
 
@@ -105,7 +105,7 @@ def nights(s3_url: str, tmp_path: Path) -> Iterator[Nights]:
         remove(s3, bucket)
 
 
-def test_killed_at_every_step_and_run_again(nights: Nights) -> None:
+def test_run_killed_at_any_step_and_rerun_pays_once_and_completes(nights: Nights) -> None:
     killed = [
         nights.start(day, {"request": request, "when": when, "nth": nth})
         for day, (_, request, when, nth) in STEPS.items()
@@ -123,7 +123,7 @@ def test_killed_at_every_step_and_run_again(nights: Nights) -> None:
         assert phases == TRUTH * CALLS
 
 
-def test_the_same_days_run_twice_at_the_same_moment(nights: Nights) -> None:
+def test_two_runs_of_a_day_at_the_same_time_pay_once(nights: Nights) -> None:
     days = list(STEPS)[:3]
     both = [nights.start(day, run_id=run_id) for run_id in ("one", "two") for day in days]
     assert [process.wait(LONGEST_S) for process in both] == [0] * len(both)

@@ -1,4 +1,4 @@
-"""The sample calls in the tree: complete, small, and with truth files that fit their audio."""
+"""Tests of the sample calls: they are complete and small, and their truth files match the audio."""
 
 import json
 from pathlib import Path
@@ -36,12 +36,12 @@ def test_every_script_has_audio_and_truth() -> None:
     assert audio == {read(path)["recording"] for path in TRUTHS}
 
 
-def test_the_audio_is_small() -> None:
+def test_audio_is_at_most_three_megabytes() -> None:
     assert sum(path.stat().st_size for path in (SAMPLES / "audio").rglob("*.*")) <= 3_000_000
 
 
 @pytest.mark.parametrize("path", TRUTHS, ids=lambda path: path.stem)
-def test_truth_fits_the_audio(path: Path) -> None:
+def test_truth_matches_the_audio(path: Path) -> None:
     truth = read(path)
     rate, signal = decoded(SAMPLES / "audio" / truth["recording"])
     assert truth["call_id"] == path.stem == Path(truth["recording"]).stem
@@ -56,7 +56,7 @@ def test_truth_fits_the_audio(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TRUTHS, ids=lambda path: path.stem)
-def test_truth_is_a_timeline(path: Path) -> None:
+def test_truth_is_an_ordered_timeline(path: Path) -> None:
     truth = read(path)
     cues, phases = truth["cues"], truth["phases"]
     assert [cue["cue"] for cue in cues] == list(range(1, len(cues) + 1))
@@ -70,7 +70,7 @@ def test_truth_is_a_timeline(path: Path) -> None:
     assert {phase["name"] for phase in phases} <= PHASES
 
 
-def test_the_samples_hold_the_awkward_cases() -> None:
+def test_samples_include_the_difficult_cases() -> None:
     truths = [read(path) for path in TRUTHS]
     assert {truth["recording"][:10] for truth in truths} == {"2026/11/19", "2026/11/20"}
     assert any(not truth["cues"] for truth in truths)

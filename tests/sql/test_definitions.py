@@ -1,4 +1,4 @@
-"""Every definition names the schema's columns in their order, with their types; what no engine here runs is parsed."""
+"""Tests that every definition has the schema's columns in order, with their types, by parsing the SQL files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from callphases.tables.schema import SCHEMAS
 from engines import SQL, definition
 
 TEXT, TIME, INT, LONG, DOUBLE = pa.string(), pa.timestamp("us", tz="UTC"), pa.int32(), pa.int64(), pa.float64()
-TYPES: dict[str, dict[pa.DataType, str]] = {  # as sqlglot writes them, which has one word for those of a kind
+TYPES: dict[str, dict[pa.DataType, str]] = {  # as sqlglot writes them: it uses one name for synonyms
     "athena": {TEXT: "STRING", TIME: "TIMESTAMP", INT: "INT", LONG: "BIGINT", DOUBLE: "DOUBLE"},
     "bigquery": {TEXT: "STRING", TIME: "TIMESTAMP", INT: "INT64", LONG: "INT64", DOUBLE: "FLOAT64"},
     "clickhouse": {
@@ -42,11 +42,11 @@ UNKNOWN_TO_SQLGLOT = {
     "bigquery": r"WITH PARTITION COLUMNS \(dt DATE\)\nWITH CONNECTION `[^`]+`\n",
     "redshift": r"\nTABLE PROPERTIES \([^)]+\)$",
 }
-"""Clauses that sqlglot has no grammar for."""
+"""Clauses that sqlglot can't parse."""
 COMMANDS = {"spark": tuple(f"MSCK REPAIR TABLE {table} SYNC PARTITIONS" for table in SCHEMAS)}
-"""Statements that sqlglot takes as they are."""
+"""Statements that sqlglot does not parse."""
 RUN_HERE_ALONE = ("datafusion",)
-"""Dialects that sqlglot has not; their own engine parses them in test_engines.py."""
+"""Dialects that sqlglot does not support; test_engines.py runs them in their own engine."""
 
 
 def parsed(engine: str) -> list[Any]:
@@ -61,7 +61,7 @@ def parsed(engine: str) -> list[Any]:
             known, cut = re.subn(UNKNOWN_TO_SQLGLOT[engine], "", text)
             assert cut == 1, text
         statement = sqlglot.parse_one(known, dialect=dialect(engine))
-        assert not isinstance(statement, sqlglot.exp.Command), f"sqlglot does not know: {known}"
+        assert not isinstance(statement, sqlglot.exp.Command), f"sqlglot can't parse: {known}"
         if isinstance(statement, sqlglot.exp.Create) and statement.kind in ("TABLE", "VIEW"):
             statements.append(statement)
     return statements
@@ -72,10 +72,10 @@ def dialect(engine: str) -> str:
 
 
 def columns(statement: Any, engine: str) -> list[tuple[str, str]]:
-    """Names and types of a definition; the day is last where the definition names it."""
+    """Names and types of a definition's columns; dt is last if the definition has it."""
     from sqlglot import exp
 
-    written = "hive" if engine == "athena" else dialect(engine)  # of Athena's two dialects that of its definitions
+    written = "hive" if engine == "athena" else dialect(engine)  # Athena's definitions use the Hive dialect
     found = [(one.name, one.kind.sql(written)) for one in statement.find_all(exp.ColumnDef)]
     if not found:  # a view
         found = [
@@ -85,18 +85,18 @@ def columns(statement: Any, engine: str) -> list[tuple[str, str]]:
     return found
 
 
-def test_each_engine_has_a_folder_and_nothing_else_has() -> None:
+def test_each_engine_has_a_folder_and_there_is_no_other() -> None:
     assert {path.parent.name for path in SQL.glob("*/tables.sql")} == set(TYPES)
     assert {path.name for path in SQL.iterdir()} == {*TYPES, "questions"}
 
 
 @pytest.mark.parametrize("engine", [engine for engine in TYPES if engine not in RUN_HERE_ALONE])
-def test_a_definition_is_of_the_columns_of_the_schema_in_their_order(engine: str) -> None:
+def test_definition_has_the_columns_of_the_schema_in_order(engine: str) -> None:
     statements = parsed(engine)
     assert [name_of(statement) for statement in statements] == list(SCHEMAS)
     for statement, (table, schema) in zip(statements, SCHEMAS.items(), strict=True):
         expected = [(field.name, TYPES[engine][field.type]) for field in schema]
-        if engine == "redshift":  # a text of its longest
+        if engine == "redshift":  # long texts have the maximum length
             expected = [(name, "VARCHAR(65535)" if name in LONG_TEXTS else kind) for name, kind in expected]
         if engine != "bigquery":
             expected.append(("dt", "DATE"))
@@ -111,7 +111,7 @@ def name_of(statement: Any) -> str:
 
 
 @pytest.mark.parametrize("engine", TYPES)
-def test_each_table_is_read_below_its_own_prefix(engine: str) -> None:
+def test_each_table_is_read_from_its_own_prefix(engine: str) -> None:
     for statement in definition(engine, **FILLED):
         for table in SCHEMAS:
             if re.match(rf"CREATE [A-Z ]*(TABLE|VIEW)[A-Z ]* `?([a-z.]+[.])?{table}\b", statement):
@@ -122,7 +122,7 @@ def test_each_table_is_read_below_its_own_prefix(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", TYPES)
-def test_placeholders_are_those_that_the_comment_explains(engine: str) -> None:
+def test_comment_explains_exactly_the_placeholders_in_use(engine: str) -> None:
     text = (SQL / engine / "tables.sql").read_text()
     comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
     named = set(re.findall(r"\{(\w+)\}", text))
@@ -135,7 +135,7 @@ def test_placeholders_are_those_that_the_comment_explains(engine: str) -> None:
 # The questions
 
 
-def test_there_are_ten_questions_and_each_says_what_it_asks() -> None:
+def test_each_of_the_ten_questions_starts_with_a_comment_that_asks_it() -> None:
     files = sorted((SQL / "questions").iterdir())
     assert [path.stem for path in files] == list(ANSWERS)
     for path in files:
@@ -144,8 +144,8 @@ def test_there_are_ten_questions_and_each_says_what_it_asks() -> None:
 
 @pytest.mark.parametrize("question", ANSWERS)
 @pytest.mark.parametrize("engine", [engine for engine in TYPES if engine not in RUN_HERE_ALONE])
-def test_a_question_is_sql_in_every_dialect(question: str, engine: str) -> None:
-    """As it stands, but for the name of a double, which BigQuery and Redshift have another for: docs/warehouses.md."""
+def test_question_parses_in_every_dialect(question: str, engine: str) -> None:
+    """Unchanged, except that BigQuery and Redshift have another name for a double (docs/warehouses.md)."""
     sqlglot = pytest.importorskip("sqlglot", reason="needs the extra engines")
     text = (SQL / "questions" / f"{question}.sql").read_text()
     if engine in ("bigquery", "redshift"):
@@ -153,6 +153,6 @@ def test_a_question_is_sql_in_every_dialect(question: str, engine: str) -> None:
     asked = sqlglot.parse_one(text, dialect=engine)
     (translated,) = sqlglot.transpile((SQL / "questions" / f"{question}.sql").read_text(), write=engine)
     assert sqlglot.parse_one(translated, dialect=engine).named_selects == asked.named_selects
-    assert not list(asked.find_all(sqlglot.exp.Anonymous)), "a function that not every engine has"
+    assert not list(asked.find_all(sqlglot.exp.Anonymous)), "a function that some engines lack"
     tables = {table.name for table in asked.find_all(sqlglot.exp.Table)}
     assert tables - {named.alias for named in asked.find_all(sqlglot.exp.CTE)} <= set(SCHEMAS)

@@ -1,4 +1,4 @@
-"""Every engine, given only the files and include/sql, answers the ten questions as plain Python does over the rows."""
+"""Tests that every engine, with only the files and include/sql, gives the same answers as plain Python."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ of_a_small_month = pytest.mark.parametrize("month", [SMALL], indirect=True, scop
 of_any_month = pytest.mark.parametrize("month", [SMALL, LARGE], indirect=True, scope="session")
 
 
-@pytest.fixture(scope="session")  # made once for all engines
+@pytest.fixture(scope="session")  # shared by all engines
 def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Month:
     return make(tmp_path_factory.mktemp("month"), request.param)
 
@@ -56,11 +56,13 @@ def _upload(client: Any, bucket: str, tables: Path) -> None:
     client.create_bucket(Bucket=bucket)
     for path in tables.rglob("*.parquet"):
         key = str(path.relative_to(tables))
-        client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ACL="public-read")  # no keys are needed then
+        client.put_object(
+            Bucket=bucket, Key=key, Body=path.read_bytes(), ACL="public-read"
+        )  # so that reading needs no keys
 
 
 def plain(value: Any) -> Any:
-    """A value as Python has it: engines differ in how they hand over dates, decimals and UTC."""
+    """A value as a Python type: engines differ in how they return dates, decimals and UTC."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, dt.datetime):
@@ -87,17 +89,17 @@ def differences(rows: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) ->
 
 @of_any_month
 @pytest.mark.parametrize("question", ANSWERS)
-def test_a_question_has_the_answer_of_plain_python(ask: Ask, month: Month, question: str) -> None:
+def test_engine_answers_a_question_as_plain_python_does(ask: Ask, month: Month, question: str) -> None:
     names, rows = ask((SQL / "questions" / f"{question}.sql").read_text())
     expected_names, expected = ANSWERS[question](month)
     assert list(names) == expected_names
-    assert expected, "a question that nothing answers shows nothing"
+    assert expected, "a question with an empty answer tests nothing"
     assert differences(rows, expected) == []
 
 
 @of_a_small_month
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_every_value_of_every_row_arrives_unharmed(ask: Ask, month: Month, table: str) -> None:
+def test_engine_reads_every_value_of_every_row(ask: Ask, month: Month, table: str) -> None:
     columns = ["dt", *SCHEMAS[table].names]
     names, rows = ask(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(ORDER[table])}")
     assert list(names) == columns
@@ -106,7 +108,7 @@ def test_every_value_of_every_row_arrives_unharmed(ask: Ask, month: Month, table
 
 @of_a_small_month
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_an_engine_sees_the_columns_of_the_schema_in_their_order_and_the_day(ask: Ask, table: str) -> None:
+def test_engine_shows_the_schema_columns_in_order_and_then_dt(ask: Ask, table: str) -> None:
     names, _ = ask(
         f"SELECT * FROM {table} WHERE phase_count < 0" if table == "calls" else f"SELECT * FROM {table} LIMIT 1"
     )
@@ -115,7 +117,7 @@ def test_an_engine_sees_the_columns_of_the_schema_in_their_order_and_the_day(ask
 
 @of_a_small_month
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_a_dataset_of_pyarrow_has_every_value_of_every_row(month: Month, table: str) -> None:
+def test_pyarrow_dataset_reads_every_value_of_every_row(month: Month, table: str) -> None:
     day = pa.field("dt", pa.date32())
     dataset = ds.dataset(
         month.tables / table,
@@ -128,8 +130,8 @@ def test_a_dataset_of_pyarrow_has_every_value_of_every_row(month: Month, table: 
 
 
 @of_any_month
-def test_the_month_holds_what_is_hard_about_it(month: Month) -> None:
-    """Else the tests above show less than they say."""
+def test_month_contains_the_difficult_cases(month: Month) -> None:
+    """Without these cases the tests above would be weaker than they seem."""
     days = {row["dt"] for row in month.calls}
     assert EMPTY not in days
     assert not (month.tables / "calls" / f"dt={EMPTY}").exists()

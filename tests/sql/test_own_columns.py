@@ -1,4 +1,4 @@
-"""Columns of one's own, added to a definition as the README says, beside days that were published without them."""
+"""Tests of a pipeline's own columns, added to a definition as the README says, with older days that lack them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tables(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_duckdb_has_them_after_the_others(tables: str, table: str) -> None:
+def test_duckdb_reads_own_columns_added_to_its_definition(tables: str, table: str) -> None:
     import duckdb
 
     after, more = ADDED["duckdb"]
@@ -45,7 +45,7 @@ def test_duckdb_has_them_after_the_others(tables: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_datafusion_has_them_after_the_others(tables: str, table: str) -> None:
+def test_datafusion_reads_own_columns_added_to_its_definition(tables: str, table: str) -> None:
     context = pytest.importorskip("datafusion", reason="needs the extra engines").SessionContext()
     after, more = ADDED["datafusion"]
     for statement in definition("datafusion", tables=tables):
@@ -55,7 +55,7 @@ def test_datafusion_has_them_after_the_others(tables: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_definitions_without_them_go_on(tables: str, table: str) -> None:
+def test_definition_without_own_columns_keeps_working(tables: str, table: str) -> None:
     import duckdb
 
     with duckdb.connect() as connection:

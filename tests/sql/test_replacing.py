@@ -1,4 +1,4 @@
-"""Who reads a day while it is being replaced reads one of its versions, whole: no error, no half, no row twice."""
+"""Tests that reads of a day are atomic while it is being replaced: no error, no partial day, no duplicate row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 BUCKET = "replaced-days"
 VERSIONS = 15
-"""How often the day is published; the first time before anyone reads."""
+"""How often the day is published; the first time before the reader starts."""
 MOST_READS = 5_000
 COLUMNS = {
     "calls": ["call_id", "run_id", "recording_etag"],
@@ -35,7 +35,7 @@ Read = Callable[[str], list[Row]]
 
 
 def version(number: int) -> list[Row]:
-    """The calls of a version, which knows those before and ten more: unlike in number, and in every row."""
+    """The calls of a version: ten more than the version before, and every row differs."""
     return calls_of(DAY, 50 + 10 * number, f"run-{number}")
 
 
@@ -59,7 +59,7 @@ def publish_all(client: Any) -> None:
 
 
 def of_whole_object(client: Any) -> Read:
-    """A reader that asks for the object once, as one that is new to the day does."""
+    """A reader that gets the object with one request."""
 
     def read(table: str) -> list[Row]:
         body = client.get_object(Bucket=BUCKET, Key=f"tables/{object_name(table, DAY)}")["Body"].read()
@@ -69,7 +69,7 @@ def of_whole_object(client: Any) -> Read:
 
 
 def with_clickhouse(ask: Ask) -> Read:
-    """A reader that fetches an object in pieces: where they are not of one version it says so, and is asked again."""
+    """A reader that gets an object with several requests, and retries if they are of different versions."""
 
     def read(table: str) -> list[Row]:
         for _ in range(MOST_READS):
@@ -80,7 +80,7 @@ def with_clickhouse(ask: Ask) -> Read:
                     raise
             else:
                 return [dict(zip(names, row, strict=True)) for row in rows]
-        raise AssertionError("every read was of an object that was being replaced")
+        raise AssertionError("the object was replaced during every read")
 
     return read
 
@@ -98,7 +98,7 @@ def _place(row: Row) -> tuple[str, int]:
 
 
 def check(rows: list[Row], table: str) -> int:
-    """The number of the version that the rows are, all of them."""
+    """The number of the version that the rows are; fails if they are not all of its rows."""
     number = int(rows[0]["run_id"].removeprefix("run-"))
     wanted = expected(number, table)
     assert sorted(({name: row[name] for name in COLUMNS[table]} for row in rows), key=_place) == wanted
@@ -106,7 +106,7 @@ def check(rows: list[Row], table: str) -> int:
 
 
 def poll(read: Read, writing: Future[None]) -> list[tuple[int, int]]:
-    """Read ``phases``, then ``calls``, until all is written; the versions that were seen."""
+    """Read ``phases``, then ``calls``, until all versions are written; returns the pairs of versions that were read."""
     seen = []
     for _ in range(MOST_READS):
         is_last = writing.done()
@@ -119,7 +119,7 @@ def poll(read: Read, writing: Future[None]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("reader", ["whole object", "clickhouse"])
-def test_a_reader_that_polls_sees_whole_versions_one_after_the_other(
+def test_polling_reader_sees_only_whole_versions_in_order(
     s3_url: str, client: Any, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(client, 0)
@@ -135,10 +135,10 @@ def test_a_reader_that_polls_sees_whole_versions_one_after_the_other(
     assert seen[-1] == (VERSIONS - 1, VERSIONS - 1)
     assert seen == sorted(seen)
     assert all(calls >= phases for phases, calls in seen)
-    assert len(set(seen)) > 2, "the day was replaced while it was read"
+    assert len(set(seen)) > 2, "the day was replaced while it was being read"
 
 
-def test_a_day_that_has_no_rows_any_more_leaves_nothing_to_read(client: Any) -> None:
+def test_day_that_loses_all_rows_leaves_no_object(client: Any) -> None:
     publish(client, 0)
     publish(client, 0, when_deleted="drop")
     listed = client.list_objects_v2(Bucket=BUCKET, Prefix="tables/")

@@ -1,5 +1,6 @@
--- Athena: two tables in Glue's catalog. Days are projected from their paths, so no crawler and no MSCK REPAIR is needed.
--- {tables}: output.tables of the pipeline file, with its last slash; {database}: yours; {first_day}: of the oldest rows.
+-- Athena: two tables in the Glue catalog. Days are projected from their paths, so neither a crawler nor MSCK REPAIR is needed.
+-- {tables}: output.tables of the pipeline file, with its trailing slash; {database}: your database; {first_day}: the day of
+-- the oldest rows.
 
 CREATE EXTERNAL TABLE IF NOT EXISTS {database}.calls (
     call_id string,

@@ -1,6 +1,6 @@
 -- BigQuery: two external tables, which read S3 through a BigLake connection in the bucket's region (BigQuery Omni).
--- {tables}: output.tables of the pipeline file, with its last slash; {database}: a dataset of that region; {connection}: its
--- name, such as aws-us-east-1.callphases. Where the tables are copied to Cloud Storage, drop the line WITH CONNECTION.
+-- {tables}: output.tables of the pipeline file, with its trailing slash; {database}: a dataset in that region; {connection}:
+-- the connection's name, such as aws-us-east-1.callphases. If you copy the tables to Cloud Storage, remove WITH CONNECTION.
 
 CREATE OR REPLACE EXTERNAL TABLE `{database}.calls` (
     call_id STRING,

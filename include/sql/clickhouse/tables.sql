@@ -1,5 +1,6 @@
 -- ClickHouse 25.8 or newer: two tables on S3. dt is read from the path.
--- {tables}: output.tables of the pipeline file, with its last slash; with keys of its own: S3('…', 'key', 'secret', 'Parquet').
+-- {tables}: output.tables of the pipeline file, with its trailing slash; with explicit keys: S3('…', 'key', 'secret',
+-- 'Parquet').
 
 CREATE TABLE IF NOT EXISTS calls (
     call_id Nullable(String),

@@ -1,5 +1,5 @@
--- DataFusion: two external tables. Create them again to see new days.
--- {tables}: output.tables of the pipeline file, with its last slash, or a folder with a copy of it.
+-- DataFusion: two external tables. Recreate them to see new days.
+-- {tables}: output.tables of the pipeline file, with its trailing slash, or a folder with a copy of the tables.
 
 SET datafusion.execution.time_zone = 'UTC';
 

@@ -1,5 +1,5 @@
--- DuckDB: two views over the files. In S3 they need INSTALL httpfs; LOAD httpfs; and a secret (CREATE SECRET).
--- {tables}: output.tables of the pipeline file, with its last slash, or a folder with a copy of it.
+-- DuckDB: two views of the files. For S3 they need INSTALL httpfs; LOAD httpfs; and a secret (CREATE SECRET).
+-- {tables}: output.tables of the pipeline file, with its trailing slash, or a folder with a copy of the tables.
 
 CREATE OR REPLACE VIEW calls AS
 SELECT

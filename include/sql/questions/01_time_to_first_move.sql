@@ -1,4 +1,4 @@
--- How long does a customer wait, from the first greeting and through their complaint, until the agent begins to act?
+-- How long does a customer wait, from the greeting through the complaint, until the agent starts to act?
 WITH steps AS (
     SELECT
         dt,

@@ -1,4 +1,4 @@
--- How much of the time on the phone goes to complaints, day by day?
+-- How much of the time on the phone is spent on complaints, day by day?
 WITH days AS (
     SELECT
         dt,

@@ -1,4 +1,4 @@
--- In which calls did the customer complain again after the agent had begun to act, and when?
+-- In which calls did the customer complain again after the agent had started to act, and when?
 WITH steps AS (
     SELECT
         dt,

@@ -1,4 +1,4 @@
--- How long is nobody talking while the agent resolves the matter, day by day? (Known since version 2 of the tables.)
+-- How long does nobody talk during the resolution, day by day? (Known since version 2 of the tables.)
 WITH days AS (
     SELECT
         dt,

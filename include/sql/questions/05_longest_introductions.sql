@@ -1,4 +1,4 @@
--- Which ten calls took longest to come to the point?
+-- Which ten calls had the longest introductions?
 SELECT
     dt,
     call_id,

@@ -1,4 +1,4 @@
--- Did the night get through all recordings, and what became of those it did not?
+-- Did the night process all recordings, and what happened to the others?
 WITH outcomes AS (
     SELECT
         dt,

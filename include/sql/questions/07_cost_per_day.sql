@@ -1,4 +1,4 @@
--- What did each day cost, for speech and for the language model, and what does a finished call cost?
+-- What did each day cost, for speech and for the language model, and what did a finished call cost?
 WITH days AS (
     SELECT
         dt,

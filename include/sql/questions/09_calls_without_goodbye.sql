@@ -1,4 +1,4 @@
--- How many calls break off without a goodbye, day by day?
+-- How many calls end without a goodbye, day by day?
 WITH ends AS (
     SELECT
         dt,

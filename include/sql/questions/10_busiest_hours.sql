@@ -1,4 +1,4 @@
--- At which hours of the day do customers call most, and for how long? (In UTC, where the session is.)
+-- At which hours of the day do customers call most, and for how long? (In UTC, if the session is.)
 WITH hours AS (
     SELECT
         EXTRACT(HOUR FROM call_started_at) AS hour_of_day,

@@ -1,6 +1,6 @@
--- Redshift Spectrum: two external tables. Spectrum does not project days: each is added once (docs/warehouses.md).
--- {tables}: output.tables of the pipeline file, with its last slash; {database}: an external schema.
--- A varchar ends at 65,535 bytes at the latest: a longer text is cut there and is no error.
+-- Redshift Spectrum: two external tables. Spectrum does not project days: add each day once (docs/warehouses.md).
+-- {tables}: output.tables of the pipeline file, with its trailing slash; {database}: an external schema.
+-- A varchar has at most 65,535 bytes: longer texts are truncated without an error.
 
 CREATE EXTERNAL TABLE {database}.calls (
     call_id varchar(2048),

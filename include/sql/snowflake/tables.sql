@@ -1,5 +1,6 @@
--- Snowflake: two external tables on a stage. Refresh them after each night (docs/warehouses.md), or let S3's events do it.
--- {tables}: output.tables of the pipeline file, with its last slash; {integration}: a storage integration that may read it.
+-- Snowflake: two external tables on a stage. Refresh them after each night (docs/warehouses.md), or by S3 events.
+-- {tables}: output.tables of the pipeline file, with its trailing slash; {integration}: a storage integration that
+-- can read it.
 
 CREATE STAGE IF NOT EXISTS callphases_tables URL = '{tables}' STORAGE_INTEGRATION = {integration};
 

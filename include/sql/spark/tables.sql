@@ -1,5 +1,5 @@
--- Spark: two tables in the catalog of the session. MSCK REPAIR TABLE finds the days: run it after each night.
--- {tables}: output.tables of the pipeline file, with its last slash (s3a:// where Spark reads S3 through Hadoop).
+-- Spark: two tables in the session's catalog. MSCK REPAIR TABLE finds new days: run it after each night.
+-- {tables}: output.tables of the pipeline file, with its trailing slash (s3a:// if Spark reads S3 through Hadoop).
 
 CREATE TABLE IF NOT EXISTS calls (
     call_id STRING,

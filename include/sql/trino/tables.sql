@@ -1,6 +1,6 @@
--- Trino, Hive connector: two tables. Days are projected from their paths, so no sync of partitions is needed.
--- {tables}: output.tables of the pipeline file, with its last slash; {database}: catalog and schema, such as hive.support;
--- {first_day}: of the oldest rows. The catalog needs hive.timestamp-precision=MICROSECONDS.
+-- Trino, Hive connector: two tables. Days are projected from their paths, so no partition sync is needed.
+-- {tables}: output.tables of the pipeline file, with its trailing slash; {database}: catalog and schema, such as hive.support;
+-- {first_day}: the day of the oldest rows. The catalog needs hive.timestamp-precision=MICROSECONDS.
 
 CREATE TABLE IF NOT EXISTS {database}.calls (
     call_id varchar,
