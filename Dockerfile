@@ -1,11 +1,11 @@
-# One image for every role of the cluster (the last stage), and one for the servers of the profile `local`.
-# Both hold what requirements.lock names, with the lock's hashes, and nothing of Debian besides the base.
+# The last stage is the image of every Airflow role in the cluster; `local` is the image of the servers in the profile
+# `local`. Both install from requirements.lock with its hashes, and add no Debian package to the base image.
 #
 #   docker build -t callphases .
 #   docker build -t callphases-local --target local .
 #
-# Another package index: --build-arg PIP_INDEX_URL=… --build-arg UV_DEFAULT_INDEX=… (without a password: build arguments
-# are seen in the image's history).
+# For another package index, pass --build-arg PIP_INDEX_URL=… --build-arg UV_DEFAULT_INDEX=… without a password: the
+# image's history shows build arguments.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -14,25 +14,27 @@ ARG UV_DEFAULT_INDEX
 ENV PATH=/build/bin:$PATH UV_LINK_MODE=copy UV_NO_CACHE=1
 WORKDIR /src
 COPY requirements.lock pyproject.toml ./
-# uv, from the lock as well.
+COPY include/speechbox/pyproject.toml include/speechbox/
+# uv comes from the lock too.
 RUN python -m venv /build \
     && awk '/^[^ ]/ {wanted = /^uv==/} wanted' requirements.lock > uv.lock \
     && pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r uv.lock
-# The parts of the lock that the images need, and the build. An output file that is there already gives its versions and
-# its hashes: none comes from anywhere else.
+# The parts of the lock for each image and for the build. uv takes versions and hashes from an existing output file, so
+# starting from a copy of the lock adds nothing to it.
 RUN part() { \
         out=$1; shift; cp requirements.lock $out; \
         uv pip compile "$@" --constraint requirements.lock --universal --python-version 3.11 \
             --generate-hashes --no-header --no-annotate --quiet --output-file $out; \
     } \
     && part cluster.lock pyproject.toml --extra airflow --extra celery --extra postgres \
-    && part local.lock pyproject.toml --extra speechbox --extra demo \
+    && part local.lock pyproject.toml include/speechbox/pyproject.toml --extra demo \
     && echo hatchling > build.in && part build.lock build.in \
     && uv pip install --quiet --python /build/bin/python --require-hashes -r build.lock
 COPY README.md LICENSE ./
 COPY include/callphases include/callphases
 COPY include/speechbox include/speechbox
-RUN uv build --quiet --wheel --no-build-isolation --out-dir /wheels
+RUN uv build --quiet --wheel --no-build-isolation --out-dir /wheels \
+    && uv build --quiet --wheel --no-build-isolation --out-dir /wheels include/speechbox
 
 FROM build AS build-local
 RUN python -m venv --without-pip /opt/venv \
@@ -42,9 +44,9 @@ RUN python -m venv --without-pip /opt/venv \
 FROM build AS build-cluster
 RUN python -m venv --without-pip /opt/venv \
     && uv pip sync --quiet --python /opt/venv/bin/python --require-hashes --compile-bytecode cluster.lock \
-    && uv pip install --quiet --python /opt/venv/bin/python --no-deps --compile-bytecode /wheels/*.whl
+    && uv pip install --quiet --python /opt/venv/bin/python --no-deps --compile-bytecode /wheels/callphases-*.whl
 
-# The user and the folders. Any other user id works too, with the group 0.
+# Any other user id works too, as long as its group is 0.
 FROM ${BASE} AS user
 RUN useradd --uid 50000 --gid 0 --home-dir /opt/airflow --no-create-home --shell /bin/bash airflow \
     && install -d -o airflow -g 0 -m 775 /opt/airflow /opt/airflow/logs /opt/airflow/dags /opt/airflow/pipelines /data
@@ -55,14 +57,14 @@ WORKDIR /opt/airflow
 USER 50000:0
 ENTRYPOINT ["/entrypoint"]
 
-# speechbox with its models, an S3 server, the demo's calls.
+# speechbox with its models, an S3 server, and the demo's recordings.
 FROM user AS local
 ENV CALLPHASES_HOME=/data ORT_DISABLE_TELEMETRY=1
 COPY --from=build-local /opt/venv /opt/venv
 COPY demo demo
 COPY include/samples/audio include/samples/audio
 
-# API server, scheduler, Dag processor, triggerer, worker.
+# API server, scheduler, Dag processor, triggerer, and worker.
 FROM user AS cluster
 ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \

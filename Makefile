@@ -30,13 +30,13 @@ help:  ## Show this list
 
 setup: $(READY)  ## Make the environment (.venv) from the lock file
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml include/speechbox/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "==> Making the environment in $(VENV) with $$($(PYTHON) --version); the first time takes a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
 	@touch $@
 
 demo: setup  ## Run two days of sample calls through everything, no key and no cloud
@@ -92,9 +92,10 @@ e2e: setup  ## The whole product as processes, with machines that are lost (45 m
 samples: setup  ## Make the sample calls again from their scripts
 	@$(BIN)/python include/samples/make_samples.py
 
-lock: setup  ## Resolve the dependencies again
-	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
-		--no-header --no-annotate --upgrade --quiet --output-file requirements.lock
+lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to update locked versions)
+	@$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --universal --python-version 3.11 \
+		--all-extras --generate-hashes --no-header --no-annotate $(if $(UPGRADE),--upgrade) --quiet \
+		--output-file requirements.lock
 
 clean: down  ## Remove the environment and everything that runs have left
 	@rm -rf $(VENV) .callphases .mypy_cache .ruff_cache .pytest_cache .hypothesis

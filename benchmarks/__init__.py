@@ -1,1 +1,1 @@
-"""What a night costs, measured on the real stack, beside other ways of doing it on the same servers: ``make bench``."""
+"""Measures the cost of nightly runs on the real stack, and of alternatives on the same servers: ``make bench``."""

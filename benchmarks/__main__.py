@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measures what is asked for, prints one table, and writes it below ``.callphases/bench``."""
+"""``python -m benchmarks``: runs scenarios, prints a table, and writes it to ``.callphases/bench``."""
 
 from __future__ import annotations
 
@@ -20,24 +20,22 @@ from benchmarks.scenarios import SCENARIOS, Scenario
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; returns 0 unless something broke. A target that is missed is no error, it is in the table."""
+    """Run the scenarios; returns 1 if one broke. A missed target is not an error but shown in the table."""
     asked = _parser().parse_args(arguments)
     if asked.list:
         for scenario in SCENARIOS.values():
             say(f"{scenario.name:18} {scenario.minutes:3g} min  {scenario.about}")
         return 0
     if unknown := set(asked.scenarios) - set(SCENARIOS):
-        raise SystemExit(f"There is no scenario {', '.join(sorted(unknown))}; see python -m benchmarks --list")
+        raise SystemExit(f"Unknown scenario: {', '.join(sorted(unknown))}; see python -m benchmarks --list")
     chosen = [scenario for name, scenario in SCENARIOS.items() if not asked.scenarios or name in asked.scenarios]
-    say(
-        f"==> {len(chosen)} scenarios, some {sum(scenario.minutes for scenario in chosen) + 1:.0f} minutes on two cores"
-    )
+    say(f"==> {len(chosen)} scenarios, about {sum(one.minutes for one in chosen) + 1:.0f} minutes on two cores")
     results: dict[str, list[Figure]] = {}
     broken: dict[str, str] = {}
     paths: list[Path] = []
     about = {**machine(), "scale": asked.scale, "broken": broken}
     for _ in _measure(chosen, asked.scale, results, broken):
-        paths = write(results, about, FOLDER)  # each time: a bench that is interrupted leaves what it has
+        paths = write(results, about, FOLDER)  # after each scenario, so that an interrupted benchmark keeps its results
     Console(width=None if sys.stdout.isatty() else 150).print(table(results))
     for name, mistake in broken.items():
         say(f"BROKEN {name}: {mistake}")
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(
     chosen: Sequence[Scenario], scale: float, results: dict[str, list[Figure]], broken: dict[str, str]
 ) -> Iterator[None]:
-    """Fill in the figures of each scenario, or why it has none, one by one."""
+    """Run the scenarios one by one; each adds its figures to ``results`` or its error to ``broken``."""
     pipelines = {scenario.name: scenario.night.pipeline for scenario in chosen if scenario.night}
     dag_ids = {scenario.dag_id for scenario in chosen if scenario.dag_id}
     with bench(pipelines, dag_ids, scale) as ready:
@@ -61,7 +59,7 @@ def _measure(
                 broken[scenario.name] = str(mistake)
                 say(f"    BROKEN: {mistake}")
             else:
-                # Targets are for the sizes that they were set for.
+                # Targets apply to full-size scenarios only.
                 results[scenario.name] = (
                     figures if scale == 1 else [dataclasses.replace(figure, target=None) for figure in figures]
                 )
@@ -72,15 +70,15 @@ def _measure(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures nights on the real stack (Airflow's processes, Postgres where there is one) against "
-        "scripted services on this machine, beside other ways of doing them. All of it takes 35 to 40 minutes on two "
-        "cores, which carry the test servers too.",
+        description="Measures nightly runs on the real stack (Airflow's processes; Postgres if it is installed) and "
+        "alternatives, against scripted services on this machine. All scenarios take 35 to 40 minutes on two cores "
+        "that also run the test servers.",
         epilog='With make: make bench ONLY="night-5000 rivals"',
     )
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="what to measure; without any, everything")
-    parser.add_argument("--list", action="store_true", help="say which scenarios there are")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="scenarios to run; default: all")
+    parser.add_argument("--list", action="store_true", help="list the scenarios")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="make nights smaller, to try the bench: 0.02 is 100 calls of 5,000"
+        "--scale", type=float, default=1.0, help="scale for trying the benchmark: 0.02 turns 5,000 calls into 100"
     )
     return parser
 
@@ -90,4 +88,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        raise SystemExit("\n==> Interrupted; everything that was started is ended.") from None
+        raise SystemExit("\n==> Interrupted; all processes are stopped.") from None

@@ -1,12 +1,12 @@
-"""What processes use: core-seconds of whole trees, and the largest process that each role ever had.
+"""Measures the CPU time of process trees and the largest process of each role.
 
-A task of Airflow lives for seconds, so whoever only looks at what runs misses most of it. The system keeps the account:
-when a parent has waited for a child, the child's time (and what the child had waited for itself) is in the parent's
-``children_user`` and ``children_system``. The sum of a living tree's own and children's times therefore holds all that
-ever ran in it, and the difference of two sums is what a span of time took, whatever came and went in between. That
-holds as long as the roots live and wait for their children, which Airflow's components and Postgres do.
+Airflow's tasks live for seconds, so sampling misses most of their CPU time. The kernel accounts for it instead: once a
+parent has waited for a child, the child's times (including those of its own children) are part of the parent's
+``children_user`` and ``children_system``. Summed over a tree, own times and children's times include every process that
+ever ran in it, so the difference of two sums is the CPU time used in between. This requires that the roots stay alive
+and wait for their children, as Airflow's components and Postgres do.
 
-Memory is looked at every ``INTERVAL_S``: resident bytes of each process, pages that it shares with others included.
+Memory is sampled every ``INTERVAL_S`` seconds: resident bytes of each process, including pages shared with others.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ INTERVAL_S = 0.5
 
 @dataclass
 class Accounting:
-    """Watches trees of processes while its block lasts.
+    """Measures process trees inside its block.
 
     Args:
-        roots: process ids by role. What a root starts has the role ``<role> child``, but counts to the root's time.
+        roots: process IDs by role. Descendants have the role ``<role> child``; their time counts toward the root.
 
     Attributes:
-        core_s: core-seconds by the roles of ``roots``.
-        peak_bytes: of the largest process by role.
+        core_s: core-seconds by role of ``roots``.
+        peak_bytes: resident bytes of the largest process by role.
     """
 
     roots: Mapping[str, int]
@@ -59,7 +59,7 @@ class Accounting:
         own = psutil.Process()
         while not self._over.wait(INTERVAL_S):
             role_of = {pid: role for role, pid in self.roots.items()}
-            # Parents come before their children, so that each finds its parent's role.
+            # children() lists parents before their children, so a parent's role is known by then.
             for process in own.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     role = role_of.get(process.pid)
@@ -72,18 +72,21 @@ class Accounting:
                     self.peak_bytes[role] = max(self.peak_bytes[role], process.memory_info().rss)
 
     def of(self, *roles: str) -> float:
-        """Core-seconds of some roles together."""
+        """Return the total core-seconds of some roles."""
         return sum(self.core_s.get(role, 0.0) for role in roles)
 
     def largest(self, *roles: str) -> tuple[str, float]:
-        """The role whose process, or whose child, was the largest of some roles, and its peak in MB (2**20 bytes)."""
+        """Return which of some roles or their children had the largest process, and its peak in MB (2**20 bytes)."""
         named = [role for role in self.peak_bytes if role.removesuffix(" child") in roles]
         role = max(named, key=lambda name: self.peak_bytes[name], default="")
         return role, self.peak_bytes.get(role, 0) / MB
 
 
 def _core_s(pid: int) -> float:
-    """Core-seconds of a tree since it began. A child that ends while it is counted is in no sum: so it is twice."""
+    """Return the core-seconds of a tree since its start.
+
+    A child that exits during the summation may be missed, so take the larger of two sums.
+    """
     return max(_sum(pid), _sum(pid))
 
 
@@ -91,7 +94,8 @@ def _sum(pid: int) -> float:
     total = 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        for process in [*root.children(recursive=True), root]:  # the root last: it has what ended meanwhile
+        # The root comes last, because its times include children that exited meanwhile.
+        for process in [*root.children(recursive=True), root]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system

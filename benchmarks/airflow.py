@@ -1,4 +1,4 @@
-"""Airflow as it runs in earnest: api-server, scheduler, dag-processor and triggerer, each a process of its own."""
+"""Runs Airflow as in production: API server, scheduler, Dag processor and triggerer as separate processes."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ from benchmarks.processes import ROOT, Broken, Program, clean_environment, runni
 COMPONENTS: Mapping[str, Sequence[str]] = {
     name: (name,) for name in ("api-server", "scheduler", "dag-processor", "triggerer")
 }
-"""Names, and the arguments of the command ``airflow`` that starts each."""
+"""Component names, and the arguments of the ``airflow`` command for each."""
 
 SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-    # Tasks at once. A chunk's task waits for the service most of its time, and more tasks than that fill the memory of
-    # a small machine: each is a process of some 150 MB.
+    # Each task is a process of about 150 MB, so more tasks at once would fill the memory of a small machine.
     "AIRFLOW__CORE__PARALLELISM": "12",
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "12",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
     "AIRFLOW__API__HOST": "127.0.0.1",
-    "AIRFLOW__API__WORKERS": "1",  # two cores carry everything else too
+    "AIRFLOW__API__WORKERS": "1",  # everything else shares the same two cores
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-    # Dag files that don't change need not be read all the time.
+    # The Dag files do not change during a benchmark.
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
 }
@@ -46,7 +45,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """How many of a run's task instances hold a worker, and how many wait for one, at a moment (seconds of the run)."""
+    """Task instances of a run by state, ``at_s`` seconds after its trigger; only running ones hold a worker slot."""
 
     at_s: float
     running: int
@@ -56,7 +55,7 @@ class Sample:
 
 @dataclass
 class Run:
-    """A run that has ended, or that was given up. ``makespan_s`` is from its trigger, at ``began_at``, to its end."""
+    """A run that ended or was given up; ``makespan_s`` is the time from its trigger, at ``began_at``, to its end."""
 
     state: str
     run_id: str
@@ -66,7 +65,7 @@ class Run:
 
     @property
     def slot_s(self) -> float:
-        """Seconds that workers were held for, all together."""
+        """Seconds for which tasks held worker slots, in total."""
         return sum(
             before.running * (after.at_s - before.at_s)
             for before, after in zip(self.samples, self.samples[1:], strict=False)
@@ -85,11 +84,11 @@ class Airflow:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by the programs' names."""
+        """Process IDs by component."""
         return {name: program.pid for name, program in self.programs.items()}
 
     def call(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
-        """A request to the REST API."""
+        """Send a request to the REST API."""
         if "Authorization" not in self.session.headers:
             token = self.session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self.session.headers["Authorization"] = f"Bearer {token}"
@@ -105,7 +104,7 @@ class Airflow:
         limit_s: float,
         seen: Callable[[Sample], bool] | None = None,
     ) -> Run:
-        """Trigger a run and watch it until it ends, until ``seen`` says so, or for ``limit_s`` seconds."""
+        """Trigger a run and watch it until it ends, ``seen`` returns True, or ``limit_s`` seconds have passed."""
         run_id = f"bench-{uuid.uuid4().hex[:8]}"
         began_at, began = time.time(), time.monotonic()
         self.call("POST", f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": conf})
@@ -114,16 +113,19 @@ class Airflow:
             time.sleep(1)
             counted = dict(
                 self.database.rows(
-                    "select state, count(*) from task_instance where dag_id = ? and run_id = ? group by state",
-                    dag_id,
-                    run_id,
+                    "select state, count(*) from task_instance where dag_id = :dag_id and run_id = :run_id "
+                    "group by state",
+                    dag_id=dag_id,
+                    run_id=run_id,
                 )
             )
             at_s = time.monotonic() - began
             states = (counted.get(name, 0) for name in ("running", "queued", "deferred"))
             samples.append(Sample(at_s, *states))
             [(state, ended)] = self.database.rows(
-                "select state, end_date from dag_run where dag_id = ? and run_id = ?", dag_id, run_id
+                "select state, end_date from dag_run where dag_id = :dag_id and run_id = :run_id",
+                dag_id=dag_id,
+                run_id=run_id,
             )
             if state in ("success", "failed"):
                 return Run(state, run_id, began_at, _moment(ended) - began_at, samples)
@@ -132,11 +134,11 @@ class Airflow:
                 return Run("given up", run_id, began_at, at_s, samples)
 
     def tasks(self, run: Run) -> dict[str, str]:
-        """When the tasks of a run began and ended, in seconds after its trigger, by their ids, in their order."""
+        """Return when each task of a run started and ended, in seconds after the trigger, ordered by start."""
         found = self.database.rows(
-            "select task_id, count(*), min(start_date), max(end_date) from task_instance where run_id = ? "
-            "and start_date is not null group by task_id order by min(start_date)",
-            run.run_id,
+            "select task_id, count(*), min(start_date), max(end_date) from task_instance "
+            "where run_id = :run_id and start_date is not null group by task_id order by min(start_date)",
+            run_id=run.run_id,
         )
         return {
             task_id: f"{_moment(first) - run.began_at:6.1f} s to {_moment(last) - run.began_at:6.1f} s, {count} of it"
@@ -145,9 +147,11 @@ class Airflow:
         }
 
     def first_start_s(self, run: Run, task_id: str) -> float:
-        """Seconds from a run's trigger to the first start of one of its tasks."""
+        """Return the seconds from a run's trigger to the first start of a task."""
         [(started,)] = self.database.rows(
-            "select min(start_date) from task_instance where run_id = ? and task_id = ?", run.run_id, task_id
+            "select min(start_date) from task_instance where run_id = :run_id and task_id = :task_id",
+            run_id=run.run_id,
+            task_id=task_id,
         )
         return _moment(started) - run.began_at
 
@@ -160,17 +164,17 @@ def airflow(
     dag_ids: set[str],
     components: Mapping[str, Sequence[str]] = COMPONENTS,
 ) -> Iterator[Airflow]:
-    """Run Airflow while the block lasts, with the product's Dags and those of the other ways.
+    """Run Airflow inside the block, with the Dags of callphases and of the alternatives.
 
     Args:
-        folder: for its home, and for ``logs``, which is there.
-        database: of its own.
-        environment: settings and connections, in place of ``SETTINGS``.
-        dag_ids: of Dags that it must find.
-        components: its processes.
+        folder: for Airflow's home; its subfolder ``logs`` must exist.
+        database: for Airflow alone.
+        environment: settings and connections that override ``SETTINGS``.
+        dag_ids: Dags that Airflow must find.
+        components: processes to run.
 
     Raises:
-        Broken: it did not start, or does not know all of ``dag_ids``.
+        Broken: Airflow did not start, or did not find all of ``dag_ids``.
     """
     log = folder / "logs" / "airflow.log"
     port = free_port()
@@ -198,7 +202,7 @@ def airflow(
     with log.open("w") as out:
         made = subprocess.run(["airflow", "db", "migrate"], env=variables, stdout=out, stderr=out, check=False)  # noqa: S607
     if made.returncode:
-        raise Broken(f"Airflow's database could not be made; see {log}")
+        raise Broken(f"airflow db migrate failed; see {log}")
     with contextlib.ExitStack() as stack:
         programs: dict[str, Program] = {}
         for name, arguments in components.items():
@@ -223,6 +227,6 @@ def _healthy(url: str) -> bool:
 
 
 def _moment(value: Any) -> float:
-    """Seconds since 1970 of a time as Postgres's driver or SQLite gives it."""
+    """Convert a timestamp (a datetime from Postgres, text from SQLite) to seconds since 1970."""
     moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()

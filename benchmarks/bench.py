@@ -1,4 +1,4 @@
-"""What scenarios share: a folder, ports, and one Airflow that knows the pipelines of all nights chosen."""
+"""What scenarios share: a folder, ports, and one Airflow with the pipelines of all chosen nights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDER = Path(os.environ.get("CALLPHASES_HOME") or ROOT / ".callphases") / "benc
 
 @dataclass
 class Bench:
-    """What is there to measure with. ``scale`` makes every night smaller, to try the bench itself."""
+    """The environment of a benchmark; ``scale`` reduces the size of every scenario."""
 
     folder: Path
     ports: Ports
@@ -32,34 +32,34 @@ class Bench:
 
     @property
     def airflow(self) -> airflow.Airflow:
-        """The Airflow that was started for the scenarios that need one."""
+        """The Airflow, if a chosen scenario needs one."""
         assert self.running_airflow is not None
         return self.running_airflow
 
     def scaled(self, calls: int) -> int:
-        """How many calls to take in place of ``calls``."""
+        """Scale a number of calls."""
         return max(round(calls * self.scale), 1)
 
     def services(self, service: Service) -> contextlib.AbstractContextManager[Services]:
-        """Both services, fresh."""
+        """Run both services without earlier data."""
         return services(self.folder, self.ports, service)
 
 
 @contextlib.contextmanager
 def bench(pipelines: dict[str, dict[str, Any]], dag_ids: set[str], scale: float) -> Iterator[Bench]:
-    """A bench in an empty folder; with an Airflow if there are Dags to run.
+    """Set up a benchmark in an empty folder, with Airflow if there are Dags to run.
 
     Args:
-        pipelines: pipeline files by name.
-        dag_ids: that Airflow must know.
-        scale: of the nights.
+        pipelines: content of the pipeline files by name.
+        dag_ids: Dags that Airflow must find.
+        scale: factor for the size of the scenarios.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise SystemExit(f"A bench is running already, in {FOLDER}; two would measure each other.") from None
+            raise SystemExit(f"A benchmark is already running in {FOLDER}; two would disturb each other.") from None
         yield from _bench(pipelines, dag_ids, scale)
 
 
@@ -73,7 +73,7 @@ def _bench(pipelines: dict[str, dict[str, Any]], dag_ids: set[str], scale: float
     ready = Bench(folder, Ports(), scale)
     with contextlib.ExitStack() as stack:
         if dag_ids:
-            say("==> Starting a database and Airflow's four processes")
+            say("==> Starting a database and Airflow's processes")
             store = stack.enter_context(database.database(folder))
             variables = {**ready.ports.environment, "CALLPHASES_PIPELINES": str(folder / "pipelines")}
             ready.running_airflow = stack.enter_context(airflow.airflow(folder, store, variables, dag_ids))

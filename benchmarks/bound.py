@@ -1,4 +1,4 @@
-"""The shortest time that the services' own limits leave for a night; no client can be faster, whatever it is."""
+"""Computes the lower bound of a night's duration that the limits of the services impose on any client."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Service:
-    """A speech service and a language model as they are set for a night.
+    """Latencies and limits of a speech service and a language model.
 
     Attributes:
-        speech_s: how long each transcription takes.
-        jobs: how many the service works on at once.
-        question_s: how long each question takes.
-        questions_at_once: how many the model answers at once; more are refused.
-        questions_per_minute: how many it takes in a minute; None is without limit.
+        speech_s: seconds per transcription.
+        jobs: transcriptions that the service works on at once.
+        question_s: seconds per question.
+        questions_at_once: questions that the model answers at once; more are refused.
+        questions_per_minute: questions that the model accepts per minute; None for no limit.
     """
 
     speech_s: float = 3.0
@@ -26,21 +26,21 @@ class Service:
 
 
 def bound_s(service: Service, calls: int, questions: int) -> float:
-    """The larger of what speech and model take, when both are busy from the first second to the last.
+    """Return the longer of the times that speech and model need if both are busy throughout.
 
-    Speech: calls, ``jobs`` at once, ``speech_s`` each. Model: questions, ``questions_at_once``, ``question_s`` each, or
-    as many as it takes in a minute. That the first question waits for the first transcript, and all that is the
-    client's (listing, writing, Airflow) is not in it.
+    Speech takes ``speech_s`` for each batch of ``jobs`` calls. The model takes ``question_s`` for each batch of
+    ``questions_at_once`` questions, or the time that its limit per minute imposes. Not included: the first question's
+    wait for the first transcript, and the client's own work (listing, writing, Airflow).
 
     Args:
-        service: the limits.
-        calls: transcribed.
-        questions: asked; a client that puts several calls in one has fewer.
+        service: latencies and limits.
+        calls: number of transcribed calls.
+        questions: number of questions; fewer than calls if a question contains several.
     """
     speech_s = math.ceil(calls / service.jobs) * service.speech_s
     model_s = math.ceil(questions / service.questions_at_once) * service.question_s
     if service.questions_per_minute is not None:
-        # A minute's worth may be asked at its beginning, so the last minute's need not pass.
+        # All questions of a minute may be sent at its start, so the last minute does not have to pass.
         minutes = math.ceil(questions / service.questions_per_minute) - 1
         model_s = max(model_s, minutes * 60.0)
     return max(speech_s, model_s)

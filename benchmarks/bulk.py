@@ -1,7 +1,7 @@
-"""Lists and tables of a size that no night of the bench has: each step in a process of its own, for its memory.
+"""Measures listing and publishing at sizes that no benchmarked night reaches.
 
-``python -m benchmarks.bulk`` is that process; it reads what to do from its input. The steps are the product's own: what
-the task ``list`` calls, and what the task ``publish`` calls.
+Each step runs in its own process, ``python -m benchmarks.bulk``, so that its peak memory can be measured; the process
+reads its task from standard input. The steps call the same functions as the tasks ``list`` and ``publish``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_most
-from benchmarks.memory import peak_mb
-from benchmarks.processes import Broken, Used, measured
+from benchmarks.processes import Broken, Used, measured, peak_mb
 from benchmarks.services import DAY, KEY, RECORDINGS, WAREHOUSE, s3_client
 
 MODULE = "benchmarks.bulk"
@@ -28,11 +27,11 @@ PHASES_A_CALL = 4
 CALLS_A_PART = 2500
 TURNS = 5
 YEAR = 365
-FIRST_OF_YEAR = DAY - dt.timedelta(days=YEAR)  # what is yet to come would be listed again
+FIRST_OF_YEAR = DAY - dt.timedelta(days=YEAR)  # an index of future days would not be reused
 
 
 def listing(bench: Bench) -> list[Figure]:
-    """A day of a million recordings, in a folder of its own and in a flat archive."""
+    """List a day of a million recordings, once in the day's own folder and once in a flat archive."""
     keys = bench.scaled(1_000_000)
     figures: list[Figure] = []
     for name, pattern, prefix in (("dated", "%Y-%m-%d/", "{date:%Y-%m-%d}/"), ("flat", "%Y%m%dT%H%M%S-", "")):
@@ -45,13 +44,13 @@ def listing(bench: Bench) -> list[Figure]:
             Figure(f"{name}: keys listed", used.said["listed"]),
             Figure(f"{name}: LIST requests", lists, target=at_most(math.ceil(keys / 1000))),
             Figure(f"{name}: peak memory", used.peak_mb, "MB", at_most(300)),
-            Figure(f"{name}: time", used.said["took_s"], "s", note="the whole task `list`, manifests included"),
+            Figure(f"{name}: time", used.said["took_s"], "s", note="the whole task `list`, including manifests"),
         ]
     return figures
 
 
 def archive(bench: Bench) -> list[Figure]:
-    """A year of a flat archive, day by day, as a backfill has it."""
+    """List a year of a flat archive day by day, as a backfill does."""
     keys = bench.scaled(100_000)
     with bench.services(Service()) as services:
         services.fill("archive/", keys, "%Y%m%dT%H%M%S-", YEAR * 86_400 / keys, FIRST_OF_YEAR)
@@ -67,19 +66,19 @@ def archive(bench: Bench) -> list[Figure]:
 
 
 def publish(bench: Bench) -> list[Figure]:
-    """A million rows of phases, beside the same tables written by pyarrow and put by boto3 and nothing else."""
+    """Publish a million rows of phases, and write the same tables with pyarrow and boto3 alone."""
     calls = bench.scaled(1_000_000 // PHASES_A_CALL)
     with bench.services(Service()) as services:
         _step(bench, "parts", calls=calls)
         parts = services.s3_requests().get("PUT", {}).get("runs", 0)
-        # By turns, so that what else the machine does meets both.
+        # Alternate, so that other load on the machine affects both.
         turns = [(_step(bench, "publish", calls=calls), _step(bench, "bare", calls=calls)) for _ in range(TURNS)]
     ours_s, bare_s = (median(used.said["took_s"] for used in side) for side in zip(*turns, strict=True))
     ours_mb, bare_mb = (max(used.peak_mb for used in side) for side in zip(*turns, strict=True))
     return [
         Figure("rows of phases", turns[0][0].said["phases"], note=f"from {parts} parts"),
         Figure("time to publish", ours_s, "s", note=f"median of {TURNS}"),
-        Figure("time of pyarrow alone", bare_s, "s", note="both tables in memory, written and put"),
+        Figure("time of pyarrow alone", bare_s, "s", note="both tables written from memory and uploaded"),
         Figure("over pyarrow alone", ours_s / bare_s, target=at_most(1.5)),
         Figure("peak memory", ours_mb, "MB", note=f"pyarrow alone: {bare_mb:.0f} MB"),
     ]
@@ -98,14 +97,14 @@ def _pipeline(prefix: str) -> Any:
     if prefix and "{" not in prefix:
         recordings |= {"call_time": time_in_key}  # type: ignore[dict-item]
     output = {"tables": f"s3://{WAREHOUSE}/tables/bulk/", "state": f"s3://{WAREHOUSE}/state/bulk/"}
-    # Each list asks the gateway whether it serves the models: a year of them would wait for their turns for minutes.
+    # Each `list` queries the gateway for its models, and the default limit would delay a year of them by minutes.
     limits = {"llm_requests_per_minute": 60_000}
     document = {"pipeline": "bulk", "recordings": recordings, "output": output, "limits": limits}
     return Pipeline.model_validate(document)
 
 
 def _begin(task: dict[str, Any]) -> dict[str, Any]:
-    """What the task ``list`` does, for some days."""
+    """Run what the task ``list`` does, for a number of days."""
     from callphases.day_run import DayRun
     from callphases.segmentation.gateway import Gateway
     from callphases.transcription.assemblyai import AssemblyAI
@@ -124,18 +123,19 @@ def _begin(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _calls(count: int) -> Iterator[tuple[Any, Any]]:
-    """Recordings, and what the ledger knows of each when its run is done."""
+    """Yield recordings with the ledger entries that each has after a run."""
     from callphases.recordings import Recording
-    from callphases.segmentation.segmenter import question
-    from callphases.state.ledger import LedgerView, answer_key, transcript_key
+    from callphases.state.events import from_document
+    from callphases.state.keys import RecordingKeys
+    from callphases.state.ledger import LedgerView
 
     pipeline = _pipeline("bulk/{date:%Y-%m-%d}/")
-    asked = question(pipeline)
+    keys = RecordingKeys(pipeline)
     for number in range(count):
         at = dt.datetime.combine(DAY, dt.time(), dt.UTC) + dt.timedelta(seconds=number * 86_000 / count)
         key = f"bulk/{DAY}/{number:07}.wav"
         recording = Recording(RECORDINGS, key, f"{number:032x}", 1_000_000 + number, at)
-        speech = transcript_key(recording, pipeline.transcription)
+        speech = keys.transcript(recording)
         shared = {"recording": key, "at": at.isoformat(), "term": 1, "run_id": "bench"}
         heard = {
             "event": "transcribed",
@@ -163,7 +163,7 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
         ]
         said = {
             "event": "answered",
-            "key": answer_key(speech, asked),
+            "key": keys.answer(speech),
             "duration_s": phases[-1]["end_s"],
             "phases": phases,
             "talk": {"speakers": ["A", "B"] if number % 2 else ["B", "A"]} | _talk(number, 300.0),
@@ -173,11 +173,11 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
             "llm_output_tokens": 200,
             "llm_usd": 0.0057,
         }
-        yield recording, LedgerView([heard | shared, said | shared])
+        yield recording, LedgerView([from_document(heard | shared), from_document(said | shared)])
 
 
 def _talk(number: int, length_s: float) -> dict[str, Any]:
-    """What is said of a call or a phase; seconds are to the millisecond, and rarely the same, as where people talk."""
+    """Return talk figures of a call or phase; seconds have milliseconds and rarely repeat, as in real calls."""
     first_s = round(length_s * (0.3 + number * 7919 % 20_011 / 100_000), 3)
     second_s = round(length_s * (0.2 + number * 104_729 % 20_021 / 100_000), 3)
     return {
@@ -215,30 +215,31 @@ def _folders(task: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _parts(task: dict[str, Any]) -> dict[str, Any]:
-    """Leave behind what a run's chunks leave for ``publish``."""
-    from callphases.tables.parts import PartWriter, folder_of
+    """Write the parts that a run's chunks leave for ``publish``."""
+    from callphases.state import layout
+    from callphases.tables.parts import PartWriter
 
     pipeline, _, state = _folders(task)
     day = _day(task["calls"])
-    writer = PartWriter(state, pipeline, day.run_id, folder_of(day.day, day.run_token), day.listed_at)
+    writer = PartWriter(state, pipeline, day)
     part = 0
     for recording, known in _calls(task["calls"]):
         writer.add(recording, known)
         if len(writer) == CALLS_A_PART:
-            writer.write(f"chunk-{part:04d}")
+            writer.write(layout.part_name(layout.CHUNK, part))
             part += 1
     if len(writer):
-        writer.write(f"chunk-{part:04d}")
+        writer.write(layout.part_name(layout.CHUNK, part))
     return {}
 
 
 def _publish(task: dict[str, Any]) -> dict[str, Any]:
-    """What the task ``publish`` does."""
+    """Run what the task ``publish`` does."""
     from callphases.tables.publishing import publish as publish_day
     from callphases.tables.schema import SCHEMAS, object_name
 
     pipeline, tables, state = _folders(task)
-    for table in SCHEMAS:  # as on a day's first run; the first request to S3, which is slow, is over then
+    for table in SCHEMAS:  # as on a day's first run; this also gets the slow first S3 request out of the way
         tables.delete(object_name(table, DAY))
     began = time.monotonic()
     published = publish_day(tables, state, pipeline, _day(task["calls"]), _none_missing)
@@ -246,11 +247,11 @@ def _publish(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _none_missing(part: str) -> Iterator[Any]:
-    raise Broken(f"The part {part} is not there.")
+    raise Broken(f"The part {part} is missing.")
 
 
 def _bare(task: dict[str, Any]) -> dict[str, Any]:
-    """The tables that were published, written once more from memory."""
+    """Write the published tables again, from memory."""
     import pyarrow.parquet as pq
 
     s3 = s3_client(task["s3_url"])

@@ -1,4 +1,4 @@
-"""The call that all recordings of the bench hold, in 25 cues, and the phases that the model's stand-in finds in it."""
+"""The call that all recordings contain, in 25 cues, and the rules by which speechbox finds its phases."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _GAP_S, _S_PER_WORD = 0.5, 0.4
 
 
 def sentences() -> list[dict[str, Any]]:
-    """The call as the scripted engine reads it, at an ordinary pace."""
+    """Return the call in the format of speechbox's scripted engine, at an ordinary pace."""
     said: list[dict[str, Any]] = []
     at_s = 0.5
     for line in _LINES.strip().splitlines():

@@ -1,4 +1,4 @@
-"""Airflow's database: a private Postgres where this machine has one, else SQLite; and what the bench reads from it."""
+"""Starts Airflow's metadata database (a private Postgres if installed, else SQLite) and queries it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import socket
-import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,66 +14,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
 from benchmarks.processes import Broken, Program, running, wait_for
 
-# What makes a crash of the machine harmless costs time on disks that differ from machine to machine; a bench's database
-# is thrown away.
+# Durability costs time that depends on the disk of the machine, and the benchmark deletes its database anyway.
 POSTGRES_SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "200",
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # paths of sockets may be 107 characters long, and folders are longer
+    "unix_socket_directories": "",  # socket paths are limited to 107 characters, and some folders exceed that
 }
 
 
 @dataclass
 class Database:
-    """Where Airflow keeps its runs. ``server`` is None where there is none, ``url`` is SQLAlchemy's."""
+    """A metadata database.
+
+    Attributes:
+        name: of the product.
+        url: for SQLAlchemy.
+        settings: Airflow's settings for it, as environment variables.
+        server: its process; None for SQLite.
+    """
 
     name: str
     url: str
     settings: dict[str, str]
-    connect: Any
     server: Program | None = None
-    _connection: Any = field(default=None, repr=False)
+    _engine: Engine = field(init=False, repr=False)
 
-    def rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        """The rows of a query, whose values are marked by ``?``."""
-        try:
-            return self._ask(query, values)
-        except Exception:
-            self.close()
-            return self._ask(query, values)  # the server may have been restarted
+    def __post_init__(self) -> None:
+        timeout = {"timeout": 60} if self.server is None else {"connect_timeout": 5}
+        # An open transaction would never see new rows, and a connection may be older than the server's last restart.
+        self._engine = create_engine(self.url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, connect_args=timeout)
+
+    def rows(self, query: str, **values: str) -> list[tuple[Any, ...]]:
+        """Run a query with named parameters such as ``:run_id``."""
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(query), values)]
 
     def answers(self) -> bool:
-        """Whether it can be connected to."""
+        """Whether the database accepts connections."""
         try:
-            self.connect().close()
-        except Exception:
+            self.rows("select 1")
+        except SQLAlchemyError:
             return False
         return True
 
-    def _ask(self, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            self._connection = self.connect()
-        cursor = self._connection.cursor()
-        cursor.execute(query if self.server is None else query.replace("?", "%s"), values)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        self._connection.rollback()  # a transaction left open would see the same rows for ever
-        return found
-
     def close(self) -> None:
-        """Close the bench's own connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close all connections."""
+        self._engine.dispose()
 
 
 @contextlib.contextmanager
 def database(folder: Path) -> Iterator[Database]:
-    """A database for one Airflow, gone afterwards."""
+    """Run a database for one Airflow and delete it afterwards."""
     programs = postgres_programs()
     if programs is None:
         yield _sqlite(folder)
@@ -84,14 +82,14 @@ def database(folder: Path) -> Iterator[Database]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
+    """Return an unused port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def postgres_programs() -> Path | None:
-    """The folder of Postgres's programs, of the newest version there is; None where it or its driver is missing."""
+    """Return the folder with the newest Postgres programs, or None without Postgres or its Python drivers."""
     try:
         import asyncpg  # noqa: F401
         import psycopg2  # noqa: F401
@@ -110,27 +108,25 @@ def postgres_programs() -> Path | None:
 
 @contextlib.contextmanager
 def postgres(programs: Path, folder: Path, **more_settings: str) -> Iterator[Database]:
-    """A private Postgres, gone afterwards.
+    """Run a private Postgres and delete it afterwards.
 
     Args:
-        programs: the folder of its programs.
-        folder: of its log.
-        more_settings: in place of ``POSTGRES_SETTINGS``.
+        programs: folder with the programs of Postgres.
+        folder: for the log.
+        more_settings: override ``POSTGRES_SETTINGS``.
 
     Raises:
-        Broken: it did not start.
+        Broken: Postgres did not start.
     """
-    import psycopg2
-
     log = folder / "postgres.log"
     password = secrets.token_urlsafe(16)
-    home = Path(tempfile.mkdtemp(prefix="callphases-bench-"))  # another user must reach it
+    home = Path(tempfile.mkdtemp(prefix="callphases-bench-"))  # the user that runs Postgres must have access
     try:
         data, as_user = home / "data", []
         secret = home / "password"
         secret.write_text(password)
         if os.geteuid() == 0:  # Postgres refuses to run as root
-            user = _some_user()
+            user = _unprivileged_user()
             as_user = ["runuser", "-u", user, "--"]
             for path in (home, secret):
                 shutil.chown(path, user)
@@ -140,31 +136,25 @@ def postgres(programs: Path, folder: Path, **more_settings: str) -> Iterator[Dat
             stdout=log.open("w"), stderr=subprocess.STDOUT, cwd=home, check=False,
         )  # fmt: skip
         if made.returncode:
-            raise Broken(f"Postgres could not be set up; see {log}")
+            raise Broken(f"initdb failed; see {log}")
         port = free_port()
         settings = [
             word for name, value in {**POSTGRES_SETTINGS, **more_settings}.items() for word in ("-c", f"{name}={value}")
         ]
         command = [*as_user, str(programs / "postgres"), "-D", str(data), "-p", str(port), *settings]
-
-        def connect() -> Any:
-            return psycopg2.connect(
-                host="127.0.0.1", port=port, user="airflow", password=password, dbname="postgres", connect_timeout=5
-            )
-
+        url = f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/postgres"
         with running(command, log) as (server, _):
-            url = f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/postgres"
-            cluster = Database("Postgres", url, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}, connect, server)
+            cluster = Database("Postgres", url, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}, server)
             wait_for(cluster.answers, 30, "Postgres did not answer", log)
             try:
                 yield cluster
             finally:
-                cluster.close()  # the server waits for its clients before it ends
+                cluster.close()  # Postgres waits for its clients before it stops
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _some_user() -> str:
+def _unprivileged_user() -> str:
     import pwd
 
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -172,10 +162,9 @@ def _some_user() -> str:
 
 
 def _sqlite(folder: Path) -> Database:
-    path = folder / "airflow.db"
-    url = f"sqlite:///{path}"
+    url = f"sqlite:///{folder / 'airflow.db'}"
     settings = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "demo.sqlite.CONNECT_ARGS",
     }
-    return Database("SQLite", url, settings, lambda: sqlite3.connect(path, timeout=60))
+    return Database("SQLite", url, settings)

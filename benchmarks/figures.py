@@ -1,4 +1,4 @@
-"""A figure that was measured, and the target that it is held against."""
+"""Measured figures and their targets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure should be at most, or at least."""
+    """A maximum or minimum for a figure."""
 
     sense: Literal["≤", "≥"]
     value: float
 
     def met_by(self, value: float) -> bool:
-        """Whether a value is good enough."""
+        """Whether a value meets the target."""
         return value <= self.value if self.sense == "≤" else value >= self.value
 
     def __str__(self) -> str:
@@ -23,7 +23,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. ``value`` is None where it could not be measured; ``note`` says what to know about it."""
+    """One line of the table; ``value`` is None if it could not be measured."""
 
     name: str
     value: float | None
@@ -33,24 +33,24 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """``met``, ``missed``, or nothing where there is no target or no value."""
+        """``met``, ``missed``, or empty without a target or a value."""
         if self.target is None or self.value is None:
             return ""
         return "met" if self.target.met_by(self.value) else "missed"
 
 
 def at_most(value: float) -> Target:
-    """A target from above."""
+    """Create a target with a maximum."""
     return Target("≤", value)
 
 
 def at_least(value: float) -> Target:
-    """A target from below."""
+    """Create a target with a minimum."""
     return Target("≥", value)
 
 
 def number(value: float | None) -> str:
-    """A value with as many digits as say something."""
+    """Format a value with three significant digits, or all digits of its integer part."""
     if value is None:
         return "–"
     if value == int(value) or abs(value) >= 1000:

@@ -1,4 +1,4 @@
-"""What any model has to beat: phases guessed without listening, and by a few rules. Each call by the others alone."""
+"""Baselines for segmentation: guesses from the phases of the other calls, and a few rules."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CLOSING = re.compile(
 )
 
 Guess = Callable[[LabelledCall, Sequence[LabelledCall]], list[Span]]
-"""The phases of a call, which it may look at but for its labels, given the other calls with theirs."""
+"""Predicts a call's phases from the call without its labels and from the other calls with theirs."""
 
 
 def floors(calls: Sequence[LabelledCall]) -> dict[str, list[PredictedCall | None]]:
-    """Predictions of labelled calls, at least two of them with phases, by each way of guessing."""
+    """Return each baseline's predictions for labeled calls, of which at least two must have phases."""
     labelled = [call for call in calls if call.phases]
     ways: dict[str, Guess] = {"always the longest phase": _longest, "mean proportions": _proportions, "rules": _rules}
     return {
@@ -40,13 +40,13 @@ def floors(calls: Sequence[LabelledCall]) -> dict[str, list[PredictedCall | None
 
 
 def _longest(call: LabelledCall, others: Sequence[LabelledCall]) -> list[Span]:
-    """The phase that lasts longest in the other calls, all the time."""
+    """Predict one phase: the one that lasts longest in the other calls."""
     shares = _shares(others)
     return [Span(max(shares, key=lambda name: shares[name]), 0.0, call.end_s)]
 
 
 def _proportions(call: LabelledCall, others: Sequence[LabelledCall]) -> list[Span]:
-    """The other calls' phases with their mean shares, in the order of their mean places."""
+    """Predict the other calls' phases with their mean shares, ordered by their mean positions."""
     places: dict[str, list[float]] = {}
     for other in others:
         for span in other.phases:
@@ -60,9 +60,9 @@ def _proportions(call: LabelledCall, others: Sequence[LabelledCall]) -> list[Spa
 
 
 def _rules(call: LabelledCall, _: Sequence[LabelledCall]) -> list[Span]:
-    """Complaint from the caller's first words of a need, Resolution from the agent's next turn, Goodbye from a closing.
+    """Start Complaint where the caller states a need, Resolution at the agent's next turn, Goodbye at closing words.
 
-    Who speaks first is the agent, where speakers are not called so.
+    Unless a speaker is labeled ``agent``, the first speaker is taken for the agent.
     """
     cues = [cue for cue in call.cues if cue.text.strip()]
     if not cues:
@@ -76,12 +76,12 @@ def _rules(call: LabelledCall, _: Sequence[LabelledCall]) -> list[Span]:
     starts = [("Introduction", 0.0), ("Complaint", need.start_s)]
     starts += [("Resolution", act.start_s)] if act is not None else []
     starts += [("Goodbye", end.start_s)] if end is not None else []
-    # What ends before the next begins is cut where it is scored.
+    # Scoring ends each span where the next one starts.
     return [Span(name, start_s, call.end_s) for name, start_s in starts]
 
 
 def _shares(calls: Sequence[LabelledCall]) -> dict[str, float]:
-    """The mean share of each phase; they add up to 1."""
+    """Return the mean share of each phase; the shares add up to 1."""
     shares: dict[str, float] = {}
     for call in calls:
         for span in call.phases:

@@ -1,4 +1,4 @@
-"""Nights on the real stack: one run of the product's own Dag each, and what it took."""
+"""Measures nights on the real stack: one run each of the callphases Dag."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import sizing
 from benchmarks.accounting import Accounting
 from benchmarks.airflow import COMPONENTS, Run, Sample
 from benchmarks.bench import Bench
 from benchmarks.bound import Service, bound_s
 from benchmarks.figures import Figure, Target
 from benchmarks.processes import Broken, say
-from benchmarks.report import CORE_MS, OVER_BOUND, machine
+from benchmarks.report import CORE_MS, OVER_BOUND
 from benchmarks.services import DAY, RECORDINGS, WAREHOUSE, Services
 
 SERVERS = ("S3 server", "speechbox")
@@ -28,14 +27,14 @@ class Night:
     """One night.
 
     Attributes:
-        name: of the scenario, and of its pipeline.
-        calls: recordings of the day, of 25 cues each.
-        service: its latencies and limits.
-        packing: whether the product may put several calls in one question, which it does by default.
-        faults: rules by which speechbox fails.
-        observed_s: give the run up after so many seconds and look at the slots alone; None runs it to its end.
-        limit_s: a run that takes longer is broken.
-        targets: by the names of figures.
+        name: of the scenario and of its pipeline.
+        calls: number of recordings of the day, of 25 cues each.
+        service: latencies and limits of the services.
+        packing: whether a question may contain several calls, as by default.
+        faults: fault rules for speechbox.
+        observed_s: seconds after which to give up the run and report worker slots only; None runs it to its end.
+        limit_s: seconds after which the scenario counts as broken.
+        targets: by figure name.
     """
 
     name: str
@@ -49,12 +48,12 @@ class Night:
 
     @property
     def dag_id(self) -> str:
-        """Of the night's pipeline."""
+        """ID of the pipeline's Dag."""
         return f"call_phases_{self.name}"
 
     @property
     def pipeline(self) -> dict[str, Any]:
-        """The pipeline file, with the service's limits as a user would write them."""
+        """Content of the pipeline file, with the service's limits as a user would set them."""
         asked_a_minute = self.service.questions_per_minute or math.floor(
             self.service.questions_at_once * 60 / self.service.question_s
         )
@@ -81,7 +80,7 @@ class Night:
         """Run the night.
 
         Raises:
-            Broken: the run did not succeed, or not every call was completed.
+            Broken: the run failed, or a call was not completed.
         """
         calls = bench.scaled(self.calls)
         with bench.services(self.service) as services:
@@ -118,26 +117,26 @@ class Night:
 
 @dataclass
 class _Slots:
-    """Worker slots that are held once all jobs are submitted."""
+    """Worker slots that are held after the last job is submitted."""
 
     services: Services
     calls: int
     submitted_at_s: float | None = None
 
     def look(self, sample: Sample) -> bool:
-        """Note when the last job was submitted; never ends a run."""
+        """Record when the last job is submitted; returns False, which continues the run."""
         if self.submitted_at_s is None and self.services.health()["submissions"] >= self.calls:
             self.submitted_at_s = sample.at_s
         return False
 
     def figures(self, run: Run) -> Iterator[Figure]:
-        """How many were held, and when the last one was given back."""
+        """Yield the number of slots held half a minute after the last submission, and the maximum."""
         yield Figure("all jobs submitted after", self.submitted_at_s, "s")
         if self.submitted_at_s is None:
-            raise Broken(f"Not all of {self.calls} jobs were submitted in {run.makespan_s:.0f} s.")
+            raise Broken(f"Fewer than {self.calls} jobs were submitted within {run.makespan_s:.0f} s.")
         later = [sample for sample in run.samples if sample.at_s > self.submitted_at_s + AFTER_SUBMITTING_S]
         yield Figure("worker slots held half a minute later", max((sample.running for sample in later), default=None),
-                     note=f"most at once, in {len(later)} looks")  # fmt: skip
+                     note=f"maximum of {len(later)} samples")  # fmt: skip
         yield Figure("most worker slots held", max(sample.running for sample in run.samples))
 
 
@@ -147,7 +146,7 @@ def _figures(
     bound = bound_s(night.service, calls, health["questions"])
     asked = health.get("requests")
     yield Figure("calls", calls)
-    yield Figure("makespan", run.makespan_s, "s", note=f"bound {bound:.1f} s{_by_the_model(night, calls, used)}")
+    yield Figure("makespan", run.makespan_s, "s", note=f"bound {bound:.1f} s")
     yield Figure(OVER_BOUND, run.makespan_s / bound if bound else None)
     yield Figure("calls an hour", calls / run.makespan_s * 3600)
     yield Figure(PER_CALL, sum(asked.values()) / calls if asked else None, note=_kinds(asked, calls))
@@ -173,17 +172,8 @@ def _figures(
         yield Figure("most questions in a minute", max(a_minute.values(), default=0))
 
 
-def _by_the_model(night: Night, calls: int, used: Accounting) -> str:
-    """What docs/scaling.md would have said of a night as it should be."""
-    if night.faults or not night.packing:
-        return ""
-    beside_core_s = used.of(*SERVERS, "database") / calls
-    site = sizing.Site(night.service, cores=machine()["cores"], beside_core_s=beside_core_s)
-    return f", by the model {sizing.makespan_s(calls, site):.1f} s"
-
-
 def _outcome(night: Night, services: Services, run: Run, calls: int) -> list[Figure]:
-    """Whether the night is done as it should be, and how many calls were paid for twice."""
+    """Check that every call is completed, and count the transcriptions paid for more than once."""
     import pyarrow.parquet as pq
 
     s3 = services.s3()
@@ -195,12 +185,12 @@ def _outcome(night: Night, services: Services, run: Run, calls: int) -> list[Fig
             statuses = pq.read_table(io.BytesIO(body), columns=["status"], partitioning=None)["status"].to_pylist()
             completed += statuses.count("completed")
     if run.state != "success" or completed != calls:
-        raise Broken(f"{night.name}: the run ended as {run.state!r}, with {completed} of {calls} calls completed.")
+        raise Broken(f"{night.name}: the run ended as {run.state!r} with {completed} of {calls} calls completed.")
     twice = sum(count - 1 for count in services.paid().values())
     return [Figure("transcriptions paid for twice", twice)]
 
 
 def _kinds(counts: Mapping[str, int] | None, calls: int) -> str:
-    """The larger shares of a sum, each per call."""
+    """Format counts per call, largest first, without those below 0.01."""
     largest = sorted((counts or {}).items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {count / calls:.2f}" for name, count in largest if count / calls >= 0.01)

@@ -1,10 +1,12 @@
-"""Servers as processes of their own: started with a log each, known by name, and ended whatever happened."""
+"""Runs programs as separate processes: servers with a log each, and measured steps with their CPU time and memory."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -22,16 +24,16 @@ MB = 1024**2
 
 
 class Broken(Exception):
-    """Something of the bench did not work; the message names the log."""
+    """Part of the benchmark failed; the message names the log."""
 
 
 def say(text: str = "") -> None:
-    """Print a line at once."""
+    """Print a line without buffering."""
     print(text, flush=True)
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's variables without what the shell is set up for (a bucket, an Airflow), and with our packages."""
+    """Return the environment with this repository's packages and without settings of Airflow, AWS or callphases."""
     ours = {
         name: value
         for name, value in os.environ.items()
@@ -47,12 +49,12 @@ def clean_environment() -> dict[str, str]:
 
 
 class Program:
-    """A server that can be killed and started again.
+    """A server that can be killed and restarted.
 
     Args:
-        command: what to run.
-        log: where its output goes.
-        environment: its variables; ours where there are none.
+        command: to run.
+        log: file for its output.
+        environment: its variables; by default ``clean_environment()``.
     """
 
     process: subprocess.Popen[str]
@@ -63,20 +65,20 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """ID of the process that was started last."""
         return self.process.pid
 
     def start(self, announced_by: str | None = None) -> str:
-        """Start it; returns the last word of the line that announced it.
+        """Start the process and return the last word of the line that announces it.
 
         Args:
-            announced_by: what its first line on the standard output begins with; None where it announces nothing.
+            announced_by: prefix of the first line on the standard output; None if the program announces nothing.
 
         Raises:
-            Broken: it did not start.
+            Broken: the program did not start.
         """
         with self.log.open("a") as out:
-            self.process = subprocess.Popen(  # noqa: S603 (a command of the bench's own)
+            self.process = subprocess.Popen(  # noqa: S603 (all commands are the benchmark's own)
                 self.command,
                 env=self.environment,
                 stdout=subprocess.PIPE if announced_by else out,
@@ -95,28 +97,31 @@ class Program:
         return line.split()[-1]
 
     def kill(self) -> None:
-        """Kill it with everything that it started, by -9: as where a machine is lost."""
+        """Send SIGKILL to the process and its descendants, as if the machine were lost."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            tree = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
-            for process in tree:
+            for process in self._tree():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
         self.process.wait()
 
     def end(self) -> None:
-        """End it, with everything that it started: politely first, then not."""
+        """Stop the process and its descendants: SIGTERM first, SIGKILL after 15 s."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            started = psutil.Process(self.pid).children(recursive=True)
+            tree = self._tree()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=15)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            for child in started:
+            for process in tree:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+                    process.kill()
         self.process.wait()
+
+    def _tree(self) -> list[psutil.Process]:
+        root = psutil.Process(self.pid)
+        return [root, *root.children(recursive=True)]
 
 
 @contextlib.contextmanager
@@ -126,9 +131,9 @@ def running(
     environment: Mapping[str, str] | None = None,
     announced_by: str | None = None,
 ) -> Iterator[tuple[Program, str]]:
-    """Run a server while the block lasts; gives it and the last word of the line that announced it.
+    """Run a server inside the block; yields the program and the last word of its announcement.
 
-    The arguments are those of ``Program`` and its ``start``, and so is what is raised.
+    The arguments and errors are those of ``Program`` and ``Program.start``.
     """
     program = Program(command, log, environment)
     word = program.start(announced_by)
@@ -140,22 +145,22 @@ def running(
 
 @dataclass(frozen=True)
 class Used:
-    """What a program said in its last line (JSON, its ``peak_mb`` among it), and what it took."""
+    """The last line of a program's output, parsed from JSON, and the program's CPU time in core-seconds."""
 
     said: dict[str, Any]
     core_s: float
 
     @property
     def peak_mb(self) -> float:
-        """Its peak of memory, by its own account."""
+        """Peak memory in MB, as the program reports it in ``peak_mb``."""
         return float(self.said["peak_mb"])
 
 
 def measured(module: str, given: Any, log: Path) -> Used:
-    """Run a module of the bench as a program of its own until it ends, with ``given`` as JSON on its input.
+    """Run a module of the benchmark as a program to its end, with ``given`` as JSON on its standard input.
 
     Raises:
-        Broken: it failed.
+        Broken: the program failed.
     """
     with log.open("w") as errors, tempfile.TemporaryFile("w+") as task:
         json.dump(given, task)
@@ -171,19 +176,31 @@ def measured(module: str, given: Any, log: Path) -> Used:
         )
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()
-        # The account of this child alone.
+        # wait4 reports the usage of this child alone; getrusage(RUSAGE_CHILDREN) would add all earlier children.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not lines:
-        raise Broken(f"{module} ended with {process.returncode}; see {log}")
+        raise Broken(f"{module} exited with {process.returncode}; see {log}")
     return Used(json.loads(lines[-1]), usage.ru_utime + usage.ru_stime)
 
 
+def peak_mb() -> float:
+    """Return this process's peak resident memory in MB (2**20 bytes).
+
+    Linux reports it for the current program as VmHWM. ``ru_maxrss`` also includes the memory of the process from
+    before it executed this program, so it is only used elsewhere.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024 / MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MB
+
+
 def wait_for(done: Callable[[], bool], limit_s: float, what: str, log: Path) -> None:
-    """Wait until ``done()`` is true.
+    """Wait until ``done()`` returns True.
 
     Raises:
-        Broken: it was not within ``limit_s`` seconds.
+        Broken: it did not within ``limit_s`` seconds.
     """
     give_up = time.monotonic() + limit_s
     while not done():

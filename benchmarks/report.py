@@ -1,4 +1,4 @@
-"""What was measured as one table, as JSON, and as a picture."""
+"""Reports the results as a table, as JSON, and as a chart."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from benchmarks.figures import Figure, number
 
 Results = Mapping[str, Sequence[Figure]]
 OVER_BOUND, CORE_MS = "makespan over the bound", "core-ms a call"
-"""What the picture shows of each night: lines of the table that begin with these."""
+"""Prefixes of the figures that the chart shows."""
 
 
 def table(results: Results) -> Table:
-    """The table of all scenarios."""
+    """Create the table of all scenarios."""
     drawn = Table(title="callphases bench", title_justify="left")
     for name in ("scenario", "figure", "measured", "target", "", "note"):
         drawn.add_column(name, justify="right" if name in ("measured", "target") else "left", overflow="fold")
@@ -44,7 +44,7 @@ def table(results: Results) -> Table:
 
 
 def write(results: Results, about: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``bench.json``, ``bench.txt`` and, where a night was measured, ``bench.png``; returns their paths."""
+    """Write ``bench.json``, ``bench.txt`` and, if there is a night, ``bench.png``; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "bench.json", folder / "bench.txt"]
     document = {
@@ -65,7 +65,7 @@ def write(results: Results, about: Mapping[str, Any], folder: Path) -> list[Path
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine and the time of the measurement."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

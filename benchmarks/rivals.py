@@ -1,4 +1,4 @@
-"""The other ways, each at a size that ends in minutes, scaled to that of the product's night beside them."""
+"""Measures the alternatives at sizes that take minutes, and scales them to the size of a callphases night."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SERVICE = Service()
 
 
 def measure(bench: Bench, ours: Sequence[Figure] | None, full_size: int, slower: Target) -> list[Figure]:
-    """Measure each way.
+    """Measure each alternative.
 
     Args:
-        bench: with an Airflow.
-        ours: the figures of the product's night of ``full_size`` calls with the same services, if it was measured.
-        full_size: calls that all are scaled to.
-        slower: how many times slower than ours one task per recording should be.
+        bench: with a running Airflow.
+        ours: the figures of a callphases night of ``full_size`` calls on the same services, if measured.
+        full_size: number of calls to scale to.
+        slower: target for how many times slower than callphases one task per recording is.
     """
     makespan_s = next((figure.value for figure in ours or () if figure.name == "makespan"), None)
     figures: list[Figure] = []
@@ -45,7 +45,7 @@ def measure(bench: Bench, ours: Sequence[Figure] | None, full_size: int, slower:
 def _scaled(
     name: str, calls: int, took_s: float, start_s: float, full_size: int, ours_s: float | None, target: Target | None
 ) -> Iterator[Figure]:
-    """What a way would take for ``full_size`` calls: its start once, and the rest as often as there are calls."""
+    """Scale a makespan to ``full_size`` calls: the start counts once, the rest grows with the calls."""
     scaled_s = start_s + (took_s - start_s) * full_size / calls
     bound = bound_s(SERVICE, full_size, full_size)
     scaled = f"scaled from {calls} calls"
@@ -57,7 +57,7 @@ def _scaled(
 
 
 def _program(bench: Bench, name: str, module: str, calls: int) -> tuple[float, list[Figure]]:
-    """Run a way that is a program of its own; its time, and what it used."""
+    """Run an alternative that is a program; returns its makespan and its figures."""
     with bench.services(SERVICE) as services:
         services.fill("ways/", calls, "%Y-%m-%d/")
         s3 = services.s3()
@@ -66,13 +66,13 @@ def _program(bench: Bench, name: str, module: str, calls: int) -> tuple[float, l
         task = {"speech_url": bench.ports.speech_url, "key": KEY, "urls": urls}
         used = measured(module, task, bench.folder / "logs" / f"{module}.log")
         figures = list(_requests(name, services.health(), calls))
-    figures.append(Figure(f"{name}: core-ms a call", used.core_s / calls * 1000, note="its imports included"))
+    figures.append(Figure(f"{name}: core-ms a call", used.core_s / calls * 1000, note="including its imports"))
     figures.append(Figure(f"{name}: largest process", used.peak_mb, "MB"))
     return float(used.said["makespan_s"]), figures
 
 
 def _mapped(bench: Bench, calls: int) -> tuple[float, float, list[Figure]]:
-    """Run the Dag; its time, that until its first recording was begun, and what it used."""
+    """Run the Dag; returns its makespan, the time until its first recording starts, and its figures."""
     with bench.services(SERVICE) as services:
         services.fill("ways/", calls, "%Y-%m-%d/")
         with Accounting(bench.airflow.pids) as used:

@@ -1,12 +1,12 @@
-"""An S3 server that is light enough not to be what is measured: ``python -m benchmarks.s3``.
+"""A minimal in-memory S3 server whose own cost does not distort the measurements: ``python -m benchmarks.s3``.
 
-moto, which the tests and the demo use, takes several milliseconds of a core for a request and keeps each listing's
-objects as Python objects: a night against it would measure moto. This one takes about a tenth of a millisecond, in one
-process of its own, and keeps objects in memory. It speaks what boto3 asks of it (GET, HEAD, PUT, DELETE, LIST, with
-conditions and ranges), checks no signature, and tells what it was asked at ``/_counts``.
+moto, which the tests and the demo use, needs several milliseconds of CPU time per request, so a night against it would
+measure moto; this server needs about 0.1 ms. No maintained S3 server on PyPI covers the rest of what the benchmark
+needs: conditional writes, counts of requests by kind, and a million listed recordings without a million uploads.
 
-A bucket can hold recordings that nobody has uploaded (``POST /_recordings``): their keys, times and bytes follow from
-their number, so that a million of them take no memory and no million PUTs.
+The server supports what callphases uses through boto3 (GET, HEAD, PUT, DELETE and LIST, with conditions and ranges). It
+does not check signatures. ``GET /_counts`` reports the requests, and ``POST /_recordings`` adds virtual recordings,
+whose keys, times and content are computed from their number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import uvloop
 
 MAX_KEYS = 1000
 KINDS = ("ledger", "runs", "transcripts", "limits", "index", "tables")
-"""Folders of the product, as kinds of objects."""
+"""Folders of callphases; each is a kind of object."""
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _REASONS = {
     200: "OK", 204: "No Content", 206: "Partial Content", 304: "Not Modified", 400: "Bad Request", 404: "Not Found",
@@ -48,15 +48,15 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Recordings:
-    """Keys that follow from their number, in key order, and the objects behind them.
+    """Virtual recordings in key order.
 
     Args:
         prefix: of all keys.
-        pattern: strftime's, of the part of a key that its time makes: ``%Y-%m-%d/`` puts each day in a folder.
-        count: how many.
-        start: time of the first, in UTC; also its LastModified.
-        spacing_s: seconds from one to the next.
-        size: of each, in bytes.
+        pattern: strftime format of the key's middle part: ``%Y-%m-%d/`` puts each day in a folder.
+        count: number of recordings.
+        start: UTC time of the first recording, and its LastModified.
+        spacing_s: seconds between recordings.
+        size: bytes per recording.
     """
 
     prefix: str
@@ -75,22 +75,22 @@ class Recordings:
         return f"{self.prefix}{self.time_of(index):{self.pattern}}{index:07}.wav"
 
     def time_of(self, index: int) -> dt.datetime:
-        """When the call of this number was uploaded."""
+        """Return the upload time of a recording."""
         return self.start + dt.timedelta(seconds=index * self.spacing_s)
 
     def find(self, key: str) -> Stored | None:
-        """The object of a key, or None where the key is none of these."""
+        """Return the object of a key, or None if no recording has this key."""
         index = bisect.bisect_left(self, key)
         return self.stored(index) if index < self.count and self[index] == key else None
 
     def stored(self, index: int) -> Stored:
-        """The object of a number: as many zeros as ``size`` says, with an ETag of its own."""
+        """Return the object of a recording: ``size`` zero bytes, with a unique ETag."""
         return Stored(_zeros(self.size), _md5(self[index].encode()), self.time_of(index).timestamp())
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object. ``written`` is in seconds since 1970."""
+    """An object; ``written`` is in seconds since 1970."""
 
     body: bytes
     etag: str
@@ -99,7 +99,7 @@ class Stored:
 
 @dataclass
 class Bucket:
-    """Objects by key, and the keys in order."""
+    """A bucket: uploaded objects, their sorted keys, and virtual recordings."""
 
     objects: dict[str, Stored] = field(default_factory=dict)
     recordings: list[Recordings] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Bucket:
             del self._sorted[bisect.bisect_left(self._sorted, key)]
 
     def after(self, prefix: str, marker: str) -> Iterator[tuple[str, Stored]]:
-        """Objects whose keys begin with ``prefix`` and come after ``marker``, in key order."""
+        """Yield objects whose keys start with ``prefix`` and sort after ``marker``, in key order."""
 
         def of(keys: Recordings | list[str], stored: Callable[[int], Stored]) -> Iterator[tuple[str, Stored]]:
             first = max(bisect.bisect_left(keys, prefix), bisect.bisect_right(keys, marker) if marker else 0)
@@ -135,7 +135,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, with its headers' names in lower case."""
+    """A request; the names of its headers are in lower case."""
 
     method: str
     bucket: str
@@ -147,7 +147,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One answer. ``length`` is what HEAD says of a body that it does not send."""
+    """A response; ``length`` overrides Content-Length for HEAD, which sends no body."""
 
     status: int
     body: bytes = b""
@@ -156,7 +156,7 @@ class Response:
 
 
 class Refused(Exception):
-    """An error as S3 tells it."""
+    """An S3 error with its status and code."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(code)
@@ -164,20 +164,20 @@ class Refused(Exception):
 
 
 class Store:
-    """All buckets, and how often each kind of request was made."""
+    """All buckets, and the number of requests by method and kind."""
 
     def __init__(self) -> None:
         self.buckets: dict[str, Bucket] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def answer(self, request: Request) -> Response:
-        """Do what a request asks."""
+        """Handle a request."""
         try:
             if request.bucket.startswith("_"):
                 return self._control(request)
             return self._s3(request)
         except Refused as refused:
-            # The answer to a HEAD has no body, so the status must do there.
+            # The response to HEAD has no body, so clients see the status only.
             body = b"" if request.method == "HEAD" else _xml(f"<Error><Code>{refused.code}</Code></Error>")
             return Response(refused.status, body, {"Content-Type": "application/xml"})
 
@@ -214,7 +214,7 @@ class Store:
         if not key and method == "HEAD":
             return Response(200)
         if not key and method == "POST" and "delete" in query:
-            for element in fromstring(request.body).iter():  # noqa: S314 (of this machine's own making)
+            for element in fromstring(request.body).iter():  # noqa: S314 (local clients only)
                 if element.tag.endswith("Key"):
                     bucket.delete(element.text or "")
             return Response(200, _xml(f'<DeleteResult xmlns="{_NAMESPACE}"></DeleteResult>'))
@@ -229,7 +229,7 @@ class Store:
 
 
 def kind_of(bucket: str, key: str) -> str:
-    """What an object is to the product, by its place."""
+    """Return an object's kind by its bucket and key."""
     if bucket == "recordings":
         return "audio"
     if key.endswith("lease.json"):
@@ -317,7 +317,7 @@ def _listed(name: str, bucket: Bucket, query: dict[str, str]) -> Response:
 
 
 def _unframed(body: bytes) -> bytes:
-    """The content of a body in ``aws-chunked`` frames."""
+    """Extract the content of a body in ``aws-chunked`` encoding."""
     parts, at = [], 0
     while True:
         end = body.index(b"\r\n", at)
@@ -346,7 +346,7 @@ def _md5(body: bytes) -> str:
 
 
 class Protocol(asyncio.Protocol):
-    """HTTP/1.1 with connections that are kept; each request is answered before the next one is read."""
+    """HTTP/1.1 with persistent connections; requests of a connection are handled one after the other."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -371,7 +371,7 @@ class Protocol(asyncio.Protocol):
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        # botocore holds a PUT's body back for a second unless it is told to go on.
+        # Without this response botocore delays the body of a PUT by a second.
         if self._headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -404,7 +404,7 @@ class Protocol(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Serve on 127.0.0.1 until SIGTERM; says where on the standard output."""
+    """Serve on 127.0.0.1 until SIGTERM, and print the URL."""
     loop = asyncio.get_running_loop()
     store, stopped = Store(), asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -417,9 +417,9 @@ async def serve(port: int) -> None:
 
 
 def main() -> None:
-    """Read the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.s3", description="An S3 server in memory.")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0, the default, picks a free one")
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.s3", description="An in-memory S3 server.")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0, the default, picks a free port")
     uvloop.run(serve(parser.parse_args().port))
 
 

@@ -1,4 +1,4 @@
-"""The scenarios by name: what each measures, with which targets, and how long it takes on two cores."""
+"""Defines the scenarios: what each measures, its targets, and its duration on two cores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Results = Mapping[str, Sequence[Figure]]
 
 @dataclass(frozen=True)
 class Scenario:
-    """One thing to measure; ``measure`` is given the results so far. ``minutes`` is a guess for two cores."""
+    """A measurement; ``measure`` receives the results so far, ``minutes`` is an estimate for two cores."""
 
     name: str
     about: str
@@ -66,9 +66,9 @@ _SCENARIOS = (
             },
         ),
     ),
-    _night("500 calls, otherwise the same", 1, Night("night-500", 500, targets={OVER_BOUND: at_most(4.0)})),
+    _night("500 calls on the same services", 1, Night("night-500", 500, targets={OVER_BOUND: at_most(4.0)})),
     _night(
-        "5,000 calls, one call a question",
+        "5,000 calls, one call per question",
         4,
         Night(
             "night-5000-single",
@@ -83,7 +83,7 @@ _SCENARIOS = (
         ),
     ),
     _night(
-        "a gateway that takes 30 questions a minute, for some 5 minutes",
+        "a gateway limited to 30 questions per minute, for about 5 minutes",
         6,
         Night(
             "pace-30",
@@ -93,13 +93,13 @@ _SCENARIOS = (
         ),
     ),
     _night(
-        "500 calls while services fail: 429, 5xx, lost answers, a model that answers nonsense",
+        "500 calls with failing services: 429, 5xx, lost responses, malformed answers of the model",
         2,
         Night("faulty-500", 500, faults=FAULTS, targets={"transcriptions paid for twice": at_most(0)}),
     ),
     Scenario("rivals", "a loop, the official SDK, one mapped task per recording", 5, _rivals, dag_id=rivals.DAG_ID),
     _night(
-        "400 jobs of 5 minutes: worker slots held while they are under way; the run is given up then",
+        "400 jobs of 5 minutes: worker slots held while they run; the run is then given up",
         3,
         Night(
             "long-jobs",
@@ -110,16 +110,16 @@ _SCENARIOS = (
         ),
     ),
     _night(
-        "20,000 calls in a day, for the memory",
+        "20,000 calls in a day: memory",
         9,
         Night("night-20000", 20_000, Service(speech_s=1.0), targets={"largest process": at_most(500)}),
     ),
     Scenario("listing", "a day of 1,000,000 recordings, dated and flat", 4, lambda bench, _: bulk.listing(bench)),
     Scenario("archive", "365 days of a flat archive of 100,000 recordings", 2, lambda bench, _: bulk.archive(bench)),
-    Scenario("publish", "1,000,000 rows of phases, beside pyarrow alone", 2, lambda bench, _: bulk.publish(bench)),
+    Scenario("publish", "1,000,000 rows of phases, and pyarrow alone", 2, lambda bench, _: bulk.publish(bench)),
     Scenario(
         "segmentation",
-        "the samples' phases by the local model, beside guesses",
+        "accuracy of the local model on the sample calls, compared with baselines",
         0.5,
         lambda bench, _: segmentation.measure(bench),
     ),

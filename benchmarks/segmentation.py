@@ -1,6 +1,6 @@
-"""``python -m benchmarks.segmentation``: how good the local model and others are at phases, beside what costs nothing.
+"""``python -m benchmarks.segmentation``: scores the local model, other models and baselines on labeled calls.
 
-Written to ``segmentation.json`` and ``segmentation.txt`` below ``.callphases/bench``.
+The results go to ``segmentation.json`` and ``segmentation.txt`` in ``.callphases/bench``.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ LOCAL = "speechbox's local model"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score everything; returns 0 unless a model could not be asked."""
+    """Score all models; returns 1 if one could not be queried."""
     given = _parser().parse_args(arguments)
     if len(given.url) not in (1, len(given.model)) and given.model:
-        raise SystemExit("Give one --url for all models, or one for each.")
+        raise SystemExit("Give one --url for all models, or one per model.")
     failed = 0
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         calls = read_labelled(given.folders or [SAMPLES])
         cards = _floors(calls)
-        say(f"==> {len(calls)} labelled calls")
+        say(f"==> {len(calls)} labeled calls")
         with local_model(FOLDER / "segmentation.log") as url:
             cards[LOCAL] = _model(calls, "local", url, "any", given.pipeline)
         for place, model in enumerate(given.model):
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(_: Bench) -> list[Figure]:
-    """The samples' mean accuracy, and that of the worst call, by each way: for ``python -m benchmarks``.
+    """Score the local model and the baselines on the sample calls, for ``python -m benchmarks``.
 
     Raises:
-        Broken: a library is missing, or the local model does not answer.
+        Broken: a library is missing, or the local model does not respond.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
@@ -87,10 +87,10 @@ def measure(_: Bench) -> list[Figure]:
 
 @contextlib.contextmanager
 def local_model(log: Path) -> Iterator[str]:
-    """Run speechbox without an ear, for its segmenter alone; gives its URL.
+    """Run speechbox without a speech model, for its segmenter; yields its URL.
 
     Raises:
-        Broken: it did not start.
+        Broken: speechbox did not start.
     """
     with tempfile.TemporaryDirectory(prefix="segmentation-") as data:
         command = [sys.executable, "-m", "speechbox", "--engine", "scripted", "--port", "0", "--data", data]
@@ -99,8 +99,8 @@ def local_model(log: Path) -> Iterator[str]:
 
 
 def table(cards: dict[str, Scorecard]) -> Table:
-    """One line for each way."""
-    drawn = Table(title="phases, against labelled calls (95 % intervals over calls)", title_justify="left")
+    """Create a table with one line per model or baseline."""
+    drawn = Table(title="phases compared with labeled calls (95 % intervals over calls)", title_justify="left")
     drawn.add_column("by")
     for name in (*LABELS.values(), "worst call", "$ a call"):
         drawn.add_column(name, justify="right")
@@ -114,7 +114,7 @@ def table(cards: dict[str, Scorecard]) -> Table:
 
 
 def write(cards: dict[str, Scorecard], folder: Path) -> list[Path]:
-    """Write the table, and all figures; returns the paths."""
+    """Write the table and all figures; returns the paths."""
     paths = [folder / "segmentation.json", folder / "segmentation.txt"]
     about = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     whole = {**about, "ways": {name: document(card) for name, card in cards.items()}}
@@ -126,13 +126,13 @@ def write(cards: dict[str, Scorecard], folder: Path) -> list[Path]:
 
 def _floors(calls: Sequence[LabelledCall]) -> dict[str, Scorecard]:
     if sum(bool(call.phases) for call in calls) < 2:
-        return {}  # there are no others to guess by
+        return {}  # the baselines learn from the other calls
     return {name: scorecard(calls, predicted) for name, predicted in floors(calls).items()}
 
 
 def _model(calls: Sequence[LabelledCall], model: str, url: str, key: str, pipeline: Path | None) -> Scorecard:
     if not key:
-        raise CallphasesError("Set CALLPHASES_LLM_KEY, or ASSEMBLYAI_API_KEY, to the gateway's key.")
+        raise CallphasesError("Set CALLPHASES_LLM_KEY or ASSEMBLYAI_API_KEY to the gateway's key.")
     set_up = pipeline_of(model, load(pipeline) if pipeline is not None else None)
     predicted, spent = asked(calls, Segmenter(Gateway(key, url), set_up))
     return scorecard(calls, predicted, spent=spent)
@@ -151,14 +151,13 @@ def _cost(card: Scorecard) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.segmentation",
-        description="Scores the local model, guesses, and any model behind an OpenAI-compatible gateway on labelled "
-        "calls.",
+        description="Scores the local model, baselines, and models behind OpenAI-compatible gateways on labeled calls.",
         epilog="The gateway's key is read from CALLPHASES_LLM_KEY, else ASSEMBLYAI_API_KEY.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="labelled calls; without, the samples")
-    parser.add_argument("--model", action="append", default=[], help="also score this one; may be given several times")
-    parser.add_argument("--url", action="append", default=[], help="where the models are served: one for all, or each")
-    parser.add_argument("--pipeline", type=Path, help="a pipeline file, for its phases, descriptions and prices")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="labeled calls; default: the samples")
+    parser.add_argument("--model", action="append", default=[], help="another model to score; may be repeated")
+    parser.add_argument("--url", action="append", default=[], help="gateway: one for all models, or one per model")
+    parser.add_argument("--pipeline", type=Path, help="pipeline file with phases, descriptions and prices")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The services that all is measured against: S3, and speechbox's scripted engine with set latencies and limits."""
+"""Runs the services: an S3 server, and speechbox with its scripted engine and fixed latencies and limits."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from benchmarks.call import PHASES, sentences
 from benchmarks.database import free_port
 from benchmarks.processes import Broken, clean_environment, running
 
-KEY = "bench-key"  # opens nothing: both servers answer on 127.0.0.1 alone
+KEY = "bench-key"  # not a secret: both servers listen on 127.0.0.1 only
 RECORDINGS, WAREHOUSE = "recordings", "warehouse"
 DAY = dt.date(2026, 11, 20)
-RECORDING_BYTES = 4096  # what a recording weighs is the network's business, and there is none here
+RECORDING_BYTES = 4096  # small, because there is no network whose bandwidth would matter
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the services answer; the same for all nights, as Airflow's connections name them."""
+    """Ports of the services; fixed for all nights, because Airflow's connections contain them."""
 
     s3: int = field(default_factory=free_port)
     speech: int = field(default_factory=free_port)
 
     @property
     def s3_url(self) -> str:
-        """Of the S3 server."""
+        """URL of the S3 server."""
         return f"http://127.0.0.1:{self.s3}"
 
     @property
     def speech_url(self) -> str:
-        """Of the speech API and the gateway."""
+        """URL of the speech API and the gateway."""
         return f"http://127.0.0.1:{self.speech}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Airflow's connections to them."""
+        """Airflow's connections to the services, as environment variables."""
         aws = {
             "conn_type": "aws",
             "login": KEY,
@@ -63,7 +63,7 @@ class Ports:
 
 @dataclass
 class Services:
-    """Both services while they run."""
+    """Both services while they run; ``pids`` are their process IDs by name."""
 
     ports: Ports
     pids: dict[str, int]
@@ -72,7 +72,7 @@ class Services:
     def fill(
         self, prefix: str, count: int, pattern: str = "", spacing_s: float = 0.01, first_day: dt.date = DAY
     ) -> None:
-        """Put recordings into the bucket, from the midnight that begins ``first_day`` on."""
+        """Add recordings to the bucket, the first at midnight of ``first_day``."""
         document = {
             "bucket": RECORDINGS,
             "prefix": prefix,
@@ -85,25 +85,25 @@ class Services:
         self._asked("POST", f"{self.ports.s3_url}/_recordings", document)
 
     def reset(self) -> None:
-        """Count S3's requests from here."""
+        """Reset the counters of S3 requests."""
         self._asked("DELETE", f"{self.ports.s3_url}/_counts")
 
     def s3_requests(self) -> dict[str, dict[str, int]]:
-        """S3's requests by method and kind."""
+        """Return the number of S3 requests by method and kind."""
         counts: dict[str, dict[str, int]] = self._asked("GET", f"{self.ports.s3_url}/_counts")
         return counts
 
     def health(self) -> dict[str, Any]:
-        """What speechbox says of what it was asked."""
+        """Return speechbox's counters of requests."""
         about: dict[str, Any] = self._asked("GET", f"{self.ports.speech_url}/health")
         return about
 
     def misbehave(self, seed: int, rules: list[dict[str, Any]]) -> None:
-        """Have speechbox fail by ``rules``; none is never."""
+        """Set speechbox's fault rules; an empty list removes them."""
         self._asked("PUT", f"{self.ports.speech_url}/faults", {"seed": seed, "rules": rules})
 
     def paid(self) -> Counter[str]:
-        """How often each recording was billed: jobs that end in an error are not."""
+        """Return how often each recording was billed; jobs that end in an error are free."""
         jobs: Counter[str] = Counter()
         query = "limit=200"
         while True:
@@ -114,7 +114,7 @@ class Services:
             query = f"limit=200&before_id={page['transcripts'][-1]['id']}"
 
     def s3(self) -> Any:
-        """A client of the S3 server."""
+        """Create a client for the S3 server."""
         return s3_client(self.ports.s3_url)
 
     def _asked(self, method: str, url: str, document: dict[str, Any] | None = None) -> Any:
@@ -125,7 +125,7 @@ class Services:
 
 
 def s3_client(url: str) -> Any:
-    """A client of the S3 server, set as the product's hook sets its own."""
+    """Create a client for an S3 server, configured as by callphases' hook."""
     return boto3.client(
         "s3",
         endpoint_url=url,
@@ -142,7 +142,7 @@ def s3_client(url: str) -> Any:
 
 @contextlib.contextmanager
 def services(folder: Path, ports: Ports, service: Service) -> Iterator[Services]:
-    """Run both services while the block lasts, with empty buckets and nothing transcribed."""
+    """Run both services inside the block, with empty buckets and no transcripts."""
     with contextlib.ExitStack() as stack:
         s3, _ = stack.enter_context(
             running(
@@ -174,7 +174,7 @@ def services(folder: Path, ports: Ports, service: Service) -> Iterator[Services]
 
 
 def script_of(service: Service) -> dict[str, Any]:
-    """The script that makes speechbox this service. Recordings are really downloaded."""
+    """Return the script for speechbox with these latencies and limits; it downloads the recordings."""
     said = sentences()
     chat: dict[str, Any] = {
         "latency_s": service.question_s,

@@ -1,1 +1,1 @@
-"""Other ways of doing a night, written for the bench: what callphases is measured beside."""
+"""Alternatives to callphases, written for the benchmark."""

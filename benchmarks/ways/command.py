@@ -1,4 +1,4 @@
-"""How the bench starts a way that is a program: what is to do as JSON on its input, how long it took on its output."""
+"""Runs an alternative as a program: a JSON task on standard input, its makespan on standard output."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.memory import peak_mb
+from benchmarks.processes import peak_mb
 
 
 @dataclass(frozen=True)
 class Task:
-    """Recordings by presigned URL, and the service that is to have them."""
+    """Presigned URLs of recordings, and the service to send them to."""
 
     speech_url: str
     key: str
@@ -21,7 +21,7 @@ class Task:
 
 
 def run(process: Callable[[Task], list[str]]) -> None:
-    """Do what the input says; the start of Python and its imports are not counted."""
+    """Process the task from standard input; the makespan excludes Python's start and imports."""
     task = Task(**json.load(sys.stdin))
     began = time.monotonic()
     answers = process(task)

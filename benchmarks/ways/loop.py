@@ -1,4 +1,4 @@
-"""The loop of a beginner's guide: one call at a time, its captions, one question, then the next call."""
+"""The loop of a beginner's guide: transcribe a call, fetch its captions, ask one question, take the next call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLL_S = 3.0
 
 
 def process(task: Task) -> list[str]:
-    """Transcribe and ask, call by call; returns the answers."""
+    """Transcribe and segment one call after the other; returns the answers."""
     answers: list[str] = []
     headers = {"Authorization": task.key}
     for url in task.urls:

@@ -1,4 +1,4 @@
-"""What the other ways share: one question for one call, made of its captions."""
+"""The question of the alternatives: one per call, built from its captions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ NAMES = ("Introduction", "Complaint", "Resolution", "Goodbye")
 
 
 def question(captions: str) -> dict[str, Any]:
-    """The body of a chat completion that asks for the phases of one call.
+    """Return the body of a chat completion that asks for the phases of one call.
 
-    The guide writes its captions below a prompt in prose. speechbox reads a document, which costs a client as little.
+    The guide appends the captions to a prompt in prose. speechbox needs a JSON document, which takes no more CPU time.
     """
     import json
 
@@ -32,5 +32,5 @@ def question(captions: str) -> dict[str, Any]:
 
 
 def answer(completion: dict[str, Any]) -> str:
-    """What the model said."""
+    """Return the text of the model's answer."""
     return str(completion["choices"][0]["message"]["content"])

@@ -1,4 +1,4 @@
-"""The vendor's Python SDK: ``transcribe_group`` over all recordings, then one question a call in as many threads."""
+"""The vendor's Python SDK: ``transcribe_group`` for all recordings, then one question per call in threads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.ways.command import Task, run
 from benchmarks.ways.question import answer, question
 
 THREADS = 8
-"""As many as ``transcribe_group`` submits with."""
+"""The number of threads that ``transcribe_group`` uses."""
 
 
 def process(task: Task) -> list[str]:
-    """Transcribe all, then ask for all; returns the answers."""
+    """Transcribe all calls, then segment all; returns the answers."""
     assemblyai.settings.api_key, assemblyai.settings.base_url = task.key, task.speech_url
     config = assemblyai.TranscriptionConfig(speaker_labels=True)
     group = assemblyai.Transcriber().transcribe_group(task.urls, config)

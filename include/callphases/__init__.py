@@ -1,1 +1,5 @@
 """callphases: from a bucket of call recordings to a table of call phases."""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
+from callphases import __version__
 from callphases.clock import SYSTEM_CLOCK
 from callphases.connections import gateway_to_score, s3_of, services_of, tables_at
 from callphases.day_run import ALL_FAILED, DayRun
@@ -29,13 +30,13 @@ from callphases.inspection.findings import Finding, Health
 from callphases.listing.archive import RecordingsByDay
 from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
+from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
 from callphases.scoring.labelled import LabelledCall, PredictedCall, read_labelled, read_predicted
 from callphases.scoring.predictions import Spent, matched, pipeline_of, predict, published
 from callphases.scoring.scorecard import document, remarks, scorecard
 from callphases.scoring.scorecard import tables as card_tables
 from callphases.segmentation.segmenter import Segmenter
-from callphases.progress import DayPass, Progress
 from callphases.state.bucket import RecordingBucket
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import read_ledger_day
@@ -67,6 +68,21 @@ class Form(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"callphases {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; the help text is the app's."""
 
 
 @app.command()

@@ -125,9 +125,7 @@ class DayRun:
 
     def late_days(self, day: dt.date) -> Iterator[dt.date]:
         """The days before ``day`` that a run of it runs again; see ``late``."""
-        return late_days(
-            self.bucket, self.pipeline, self.state, partial(published_versions, self.tables), day
-        )
+        return late_days(self.bucket, self.pipeline, self.state, partial(published_versions, self.tables), day)
 
     def _begin(self, ledger: Ledger, replay: str | None, cap_usd: float | None) -> Listed:
         classes = None if replay is None else _classes(replay)

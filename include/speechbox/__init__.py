@@ -1,6 +1,6 @@
-"""speechbox: a speech and segmentation server that speaks AssemblyAI's API on local models."""
+"""speechbox: a server with AssemblyAI's speech API and chat completions for segmentation, on local models."""
 
 import os
 
-# onnxruntime, which finds speech in a recording, would report its use to its maker. Here nothing leaves the house.
+# onnxruntime, which detects speech, would send telemetry to its vendor.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""Starts the server: `python -m speechbox`."""
+"""Starts the server: `speechbox` or `python -m speechbox`."""
 
 import logging
 import signal
@@ -22,7 +22,7 @@ from speechbox.store import Store
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens as soon as it does."""
+    """A server that prints its URL once it listens."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 
 
 def build(settings: Settings) -> Api:
-    """Put the rooms together."""
+    """Build the application from its parts."""
     settings.data.mkdir(parents=True, exist_ok=True)
     misbehaviour = faults.Faults(faults.load(settings.faults) if settings.faults else None)
     source = AudioSource(settings.data)
@@ -45,7 +45,7 @@ def build(settings: Settings) -> Api:
         engine = ScriptedEngine(source, script, settings.jobs)
         responder = ScriptedResponder(script.chat)
     else:
-        # Imported here: the scripted engine must start without a decoder and a model.
+        # Imported here so that the scripted engine starts without loading a decoder and a model.
         from speechbox.engines.whisper import WhisperEngine
 
         engine = WhisperEngine(source, settings.model, settings.jobs)
@@ -71,8 +71,8 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = parse()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # tells of every file it is given
-    # Uvicorn raises the signal that stopped it once more when it is done: this makes that a normal end.
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # it logs every file
+    # Uvicorn raises the signal that stopped it again after shutdown; ignore it so that the process exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
@@ -86,7 +86,7 @@ def main() -> None:
         http=Protocol,
         log_config=None,
         log_level="warning",
-        access_log=False,  # it would write query strings
+        access_log=False,  # it would contain query strings
         timeout_graceful_shutdown=5,
     )
     _Server(config).run(sockets=[config.bind_socket()])

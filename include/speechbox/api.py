@@ -1,4 +1,4 @@
-"""The HTTP side: the vendor's routes, and nothing but the way from a request to an answer."""
+"""The HTTP routes: they translate requests into calls of the other modules, and results into responses."""
 
 import contextlib
 import uuid
@@ -31,7 +31,7 @@ _EXPORTS = {"vtt": captions.to_vtt, "srt": captions.to_srt}
 
 
 class ApiError(Exception):
-    """An answer other than 200, in the shape of the speech API."""
+    """An error response in the format of the speech API."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class ApiError(Exception):
 
 
 class Api:
-    """The routes, on top of the rooms that do the work."""
+    """The routes of both APIs."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Api:
         self._asked = {"submissions": 0, "questions": 0, "questions_calls": 0}
 
     def application(self) -> Starlette:
-        """The ASGI application; it runs the jobs while it is up."""
+        """Create the ASGI application; it runs the jobs during its lifespan."""
 
         @contextlib.asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -117,17 +117,17 @@ class Api:
         ]
 
     async def health(self, _: Request) -> Response:
-        """Whether the server is up, what it has to do, and what it was asked since it started; for everyone."""
+        """Report health, transcripts by status, and request counters since the start; requires no key."""
         about: dict[str, Any] = {"status": "ok", "engine": self._engine_name, "transcripts": self._store.counts()}
         most = {"most_jobs_at_once": self._jobs.most_at_once, "most_chats_at_once": self._turns.most}
         return JSONResponse(about | self._asked | self._traffic.report() | most)
 
     async def get_faults(self, _: Request) -> Response:
-        """The faults in force, and what they did."""
+        """Return the active faults and their counts."""
         return JSONResponse(self._faults.report())
 
     async def put_faults(self, request: Request) -> Response:
-        """Other faults, in place of all that were there."""
+        """Replace all faults."""
         try:
             self._faults.replace(faults.parse(await request.body()))
         except ValueError as invalid:
@@ -135,12 +135,12 @@ class Api:
         return JSONResponse(self._faults.report())
 
     async def delete_faults(self, _: Request) -> Response:
-        """No faults any more."""
+        """Remove all faults."""
         self._faults.replace(faults.Document())
         return JSONResponse(self._faults.report())
 
     async def upload(self, request: Request) -> Response:
-        """Stream the body to the disk."""
+        """Stream the body to a file."""
         upload_id = uuid.uuid4().hex
         path = self._source.uploads / upload_id
         partial = path.with_suffix(".part")
@@ -160,7 +160,7 @@ class Api:
         return JSONResponse({"upload_url": f"{self._base_url(request)}/upload/{upload_id}"})
 
     async def submit(self, request: Request) -> Response:
-        """Queue a transcript."""
+        """Create and queue a transcript."""
         try:
             checked = options.check(bodies.content(request.scope))
         except ValueError as invalid:
@@ -171,7 +171,7 @@ class Api:
         return _json(views.transcript(record))
 
     async def list_transcripts(self, request: Request) -> Response:
-        """One page of transcripts, newest first."""
+        """Return a page of transcripts, newest first."""
         query = request.query_params
         limit = _integer(query.get("limit", "10"), "limit", 1, 200)
         status = _status(query.get("status"))
@@ -186,12 +186,12 @@ class Api:
         return JSONResponse(views.list_document(page, limit, filters, base_url, current_url))
 
     async def get(self, request: Request) -> Response:
-        """The transcript, whatever its state."""
+        """Return the transcript, whatever its status."""
         transcript_id = request.path_params["transcript_id"]
         return _json(views.transcript(self._record(transcript_id), self._store.recognition(transcript_id)))
 
     async def delete(self, request: Request) -> Response:
-        """Remove the data of a transcript, and the upload that it was made from."""
+        """Delete the data of a transcript and its upload."""
         transcript_id = request.path_params["transcript_id"]
         uploaded = self._source.uploaded(self._record(transcript_id).audio_url)
         if uploaded:
@@ -200,17 +200,17 @@ class Api:
         return _json(views.transcript(self._record(transcript_id)))
 
     async def sentences(self, request: Request) -> Response:
-        """The transcript in sentences."""
+        """Return the sentences of the transcript."""
         record, recognition = self._spoken(request)
         return JSONResponse(views.sentences_document(record, recognition.sentences))
 
     async def paragraphs(self, request: Request) -> Response:
-        """The transcript in paragraphs."""
+        """Return the paragraphs of the transcript."""
         record, recognition = self._spoken(request)
         return JSONResponse(views.paragraphs_document(record, recognition.sentences))
 
     async def word_search(self, request: Request) -> Response:
-        """Where in the audio words are said."""
+        """Return where words or phrases occur in the audio."""
         phrases = [phrase.strip() for phrase in request.query_params.get("words", "").split(",") if phrase.strip()]
         record, recognition = self._spoken(request)
         if not phrases:
@@ -218,12 +218,12 @@ class Api:
         return JSONResponse(views.word_search_document(record, recognition.sentences, phrases))
 
     async def redacted_audio(self, request: Request) -> Response:
-        """Never there: speechbox redacts nothing."""
+        """Refuse: speechbox does not redact audio."""
         self._record(request.path_params["transcript_id"])
         raise ApiError(400, "Redacted audio is not available: speechbox does not redact")
 
     async def subtitles(self, request: Request) -> Response:
-        """The transcript as captions."""
+        """Return the transcript as captions."""
         subtitle_format = request.path_params["subtitle_format"]
         if subtitle_format not in _EXPORTS:
             return HTMLResponse("404: Not Found", 404)
@@ -235,7 +235,7 @@ class Api:
         return PlainTextResponse(text, media_type=f"text/{subtitle_format}")
 
     async def chat_completions(self, request: Request) -> Response:
-        """The gateway: which phases calls have. Its errors have shapes of their own."""
+        """Answer a chat completion; its errors have the gateway's format."""
         try:
             completion, calls = await chat.complete(bodies.content(request.scope), self._responder, self._turns)
         except ValueError as invalid:
@@ -254,7 +254,7 @@ class Api:
         return record
 
     def _spoken(self, request: Request) -> tuple[Record, Recognition]:
-        """The record and what was recognised; an error where nothing was."""
+        """Return the record and its recognition, or raise an error without one."""
         transcript_id = request.path_params["transcript_id"]
         record = self._record(transcript_id)
         if record.status != "completed" or record.deleted:

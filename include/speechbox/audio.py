@@ -1,4 +1,4 @@
-"""Decoding: from any file that FFmpeg can read to one 16 kHz waveform per channel."""
+"""Decodes any file that FFmpeg can read into one 16 kHz waveform per channel."""
 
 import codecs
 import json
@@ -14,16 +14,16 @@ from speechbox.engines import JobError
 
 SAMPLE_RATE_HZ = 16_000
 SHORTEST_S = 0.160
-#: A channel whose sound is this many times stronger (root mean square) than another's is the one that speaks.
+#: A channel whose level (root mean square) is this many times higher than another's contains the speaker.
 CROSSTALK_RATIO = 3.0
-#: Channels that are apart by less than this part of what they have in common are one recording, encoded twice.
+#: Channels whose difference is below this share of their common signal are the same recording twice.
 SAME_SOUND_RATIO = 0.1
 _FRAME = SAMPLE_RATE_HZ // 50
 _SMOOTHED_FRAMES = 11  # 220 ms: longer than the gaps inside words
-_KEPT_AROUND_FRAMES = 17  # 170 ms on each side: words begin and end softly
+_KEPT_AROUND_FRAMES = 17  # 170 ms on each side: words start and end quietly
 _SNIFFED_BYTES = 64 * 1024
 _JSON = "application/json"
-#: Formats that only name other files, which a client must not make this machine read.
+#: Formats that reference other files, which clients must not be able to read.
 _PLAYLISTS = ("concat", "dash", "hls", "imf")
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -42,22 +42,22 @@ class Audio:
 
     @property
     def channels(self) -> int:
-        """1 for mono, 2 for stereo…"""
+        """Number of channels: 1 for mono, 2 for stereo."""
         return int(self.samples.shape[0])
 
     def mixed_down(self) -> Samples:
-        """All channels as one."""
+        """Return the mean of all channels."""
         mixed: Samples = self.samples.mean(axis=0, dtype=np.float32)
         return mixed
 
     def channels_differ(self) -> bool:
-        """Whether the channels carry something of their own; many a stereo file is a mono recording twice."""
+        """Whether the channels differ; many stereo files contain the same mono recording twice."""
         common = self.mixed_down()
         own_power = max(float(np.square(channel - common).sum()) for channel in self.samples)
         return own_power > SAME_SOUND_RATIO**2 * float(np.square(common).sum())
 
     def without_crosstalk(self) -> "Audio":
-        """Silence each channel where another one is clearly the stronger: there it has that one's echo."""
+        """Silence each channel where another one is much louder, because there it contains crosstalk."""
         frames = self.samples.shape[1] // _FRAME
         if self.channels == 1 or frames < _SMOOTHED_FRAMES:
             return self
@@ -73,13 +73,13 @@ class Audio:
         return Audio(cleaned)
 
     def between(self, start_ms: int | None, end_ms: int | None) -> "Audio":
-        """A part of the audio."""
+        """Return a section of the audio."""
         start, end = (None if ms is None else ms * SAMPLE_RATE_HZ // 1000 for ms in (start_ms, end_ms))
         return Audio(self.samples[:, start:end])
 
 
 def decode(path: Path) -> Audio:
-    """Decode the first audio stream; raises `JobError` with the API's own words where that is impossible."""
+    """Decode the first audio stream, or raise `JobError` with the API's message."""
     try:
         with av.open(str(path)) as container:
             if container.format.name in _PLAYLISTS or not container.streams.audio:
@@ -99,19 +99,19 @@ def decode(path: Path) -> Audio:
 
 def _decode_stream(container: Any) -> Samples:
     stream = container.streams.audio[0]
-    stream.thread_type = "NONE"  # jobs run in parallel already
+    stream.thread_type = "NONE"  # jobs already run in parallel
     blocks: list[NDArray[Any]] = []
     resampler = None
     decoded_any = False
     try:
         for frame in container.decode(stream):
-            frame.pts = None  # gaps and jumps in the file's own clock are not silence
+            frame.pts = None  # gaps and jumps in the timestamps must not become silence
             if resampler is None:
                 resampler = av.AudioResampler(format="fltp", layout=frame.layout.name, rate=SAMPLE_RATE_HZ)
             blocks.extend(resampled.to_ndarray() for resampled in resampler.resample(frame))
             decoded_any = True
     except av.FFmpegError:
-        # A recording that was cut off is transcribed up to the cut.
+        # Transcribe a truncated recording up to its end.
         if not decoded_any:
             raise
     if resampler is not None:
@@ -122,13 +122,13 @@ def _decode_stream(container: Any) -> Samples:
 
 
 def _text_type(path: Path) -> str | None:
-    """The type of a text by its first bytes, as `file` would say it; None for anything else."""
+    """Return the type of a text file in the words of `file`, or None for other files."""
     with path.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
     if not head:
         return "text/plain (empty)"
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut in two
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
     except UnicodeDecodeError:
         return None
     if "\0" in text:

@@ -1,4 +1,4 @@
-"""Bodies of JSON, read and parsed once for all that look at a request."""
+"""Reads and parses the JSON body of a request once for all middleware and routes."""
 
 import json
 
@@ -11,7 +11,7 @@ _KEY = "speechbox.content"
 
 
 async def read(scope: Scope, receive: Receive) -> Receive:
-    """Read the body and keep what it says for `content`; what comes back gives the body once more."""
+    """Read the body and store its content in the scope; returns a receive function that replays the body."""
     body = await Request(scope, receive).body()
     try:
         scope[_KEY] = json.loads(body)
@@ -26,7 +26,7 @@ async def read(scope: Scope, receive: Receive) -> Receive:
 
 
 def content(scope: Scope) -> object:
-    """What the body says; `ValueError` where it is no JSON."""
+    """Return the parsed body; raises `ValueError` for invalid JSON."""
     found: object = scope[_KEY]
     if isinstance(found, ValueError):
         raise found
@@ -34,6 +34,6 @@ def content(scope: Scope) -> object:
 
 
 def document(scope: Scope) -> dict[str, object]:
-    """What the body says; empty where it is no JSON object, and where none was read."""
+    """Return the parsed body, or an empty dict if it is not a JSON object or was not read."""
     found = scope.get(_KEY)
     return found if isinstance(found, dict) else {}

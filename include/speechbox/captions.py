@@ -1,17 +1,17 @@
-"""Sentences as captions, in the two subtitle formats WebVTT and SubRip."""
+"""Formats sentences as captions in WebVTT and SubRip."""
 
 from collections.abc import Iterable
 
 from speechbox.sentences import Sentence
 
-#: Long enough that an ordinary sentence stays one caption.
+#: Long enough for an ordinary sentence to stay in one caption.
 CHARS_PER_CAPTION = 200
 
 
 def captions(sentences: Iterable[Sentence], chars_per_caption: int = CHARS_PER_CAPTION) -> list[Sentence]:
-    """Cut sentences that are longer than a caption between words; a caption never spans two sentences.
+    """Split sentences that are longer than a caption between words; a caption never spans two sentences.
 
-    A single word longer than the limit stays whole.
+    A word longer than the limit is not split.
     """
     result: list[Sentence] = []
     for sentence in sentences:
@@ -27,7 +27,7 @@ def captions(sentences: Iterable[Sentence], chars_per_caption: int = CHARS_PER_C
 
 
 def to_vtt(sentences: Iterable[Sentence], chars_per_caption: int = CHARS_PER_CAPTION) -> str:
-    """WebVTT, with `mm:ss.mmm` times and hours only where there are any."""
+    """Format as WebVTT, with times as `mm:ss.mmm`, or `hh:mm:ss.mmm` from one hour on."""
     cues = (
         f"{_clock(caption.start)} --> {_clock(caption.end)}\n{caption.text}\n"
         for caption in captions(sentences, chars_per_caption)
@@ -36,7 +36,7 @@ def to_vtt(sentences: Iterable[Sentence], chars_per_caption: int = CHARS_PER_CAP
 
 
 def to_srt(sentences: Iterable[Sentence], chars_per_caption: int = CHARS_PER_CAPTION) -> str:
-    """SubRip, with numbered cues and `hh:mm:ss,mmm` times."""
+    """Format as SubRip, with numbered cues and times as `hh:mm:ss,mmm`."""
     cues = (
         f"{number}\n{_srt_clock(caption.start)} --> {_srt_clock(caption.end)}\n{caption.text}\n"
         for number, caption in enumerate(captions(sentences, chars_per_caption), start=1)

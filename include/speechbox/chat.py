@@ -1,4 +1,4 @@
-"""The gateway side: chat completions that answer one question, which phases calls have."""
+"""Chat completions: they answer one kind of question, which phases calls have."""
 
 import asyncio
 import json
@@ -20,18 +20,18 @@ Json = dict[str, Any]
 
 
 class InvalidChat(ValueError):
-    """The request can't be answered; the text says why."""
+    """The request is invalid; the message says why."""
 
 
 class Responder(Protocol):
-    """Answers a document of calls and phase definitions with the phases of each call."""
+    """Finds the phases of each call in a document of calls and phase definitions."""
 
     async def answer(self, document: Json) -> Json:
         """Return the answer, or raise `InvalidChat` for a malformed document."""
 
 
 class LocalResponder:
-    """The local segmenter, in one thread of its own: it is loaded with the first question, questions take turns."""
+    """Answers with the local segmenter in one thread, one question at a time; the first question loads it."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
@@ -54,7 +54,7 @@ class LocalResponder:
 
 
 class ScriptedResponder:
-    """The rules of a script file, after its latency; without rules, the local segmenter."""
+    """Answers with a script's rules after its latency, or with the local segmenter without rules."""
 
     def __init__(self, script: ScriptedChat) -> None:
         self._script = script
@@ -62,7 +62,7 @@ class ScriptedResponder:
         self._local = LocalResponder()
 
     async def answer(self, document: Json) -> Json:
-        """Divide each call where a cue matches a rule."""
+        """Start a phase at each cue that matches a rule."""
         calls = document["calls"]
         if not isinstance(calls, list):
             raise InvalidChat("The document's calls are no list")
@@ -75,7 +75,7 @@ class ScriptedResponder:
             raise InvalidChat("The document's calls or cues are malformed") from error
 
     def _phases(self, cues: list[Json]) -> list[Json]:
-        """Phases of one call; what comes before the first match belongs to the first rule's phase."""
+        """Return the phases of a call; cues before the first match belong to the first rule's phase."""
         phases: list[Json] = []
         for cue in cues:
             name = next((name for pattern, name in self._rules if pattern.search(cue["text"])), None)
@@ -87,7 +87,7 @@ class ScriptedResponder:
 
 
 async def complete(body: object, responder: Responder, turns: Turns) -> tuple[Json, int]:
-    """The answer of POST /v1/chat/completions, when it has had its turn, and how many calls were asked about."""
+    """Answer POST /v1/chat/completions once `turns` permits; returns the completion and the number of calls."""
     request = _checked(body)
     document = question(request["messages"])
     async with turns:
@@ -145,7 +145,7 @@ def _checked(body: object) -> Json:
 
 
 def question(messages: list[Json]) -> Json:
-    """The newest user message that is a document of calls; instructions and chat are not for the local model."""
+    """Return the last user message that is a document of calls; the local model ignores all other messages."""
     for message in reversed(messages):
         if message.get("role") == "user":
             try:
@@ -168,5 +168,5 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def tokens(text: str) -> int:
-    """An estimate; the real number depends on a model's own tokenizer."""
+    """Estimate the number of tokens; the exact number depends on the model's tokenizer."""
     return math.ceil(len(text) / CHARS_PER_TOKEN)

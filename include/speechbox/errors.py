@@ -1,4 +1,4 @@
-"""Errors in the shapes of both APIs: the speech API has one, the gateway three."""
+"""Error responses in the formats of both APIs: the speech API has one, the gateway three."""
 
 import uuid
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from starlette.responses import JSONResponse
 UNAUTHORIZED = "Authentication error, API token missing/invalid"
 INVALID_JSON = "Invalid JSON in the request body"
 TOO_MANY = "Too Many Requests"
-#: The gateway's.
+#: The gateway's formats of errors.
 SHAPES = ("nested", "flat", "status")
 
 
 def is_of_gateway(path: str) -> bool:
-    """Whether the path belongs to the gateway, or else to the speech API."""
+    """Whether the path belongs to the gateway rather than the speech API."""
     return path.startswith("/v1/")
 
 
 def error(shape: str, status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error of one of the gateway's shapes, or "plain" as the speech API has it."""
+    """Create an error in one of the gateway's formats, or in the speech API's, `plain`."""
     request_id = str(uuid.uuid4())
     bodies: dict[str, dict[str, Any]] = {
         "plain": {"error": message},

@@ -1,4 +1,4 @@
-"""Misbehaviour on request: which faults there are, the rules that ask for them, and which one a request or job gets."""
+"""Fault injection: the kinds of faults, the rules that trigger them, and the choice for a request or job."""
 
 import fnmatch
 import json
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 SUBMIT = "POST /v2/transcript"
 CHAT = "POST /v1/chat/completions"
 HEALTH_PATH, FAULTS_PATH = "/health", "/faults"
-#: Everything else may be hit.
+#: Paths without faults.
 SPARED = (HEALTH_PATH, FAULTS_PATH)
 
 logger = logging.getLogger(__name__)
@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kind:
-    """Where a fault makes sense, and which parameters its rules have."""
+    """Where a kind of fault applies, and the parameters of its rules."""
 
-    routes: tuple[str, ...] = ("*",)  # none: it is a fault of jobs
+    routes: tuple[str, ...] = ("*",)  # empty for faults of jobs
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
 
@@ -71,7 +71,7 @@ class _Strict(BaseModel):
 
 
 class Rule(_Strict):
-    """One fault, and when it happens."""
+    """A fault, and when it happens."""
 
     fault: str
     on: Text | None = None
@@ -111,23 +111,23 @@ class Rule(_Strict):
 
     @property
     def is_of_jobs(self) -> bool:
-        """Whether it happens to jobs, and not to requests."""
+        """Whether the fault applies to jobs rather than requests."""
         return not KINDS[self.fault].routes
 
     def hits(self, route: str) -> bool:
-        """Whether requests of this method and path are meant."""
+        """Whether the rule applies to requests with this method and path."""
         return fnmatch.fnmatchcase(route, self.on or "*")
 
 
 class Document(_Strict):
-    """What a file of faults has, and the body of PUT /faults."""
+    """The content of a fault file and of PUT /faults."""
 
     seed: int = 0
     rules: list[Rule] = []
 
 
 def parse(text: str | bytes) -> Document:
-    """Read JSON or YAML; `ValueError` says in one line what is wrong, and with which key."""
+    """Parse JSON or YAML; raises `ValueError` with a one-line message that names the key."""
     try:
         content = _loaded(text)
         return Document.model_validate({} if content is None else content)
@@ -137,12 +137,12 @@ def parse(text: str | bytes) -> Document:
 
 def _problem(error: "ErrorDetails") -> str:
     where, what = ".".join(map(str, error["loc"])), error["msg"]
-    own = what.removeprefix("Value error, ")  # begins with the key
+    own = what.removeprefix("Value error, ")  # starts with the key
     return f"{where}.{own}" if own != what else f"{where or 'the document'}: {what}"
 
 
 def load(path: Path) -> Document:
-    """Read a file; `ValueError` and `OSError` name it."""
+    """Parse a file; raises `ValueError` or `OSError` with its name."""
     try:
         return parse(path.read_bytes())
     except ValueError as error:
@@ -151,7 +151,7 @@ def load(path: Path) -> Document:
 
 def _loaded(text: str | bytes) -> Any:
     try:
-        return json.loads(text)  # tabs and all, which YAML's parser does not take
+        return json.loads(text)  # YAML's parser rejects tabs, which JSON may contain
     except ValueError:
         pass
     try:
@@ -164,7 +164,7 @@ def _loaded(text: str | bytes) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `on` is a word: YAML 1.1 reads it as true."""
+    """A loader that reads `on` as a string rather than as true, unlike YAML 1.1."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         letter: [(tag, pattern) for tag, pattern in resolvers if letter not in "oO" or not tag.endswith(":bool")]
@@ -174,7 +174,7 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class Asked:
-    """What rules look at in a request; the body is empty where it is no JSON object, and where none is read."""
+    """The parts of a request that rules examine; the body is empty unless it is a JSON object that was read."""
 
     method: str
     path: str
@@ -182,19 +182,19 @@ class Asked:
 
     @property
     def route(self) -> str:
-        """As rules name it."""
+        """Method and path, as rules name them."""
         return f"{self.method} {self.path}"
 
     @cached_property
     def models(self) -> list[str]:
-        """The models that the request names, as it names them."""
+        """The models that the request names."""
         named = self.body.get("speech_models")
         names = named if isinstance(named, list) else []
         return [name for name in (*names, self.body.get("speech_model"), self.body.get("model")) if name]
 
     @cached_property
     def question(self) -> Json:
-        """The document that a chat is about; empty without one."""
+        """The document of a chat, or an empty dict."""
         messages = self.body.get("messages")
         if not isinstance(messages, list):
             return {}
@@ -206,17 +206,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Firing:
-    """A rule that fires. What it has several ways of (shapes, the call to spoil) it takes in turn."""
+    """A rule that fires; `turn` selects among alternatives such as error formats or the call to corrupt."""
 
     rule: Rule
     turn: int
 
     def one_of(self, ways: list[Any] | tuple[Any, ...]) -> Any:
-        """The way whose turn it is."""
+        """Select an alternative."""
         return ways[self.turn % len(ways)]
 
 
-#: What a request must have for a fault to make sense, where that is more than its route.
+#: Conditions of faults on a request beyond its route.
 _CONDITIONS: dict[str, Callable[[Rule, Asked], bool]] = {
     "retired_models": lambda rule, asked: any(model in rule.models for model in asked.models),
     "no_response_format": lambda _, asked: bool(asked.body.get("response_format")),
@@ -225,7 +225,7 @@ _CONDITIONS: dict[str, Callable[[Rule, Asked], bool]] = {
 
 
 class _Active:
-    """A rule in force, with a random stream of its own and what became of it so far."""
+    """An active rule with its own random stream and counts."""
 
     def __init__(self, rule: Rule, seed: int, position: int) -> None:
         self.rule = rule
@@ -235,7 +235,7 @@ class _Active:
         self._by_path: Counter[str] = Counter()
 
     def fits(self, asked: Asked) -> bool:
-        """Whether the request is one that the rule is about."""
+        """Whether the rule applies to the request."""
         rule, kind = self.rule, KINDS[self.rule.fault]
         if rule.is_of_jobs or not rule.hits(asked.route):
             return False
@@ -247,23 +247,23 @@ class _Active:
         return condition is None or condition(rule, asked)
 
     def fits_job(self, audio_url: str, options: Mapping[str, Any]) -> bool:
-        """Whether the job is one that the rule is about."""
+        """Whether the rule applies to the job."""
         if not self.rule.is_of_jobs or not self.matches(audio_url):
             return False
         return self.rule.fault != "speech_fallback" or speech_models(options)[0] != self.rule.model
 
     def matches(self, audio_url: object) -> bool:
-        """Whether the path of the audio's URL is one that the rule is about."""
+        """Whether the path of the audio's URL matches the rule."""
         return self.rule.match is None or fnmatch.fnmatchcase(_path(audio_url), self.rule.match)
 
     def draws(self, path: str | None) -> bool:
-        """Draw: whether the fault happens now, if no earlier rule's does."""
+        """Draw whether the fault happens now, unless an earlier rule fires."""
         self.looked_at += 1
         hit = self._random.random() < self.rule.rate
         return hit and (self.rule.times is None or self._fired_for(path) < self.rule.times)
 
     def fire(self, path: str | None) -> Firing:
-        """Count it."""
+        """Count the fault."""
         self.fired += 1
         if self._is_by_path and path is not None:
             self._by_path[path] += 1
@@ -278,19 +278,19 @@ class _Active:
 
 
 class Faults:
-    """The rules in force; used from the event loop's thread only."""
+    """The active rules; used from the event loop's thread only."""
 
     def __init__(self, document: Document | None = None) -> None:
         self.replace(document or Document())
 
     def replace(self, document: Document) -> None:
-        """Forget the rules in force, and what they counted, for these."""
+        """Replace the rules and reset the counts."""
         self._document = document
-        #: Empty where nothing is to go wrong: all that is looked at then.
+        #: Empty without faults, so that callers can skip everything else.
         self.rules = [_Active(rule, document.seed, position) for position, rule in enumerate(document.rules)]
 
     def report(self) -> Json:
-        """The document, and for each of its rules how often it was looked at and how often it fired."""
+        """Return the document, and for each rule how often it was evaluated and how often it fired."""
         return {
             "faults": self._document.model_dump(exclude_unset=True) | {"seed": self._document.seed},
             "counts": [
@@ -300,14 +300,14 @@ class Faults:
         }
 
     def of_request(self, asked: Asked) -> Firing | None:
-        """What goes wrong with the request."""
+        """Return the fault for the request, if any."""
         firing = _first((active for active in self.rules if active.fits(asked)), None)
         if firing:
             logger.info("fault %s on %s %s", firing.rule.fault, asked.method, quote(asked.path))
         return firing
 
     def of_job(self, transcript_id: str, audio_url: str, options: Mapping[str, Any]) -> Firing | None:
-        """What goes wrong with the job; to be asked once, when it starts."""
+        """Return the fault for the job, if any; call it once per job, when the job starts."""
         fitting = (active for active in self.rules if active.fits_job(audio_url, options))
         firing = _first(fitting, _path(audio_url))
         if firing:
@@ -316,13 +316,13 @@ class Faults:
 
 
 def _first(fitting: Iterable[_Active], path: str | None) -> Firing | None:
-    # All of them draw, whichever fires: what a rule draws depends on its own requests alone.
+    # All rules draw, so that the draws of a rule depend on its own requests only.
     drawn = [active for active in fitting if active.draws(path)]
     return drawn[0].fire(path) if drawn else None
 
 
 def _path(url: object) -> str:
-    """The path of a URL as a person writes it."""
+    """Return the decoded path of a URL."""
     try:
         return unquote(urlsplit(url).path) if isinstance(url, str) else ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""Getting the audio: downloads over HTTP(S) that leave the URL as it is, and files that were uploaded here."""
+"""Provides audio files: downloads over HTTP(S) without changes to the URL, and uploads to this server."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ TIMEOUT_S = 30.0
 PARALLEL_DOWNLOADS = 16
 _CHUNK_BYTES = 1 << 20
 _UPLOAD_PATH = re.compile(r"/upload/([0-9a-f]{32})")
-#: What may not stand in a request line at all; everything else goes out untouched.
+#: Characters that a request line must not contain; all others are sent unchanged.
 _ILLEGAL_IN_REQUEST_LINE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -30,10 +30,10 @@ class _DownloadError(Exception):
 
 
 class AudioSource:
-    """Hands out audio files as paths on this disk.
+    """Provides audio files as local paths.
 
-    `requests` and `httpx` normalise the URLs they are given, which breaks the signature of presigned ones
-    (keys with `//`, quotes, `%2B`…); the standard library's client sends the path it is given.
+    `requests` and `httpx` normalize URLs, which breaks the signatures of presigned ones (keys with `//`, quotes or
+    `%2B`); the standard library's client sends paths unchanged.
     """
 
     def __init__(self, data_dir: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -49,7 +49,7 @@ class AudioSource:
 
     @contextlib.asynccontextmanager
     async def open(self, url: str) -> AsyncIterator[Path]:
-        """The file behind the URL while the context lasts; raises `JobError` where there is none."""
+        """Provide the file behind the URL inside the context; raises `JobError` if there is none."""
         uploaded = self.uploaded(url)
         if uploaded is not None:
             yield uploaded
@@ -60,18 +60,18 @@ class AudioSource:
             yield Path(file.name)
 
     async def check(self, url: str) -> None:
-        """Read all that is behind the URL and keep nothing; raises `JobError` where there is none."""
+        """Download the file behind the URL and discard it; raises `JobError` if there is none."""
         if self.uploaded(url) is None:
             await self._download(url, len)
 
     def uploaded(self, url: str) -> Path | None:
-        """The file that POST /v2/upload stored under this URL, if it is still there."""
+        """Return the file that POST /v2/upload stored under this URL, if it still exists."""
         match = _UPLOAD_PATH.fullmatch(urlsplit(url).path)
         path = self.uploads / match[1] if match else None
         return path if path and path.is_file() else None
 
     def close(self) -> None:
-        """Start no more downloads, and leave the running ones."""
+        """Abort all downloads."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -100,7 +100,7 @@ class AudioSource:
         raise _DownloadError("too many redirects")
 
     def _read(self, response: http.client.HTTPResponse, take: Callable[[bytes], object]) -> None:
-        expected = response.length  # None where the answer is chunked
+        expected = response.length  # None for a chunked response
         received = 0
         while chunk := response.read(_CHUNK_BYTES):
             received += len(chunk)
@@ -109,31 +109,32 @@ class AudioSource:
             if received > self._max_bytes:
                 raise _DownloadError("the file is too large")
             take(chunk)
-        # read(n) ends quietly where the connection was lost half-way.
+        # read(n) does not raise an error if the connection is lost.
         if expected is not None and received != expected:
             raise _DownloadError("the connection was lost")
 
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Reading the certificates takes longer than most downloads."""
+    """Create a TLS context; cached, because loading the certificates takes longer than most downloads."""
     return ssl.create_default_context()
 
 
 def without_query(url: str) -> str:
-    """The URL up to its query, which may hold a signature; fit for messages and logs."""
+    """Return the URL without its query, which may contain a signature, for messages and logs."""
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 def connect(url: str, timeout_s: float = TIMEOUT_S) -> tuple[http.client.HTTPConnection, str]:
-    """A connection for the URL, and the request target exactly as the URL has it.
+    """Return a connection for the URL, and the request target exactly as in the URL.
 
-    Only bytes that HTTP can't carry in a request line (spaces, control and non-ASCII characters) are percent-encoded.
+    Only characters that HTTP does not allow in a request line (spaces, control and non-ASCII characters) are
+    percent-encoded.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("only http and https URLs with a host can be fetched")
-    # urlsplit() drops tabs and newlines and forgets an empty query: the target is cut from the URL itself.
+    # urlsplit() drops tabs, newlines and an empty query, so take the target from the URL itself.
     target = re.sub(r"^[a-z]+://[^/?#]*", "", url.strip(), count=1, flags=re.IGNORECASE).split("#", 1)[0]
     target = _ILLEGAL_IN_REQUEST_LINE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), target)
     if not target.startswith("/"):

@@ -1,4 +1,4 @@
-"""What every request passes first: the key, the counters, and the limits."""
+"""The outermost middleware: checks the key, counts requests, and enforces limits."""
 
 import secrets
 from collections import defaultdict
@@ -18,7 +18,7 @@ _WITH_JSON = {("POST", "/v2/transcript"), ("POST", CHAT_PATH)}
 
 
 class Gate:
-    """ASGI middleware, outermost: what it refuses is taken by nothing behind it."""
+    """ASGI middleware that must be outermost, so that refused requests have no effect."""
 
     def __init__(self, app: ASGIApp, key: str | None, traffic: Traffic, limits: Limits) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class Gate:
         self._models: defaultdict[str, Window] = defaultdict(lambda: Window(GATEWAY_WINDOW_S))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in, or refuse it."""
+        """Forward the request or refuse it."""
         if scope["type"] != "http" or scope["path"] == HEALTH_PATH:
             await self._app(scope, receive, send)
             return
@@ -37,7 +37,7 @@ class Gate:
         if not self._is_authorized(scope):
             await error("status" if is_of_gateway(path) else "plain", 401, UNAUTHORIZED)(scope, receive, send)
             return
-        if path in SPARED:  # no request of either API
+        if path in SPARED:  # not part of either API
             await self._app(scope, receive, send)
             return
         self._traffic.arrived(method, path)
@@ -73,7 +73,7 @@ class Gate:
         await app(scope, receive, self._noting(send, headers))
 
     def _noting(self, send: Send, more_headers: Callable[[], Mapping[str, str]] | None = None) -> Send:
-        """Counts what the answer is, and adds the headers that it hasn't."""
+        """Wrap `send` to count the response and to add missing headers."""
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -87,7 +87,7 @@ class Gate:
         return noting
 
     def _is_authorized(self, scope: Scope) -> bool:
-        """The key may come as it is, as AssemblyAI wants it, or as a bearer token, as OpenAI's clients send it."""
+        """Check the key, which AssemblyAI's clients send as it is and OpenAI's clients as a bearer token."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"").strip()
         if given[:7].lower() == b"bearer ":
             given = given[7:].strip()
@@ -95,7 +95,7 @@ class Gate:
 
 
 def _rate_limit(limit: int, window: Window) -> dict[str, str]:
-    """The gateway's headers; as of now, for an answer may have taken long."""
+    """Return the gateway's headers as of the time of the response."""
     return {
         "X-RateLimit-Limit": str(limit),
         "X-RateLimit-Remaining": str(max(limit - len(window), 0)),

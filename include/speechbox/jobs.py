@@ -1,4 +1,4 @@
-"""The queue: takes transcripts in order of submission, a fixed number of them at a time."""
+"""The job queue: runs transcripts in order of submission, with a fixed number at a time."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from speechbox.fetch import connect
 from speechbox.store import Record, Store
 
 SERVER_ERROR = "Server error, developers have been alerted."
-#: A job that was under way this often when the server died is taken to be the reason.
+#: A job that ran this often when the server died is assumed to be the cause.
 MAX_STARTS = 3
 WEBHOOK_TIMEOUT_S = 10.0
 
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 class Jobs:
-    """Runs the engine on what is queued in the store."""
+    """Runs the engine on queued transcripts."""
 
     def __init__(self, store: Store, engine: Engine, faults: Faults) -> None:
         self._store = store
         self._engine = engine
         self._faults = faults
-        #: The largest number of jobs that were queued or processing at the same time.
+        #: The maximum number of jobs that were queued or processing at the same time.
         self.most_at_once = 0
         self._unfinished = 0
         self._queue: asyncio.Queue[str] = asyncio.Queue()
@@ -39,7 +39,7 @@ class Jobs:
         self._webhooks = ThreadPoolExecutor(4, thread_name_prefix="webhook")
 
     async def start(self) -> None:
-        """Load the engine and take up what an earlier run left unfinished."""
+        """Start the engine and resume the unfinished jobs of an earlier run."""
         await self._engine.start()
         for transcript_id in self._store.take_up_again():
             self.submit(transcript_id)
@@ -47,7 +47,7 @@ class Jobs:
             self._spawn(self._work())
 
     async def stop(self) -> None:
-        """Stop at once; unfinished jobs stay in the store."""
+        """Stop immediately; unfinished jobs stay in the store."""
         for task in self._tasks:
             task.cancel()
         await self._engine.stop()
@@ -55,7 +55,7 @@ class Jobs:
         self._webhooks.shutdown(wait=False, cancel_futures=True)
 
     def submit(self, transcript_id: str) -> None:
-        """Queue a transcript that is in the store."""
+        """Queue a stored transcript."""
         self._unfinished += 1
         self.most_at_once = max(self.most_at_once, self._unfinished)
         self._queue.put_nowait(transcript_id)
@@ -82,7 +82,7 @@ class Jobs:
             self._store.fail(transcript_id, str(error))
             logger.info("transcript %s failed", transcript_id)
         except Exception as error:
-            # The message of an unforeseen exception may quote a URL or words: where it happened is enough.
+            # Log the location only: the message of an unexpected exception may contain a URL or transcript text.
             self._store.fail(transcript_id, SERVER_ERROR)
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("transcript %s failed with %s at\n%s", transcript_id, type(error).__name__, where)
@@ -121,7 +121,7 @@ class Jobs:
 
 
 def _post_webhook(options: dict[str, Any], notification: dict[str, str]) -> int | None:
-    """Post once; None where no answer came."""
+    """Send the webhook once; returns the status, or None without a response."""
     headers = {"Content-Type": "application/json"}
     if options.get("webhook_auth_header_name"):
         headers[options["webhook_auth_header_name"]] = options.get("webhook_auth_header_value") or ""

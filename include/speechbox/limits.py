@@ -1,4 +1,4 @@
-"""How much is taken: so many requests in a stretch of time, and so many chat completions at once."""
+"""Rate and concurrency limits: requests per time window, and chat completions at once."""
 
 import asyncio
 import math
@@ -13,18 +13,18 @@ SPEECH_WINDOW_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the account would allow; None is no limit."""
+    """The limits of an account; None means no limit."""
 
-    #: Chat completions that run at the same time; the others wait their turn.
+    #: Chat completions that run at the same time; others wait.
     chats_at_once: int | None = None
-    #: Chat completions of each model in 60 s; what is over it is a 429.
+    #: Chat completions per model in 60 s; further ones get a 429.
     chat_requests_per_minute: int | None = None
-    #: Requests to the speech API in 300 s, of all methods together; what is over it is a 429.
+    #: Requests to the speech API in 300 s, of all methods together; further ones get a 429.
     requests_per_5_minutes: int | None = None
 
 
 class Window:
-    """The requests of the last `span_s` seconds, and the most that there ever were in such a time."""
+    """A sliding window of `span_s` seconds that counts requests; `most` is its maximum so far."""
 
     def __init__(self, span_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = 0
@@ -33,24 +33,24 @@ class Window:
         self._times: deque[float] = deque()
 
     def add(self) -> None:
-        """One more, now."""
+        """Count a request."""
         self._times.append(self._clock())
         self.most = max(self.most, len(self))
 
     def __len__(self) -> int:
-        """How many there are in the window that ends now."""
+        """Return the number of requests in the window that ends now."""
         gone = self._clock() - self._span_s
         while self._times and self._times[0] <= gone:
             self._times.popleft()
         return len(self._times)
 
     def frees_in_s(self) -> int:
-        """Whole seconds until there is one less, rounded up; 0 where there is none."""
+        """Return the seconds until a request leaves the window, rounded up, or 0 if it is empty."""
         return math.ceil(self._times[0] + self._span_s - self._clock()) if len(self) else 0
 
 
 class Turns:
-    """Lets so many in at the same time, the others in the order in which they came: `async with turns: …`."""
+    """A first-in, first-out semaphore that records its maximum: `async with turns: …`."""
 
     def __init__(self, at_once: int | None = None) -> None:
         self.most = 0

@@ -1,4 +1,4 @@
-"""Does to requests what the faults' rules ask for, around an application that knows nothing of it."""
+"""Middleware that applies faults to requests and responses."""
 
 import asyncio
 import json
@@ -25,30 +25,30 @@ Json = dict[str, Any]
 
 NEGATIVE_BALANCE = "Your current account balance is negative. Please top up to continue using the API."
 SERVER_ERROR = "Internal server error. Please retry your request."
-#: What the gateway grants to each model in a minute.
+#: The gateway's limit of requests per minute and model.
 GATEWAY_LIMIT = 30
 
 
 class Protocol(_Protocol):
-    """Uvicorn's protocol, which lets requests reach their connection: ASGI has no way to close one."""
+    """Uvicorn's protocol, extended so that requests can close their connection, which ASGI does not support."""
 
     app_state: Json
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Every request of the connection gets a copy of this state."""
+        """Add the transport to the state that each request of the connection receives."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
 
 class Misbehaving:
-    """ASGI middleware; it is not there as long as no rule is in force."""
+    """ASGI middleware; it forwards everything while no rule is active."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request, or close its connection."""
+        """Forward the request, answer it, or close its connection."""
         if not self._faults.rules or scope["type"] != "http" or scope["path"] in SPARED:
             await self._app(scope, receive, send)
             return
@@ -65,7 +65,7 @@ class Misbehaving:
             await self._spoil(firing, asked, scope, receive, send)
 
     async def _spoil(self, firing: Firing, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
-        """The faults of answers: all is done first as it should be."""
+        """Apply a fault to the response after the application has handled the request."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -85,13 +85,13 @@ class Misbehaving:
 
 
 async def _drain(receive: Receive) -> None:
-    """Let the client send all that it has: its error is about the answer then, and the same each time."""
+    """Read the whole request, so that clients always fail on the response rather than while sending."""
     while (await receive()).get("more_body"):
         pass
 
 
 async def _hang_up(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and return when that is done: the server would answer a request that is left open."""
+    """Close the connection and wait until it is closed; otherwise the server would still send a response."""
     scope["state"]["transport"].close()
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -150,13 +150,13 @@ _REFUSALS: dict[str, Callable[[Firing, Asked], Response]] = {
 def _refusal(
     firing: Firing, asked: Asked, status: int, message: str, headers: dict[str, str] | None = None
 ) -> Response:
-    """The gateway takes turns with its shapes."""
+    """Create an error; the gateway alternates between its formats."""
     shape = firing.rule.shape or (firing.one_of(SHAPES) if is_of_gateway(asked.path) else "plain")
     return error(shape, status, message, headers)
 
 
 def _phrase(status: int) -> str:
-    """What an error says that was told nothing else."""
+    """Return the default message of a status."""
     if status == 500:
         return SERVER_ERROR
     try:

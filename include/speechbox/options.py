@@ -1,10 +1,10 @@
-"""The body of POST /v2/transcript: which options there are, and what may not be combined."""
+"""Validates the body of POST /v2/transcript: types of options and forbidden combinations."""
 
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-#: The vendor's current models, and the names it has used before with the one that took their place.
+#: The vendor's current and former model names, with the current name of each.
 SPEECH_MODELS = {
     "universal-3-5-pro": "universal-3-5-pro",
     "universal-2": "universal-2",
@@ -15,10 +15,10 @@ SPEECH_MODELS = {
     "nano": "universal-2",
 }
 DEFAULT_SPEECH_MODELS = ("universal-3-5-pro", "universal-2")
-#: Kept among the options: the model that is used in place of the one asked for. No request can set it.
+#: Internal option: the model that replaces the requested one. Requests cannot set it.
 FALLBACK = "speechbox_fallback"
 
-#: Options of the request that a transcript repeats, in the vendor's words.
+#: Options of the request that the transcript repeats.
 ECHOED = (
     "audio_end_at",
     "audio_start_from",
@@ -69,11 +69,11 @@ _STRINGS = ("domain", "language_code", "prompt", "webhook_auth_header_name", "we
 
 
 class InvalidOptions(ValueError):
-    """The vendor would answer 400; the text says why."""
+    """The options are invalid and the vendor would return 400; the message says why."""
 
 
 def check(body: object) -> dict[str, Any]:
-    """The options as they are stored, or `InvalidOptions`. Null means unset; unknown options are ignored."""
+    """Return the options to store, or raise `InvalidOptions`. Null means unset; unknown options are ignored."""
     if not isinstance(body, dict):
         raise InvalidOptions("Invalid request body: a JSON object is expected")
     options = {name: value for name, value in body.items() if value is not None and name != FALLBACK}
@@ -105,7 +105,7 @@ def check(body: object) -> dict[str, Any]:
 
 
 def speech_models(options: Mapping[str, Any]) -> list[str]:
-    """The models asked for under their current names, in order of preference."""
+    """Return the requested models by their current names, in order of preference."""
     names = options.get("speech_models") or [name for name in [options.get("speech_model")] if name]
     return list(dict.fromkeys(SPEECH_MODELS[name] for name in names)) or list(DEFAULT_SPEECH_MODELS)
 
@@ -136,7 +136,7 @@ def _check_types(options: Mapping[str, Any]) -> None:
 
 def _is_fetchable(url: str) -> bool:
     try:
-        url.encode()  # JSON can hold halves of characters, which no URL and no database can
+        url.encode()  # JSON allows lone surrogates, which URLs and databases do not
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:

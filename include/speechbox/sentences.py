@@ -1,11 +1,11 @@
-"""Words with times, and how they are grouped into sentences and paragraphs."""
+"""Words with times, and their grouping into sentences and paragraphs."""
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-#: A silence longer than this ends a sentence even where no full stop was heard.
+#: A longer pause ends a sentence even without punctuation.
 LONG_PAUSE_MS = 1200
 PARAGRAPH_SENTENCES = 5
 
@@ -15,7 +15,7 @@ _ABBREVIATION = re.compile(r"""^["'“‘(\[]*(?:mr|mrs|ms|dr|prof|st|vs|etc|e\.
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word as it was heard; times in milliseconds from the start of the file."""
+    """A recognized word; times in milliseconds from the start of the file."""
 
     text: str
     start: int
@@ -36,7 +36,7 @@ class Sentence:
 
     @property
     def text(self) -> str:
-        """The words with one space between them."""
+        """The words, separated by spaces."""
         return " ".join(word.text for word in self.words)
 
     @property
@@ -51,32 +51,32 @@ class Sentence:
 
     @property
     def speaker(self) -> str | None:
-        """Who says it, where speakers were asked for."""
+        """The speaker, if speakers were requested."""
         return self.words[0].speaker
 
     @property
     def channel(self) -> str | None:
-        """ "1" for left, "2" for right, where channels were asked for."""
+        """The channel, from "1", if channels were requested."""
         return self.words[0].channel
 
     @property
     def confidence(self) -> float:
-        """Mean of the words' confidence, 0 to 1."""
+        """Mean confidence of the words, 0 to 1."""
         return mean_confidence(self.words)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The sentence as the store keeps it."""
+        """Return the sentence in the format of the store."""
         return [{name: getattr(word, name) for name in _WORD} for word in self.words]
 
     @classmethod
     def from_json(cls, words: list[dict[str, Any]]) -> "Sentence":
-        """The inverse of `to_json`."""
+        """Create a sentence from the format of the store."""
         return cls(tuple(Word(**word) for word in words))
 
 
 @dataclass(frozen=True, eq=False)
 class Recognition:
-    """What an engine found in a file: its length in seconds, its channels, and the sentences in order of time."""
+    """The result of an engine for a file: duration, number of channels, and sentences in order of time."""
 
     duration_s: float
     sentences: tuple[Sentence, ...]
@@ -85,24 +85,24 @@ class Recognition:
     _rendered: dict[Hashable, str] = field(default_factory=dict, init=False, repr=False)
 
     def rendered(self, kind: Hashable, render: Callable[[], str]) -> str:
-        """What `render` makes of this, made once for each kind: a scripted one is that of thousands of transcripts."""
+        """Return `render()`, cached by `kind`, because thousands of scripted transcripts share a recognition."""
         if kind not in self._rendered:
             self._rendered[kind] = render()
         return self._rendered[kind]
 
 
 def mean_confidence(words: Sequence[Word]) -> float:
-    """Mean confidence, rounded to five digits as the API gives it."""
+    """Return the mean confidence, rounded to five digits as in the API."""
     return round(sum(word.confidence for word in words) / len(words), 5)
 
 
 def words_in_order(sentences: Iterable[Sentence]) -> list[Word]:
-    """All words on one line of time, also where speakers talk at once."""
+    """Return all words in order of time, also if speakers talk at the same time."""
     return sorted((word for sentence in sentences for word in sentence.words), key=lambda word: (word.start, word.end))
 
 
 def split_sentences(words: Iterable[Word]) -> list[Sentence]:
-    """Group one speaker's words into sentences: at punctuation that ends one, and at long pauses."""
+    """Split one speaker's words into sentences at punctuation and long pauses."""
     sentences: list[Sentence] = []
     current: list[Word] = []
     for word in words:
@@ -116,7 +116,7 @@ def split_sentences(words: Iterable[Word]) -> list[Sentence]:
 
 
 def paragraphs(sentences: Iterable[Sentence]) -> list[list[Sentence]]:
-    """Group sentences into paragraphs of one speaker and at most five sentences."""
+    """Group sentences into paragraphs of one speaker with at most five sentences."""
     groups: list[list[Sentence]] = []
     for sentence in sentences:
         if groups and len(groups[-1]) < PARAGRAPH_SENTENCES and groups[-1][-1].speaker == sentence.speaker:

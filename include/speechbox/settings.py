@@ -1,4 +1,4 @@
-"""What can be set: on the command line, or by environment variables of the same names."""
+"""The server's settings, from the command line and environment variables."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One running server."""
+    """Settings of a server."""
 
     host: str
     port: int
@@ -31,12 +31,12 @@ class Settings:
 
 
 def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the command line; what it leaves open comes from SPEECHBOX_… variables, then from the defaults."""
+    """Parse the command line; missing options come from SPEECHBOX_… variables, then from the defaults."""
     parser = argparse.ArgumentParser(
-        prog="python -m speechbox",
-        description="Speaks AssemblyAI's API, and its LLM Gateway's chat completions, on one port and on local models.",
+        prog="speechbox",
+        description="Serves AssemblyAI's API and its LLM Gateway's chat completions with local models, on one port.",
         epilog="Every option is also an environment variable: --public-url is SPEECHBOX_PUBLIC_URL, --key is "
-        "SPEECHBOX_API_KEY. Set the key that way: other users of the machine can read command lines.",
+        "SPEECHBOX_API_KEY. Prefer the variable for the key: other users of the machine can read command lines.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
@@ -46,34 +46,34 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
 
     option("host", "127.0.0.1", "address to listen on")
     option("port", "8008", "port to listen on; 0 picks a free one", type=int)
-    option("engine", "whisper", "whisper: faster-whisper on the CPU; scripted: answers from a file, no audio is read",
+    option("engine", "whisper", "whisper: faster-whisper on the CPU; scripted: answers from a file",
            choices=ENGINES)  # fmt: skip
     option("model", None, "Whisper model, a folder or a name on the Hugging Face hub; unset: the packaged tiny.en")
     option("script", None, "YAML or JSON file with the scripted engine's answers", type=Path)
-    option("faults", None, "YAML or JSON file with the faults to misbehave with; unset: none", type=Path)
+    option("faults", None, "YAML or JSON file with faults to inject; unset: none", type=Path)
     option("jobs", None, "jobs at a time; unset: one per core for whisper, 200 for scripted", type=int)
     option(
         "requests-per-5-minutes",
         None,
-        "requests to the speech API in 5 minutes; unset: as the script says, or any",
+        "requests to the speech API in 5 minutes; unset: the script's limit, or none",
         type=int,
     )
-    option("chats-at-once", None, "chat completions at a time; unset: as the script says, or any", type=int)
+    option("chats-at-once", None, "chat completions at a time; unset: the script's limit, or none", type=int)
     option(
         "chat-requests-per-minute",
         None,
-        "chat completions of a model in a minute; unset: as the script says, or any",
+        "chat completions per model and minute; unset: the script's limit, or none",
         type=int,
     )
     option("data", "speechbox-data", "folder for uploads and transcripts", type=Path)
-    option("public-url", None, "base of the URLs given to clients; unset: the one the client called")
+    option("public-url", None, "base of the URLs in responses; unset: the URL of the request")
     option("log-level", "info", "debug, info, warning or error", choices=LOG_LEVELS)
-    # Not shown with its value in --help.
-    parser.add_argument("--key", default=argparse.SUPPRESS, help="API key to accept; unset: any, but not none")
+    # Without a default in argparse, so that --help does not show the key.
+    parser.add_argument("--key", default=argparse.SUPPRESS, help="API key to accept; unset: any non-empty key")
     values = vars(parser.parse_args(arguments))
     values.setdefault("key", environment.get("SPEECHBOX_API_KEY") or None)
     settings = Settings(**values)
-    # argparse checks what was typed, not what came from the environment.
+    # argparse validates arguments, but not defaults from the environment.
     if settings.engine not in ENGINES:
         parser.error(f"SPEECHBOX_ENGINE must be one of {', '.join(ENGINES)}")
     if settings.log_level not in LOG_LEVELS:

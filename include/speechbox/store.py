@@ -1,4 +1,4 @@
-"""The transcripts on disk (SQLite): what was asked, how far it is, what came of it."""
+"""Stores transcripts in SQLite: their options, status and results."""
 
 import json
 import sqlite3
@@ -41,7 +41,7 @@ CREATE INDEX IF NOT EXISTS transcripts_by_status ON transcripts (status, number)
 
 
 class Record(NamedTuple):
-    """A transcript without its words; the fields are columns."""
+    """A transcript without its words; the fields match the columns."""
 
     number: int
     id: str
@@ -59,7 +59,7 @@ class Record(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The body of POST /v2/transcript; read anew each time, a list of transcripts needs none."""
+        """The body of POST /v2/transcript; parsed on access, because lists of transcripts do not need it."""
         return dict(json.loads(self.options_json))
 
 
@@ -68,7 +68,7 @@ _COLUMNS = ", ".join(Record._fields).replace("options_json", "options")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some transcripts, newest first, and whether there are others on either side."""
+    """Transcripts, newest first, and whether there are older and newer ones."""
 
     records: list[Record]
     has_older: bool
@@ -76,20 +76,20 @@ class Page:
 
 
 class Store:
-    """A change that a method has made survives the death of the process. Used from the event loop's thread only."""
+    """Changes are durable when a method returns. Used from the event loop's thread only."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;" + _SCHEMA)
-        #: By transcript, what an engine keeps for others as well: it need not be read again.
+        #: Recognitions that the engine still holds, by transcript, so that they need not be read from the database.
         self._kept: WeakValueDictionary[str, Recognition] = WeakValueDictionary()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         self._db.close()
 
     def add(self, options: Mapping[str, Any]) -> Record:
-        """Queue a transcript."""
+        """Add a queued transcript."""
         row = self._db.execute(
             "INSERT INTO transcripts (id, status, created, audio_url, options) VALUES (?, 'queued', ?, ?, ?) "  # noqa: S608
             f"RETURNING {_COLUMNS}",
@@ -98,12 +98,12 @@ class Store:
         return Record._make(row)
 
     def get(self, transcript_id: str) -> Record | None:
-        """The transcript, if there is one."""
+        """Return the transcript, or None."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM transcripts WHERE id = ?", (transcript_id,)).fetchone()  # noqa: S608
         return Record._make(row) if row else None
 
     def recognition(self, transcript_id: str) -> Recognition | None:
-        """What was recognised, if the transcript is completed and not deleted."""
+        """Return the recognition of a transcript that is completed and not deleted, or None."""
         kept = self._kept.get(transcript_id)
         if kept is not None:
             return kept
@@ -116,7 +116,7 @@ class Store:
         return Recognition(row[1], sentences, row[2], row[3])
 
     def start(self, transcript_id: str) -> tuple[int, Record] | None:
-        """Mark as processing; says how many times that has been done, None where the transcript is gone."""
+        """Mark as processing; returns the number of starts and the record, or None if it was deleted."""
         row = self._db.execute(
             "UPDATE transcripts SET status = 'processing', starts = starts + 1 WHERE id = ? AND NOT deleted "  # noqa: S608
             f"RETURNING starts, {_COLUMNS}",
@@ -125,14 +125,14 @@ class Store:
         return (row[0], Record._make(row[1:])) if row else None
 
     def fall_back(self, transcript_id: str, model: str) -> None:
-        """Keep that another model is used than the one asked for."""
+        """Record that another model replaces the requested one."""
         self._db.execute(
             "UPDATE transcripts SET options = json_set(options, ?, ?) WHERE id = ? AND NOT deleted",
             (f"$.{FALLBACK}", model, transcript_id),
         )
 
     def complete(self, transcript_id: str, recognition: Recognition) -> None:
-        """Keep what was recognised, unless the transcript was deleted meanwhile."""
+        """Store the recognition, unless the transcript has been deleted."""
         done = self._db.execute(
             "UPDATE transcripts SET status = 'completed', completed = ?, duration_s = ?, channels = ?, "
             "language_code = ?, sentences = ? WHERE id = ? AND NOT deleted",
@@ -149,33 +149,33 @@ class Store:
             self._kept[transcript_id] = recognition
 
     def fail(self, transcript_id: str, error: str) -> None:
-        """Keep why there is no transcript."""
+        """Store the error of a transcript."""
         self._db.execute(
             "UPDATE transcripts SET status = 'error', error = ? WHERE id = ? AND NOT deleted", (error, transcript_id)
         )
 
     def notified(self, transcript_id: str, webhook_status: int) -> None:
-        """Keep what the client's server answered to the webhook."""
+        """Store the status of the webhook's response."""
         self._db.execute("UPDATE transcripts SET webhook_status = ? WHERE id = ?", (webhook_status, transcript_id))
 
     def delete(self, transcript_id: str) -> None:
-        """Remove everything but the fact that there was a transcript."""
+        """Delete all data of a transcript except its existence."""
         self._db.execute(
             "UPDATE transcripts SET deleted = 1, status = CASE status WHEN 'error' THEN 'error' ELSE 'completed' END, "
             "audio_url = ?, options = '{}', sentences = NULL, error = NULL WHERE id = ?",
             (DELETED_URL, transcript_id),
         )
         self._kept.pop(transcript_id, None)
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still has the words
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log still contains the words
 
     def take_up_again(self) -> list[str]:
-        """Queue what an earlier run of the server left unfinished; the ids in order of submission."""
+        """Queue the unfinished transcripts of an earlier run; returns their IDs in order of submission."""
         self._db.execute("UPDATE transcripts SET status = 'queued' WHERE status = 'processing'")
         rows = self._db.execute("SELECT id FROM transcripts WHERE status = 'queued' ORDER BY number")
         return [row[0] for row in rows]
 
     def counts(self) -> dict[str, int]:
-        """How many transcripts have which status."""
+        """Return the number of transcripts by status."""
         return dict(self._db.execute("SELECT status, count(*) FROM transcripts GROUP BY status").fetchall())
 
     def page(
@@ -186,7 +186,7 @@ class Store:
         before: int | None = None,
         after: int | None = None,
     ) -> Page:
-        """A page of the list; `before` and `after` are the numbers of transcripts that lie just outside of it."""
+        """Return a page of the list; `before` and `after` are the numbers of transcripts just outside of it."""
         where, values = ["1"], list[Any]()
         if status:
             where.append("status = ?")
@@ -199,7 +199,7 @@ class Store:
             where.append(f"number < {int(before)}")
         if after is not None:
             where.append(f"number > {int(after)}")
-        order = "ASC" if after is not None and before is None else "DESC"  # the page nearest to `after`
+        order = "ASC" if after is not None and before is None else "DESC"  # the page closest to `after`
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM transcripts WHERE {' AND '.join(where)} ORDER BY number {order} LIMIT ?",  # noqa: S608
             (*values, limit),

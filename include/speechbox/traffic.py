@@ -1,4 +1,4 @@
-"""What the server was asked since it started: counted as it arrives, whatever becomes of it."""
+"""Counts requests since the start of the server, on arrival and whatever their outcome."""
 
 from collections import Counter
 from typing import Any
@@ -15,12 +15,12 @@ _BY_ROUTE = {
     ("POST", CHAT_PATH): "chat",
 }
 _OF_TRANSCRIPT = {"GET": "lookups", "DELETE": "deletes"}
-#: Answers that mean "too many": the speech API is documented with either.
+#: Statuses that mean "too many requests"; the speech API's documentation mentions both.
 _REFUSALS = (403, 429)
 
 
 class Traffic:
-    """Counters of requests with the right key; used from the event loop's thread only."""
+    """Counters of requests with a valid key; used from the event loop's thread only."""
 
     def __init__(self) -> None:
         self.refused = 0
@@ -32,16 +32,16 @@ class Traffic:
         self._requests[_BY_ROUTE.get((method, path)) or _kind(method, path)] += 1
 
     def chat_arrived(self, model: str) -> None:
-        """Count a chat once more, for its model."""
+        """Count a chat for its model."""
         self._chats.setdefault(model, Window(GATEWAY_WINDOW_S)).add()
 
     def answered(self, status: int) -> None:
-        """Count a request that was too many, by a limit or by a fault."""
+        """Count a response that refuses a request because of a limit or a fault."""
         if status in _REFUSALS:
             self.refused += 1
 
     def report(self) -> dict[str, Any]:
-        """The part of GET /health that is about requests."""
+        """Return the counters for GET /health."""
         return {
             "requests": {kind: self._requests[kind] for kind in KINDS},
             "refused": self.refused,

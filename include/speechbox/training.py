@@ -1,10 +1,10 @@
-"""Fits the segmentation model's learned weights to labelled calls: a conditional random field on top of its rules.
+"""Trains the weights of the local segmenter on labeled calls: a conditional random field on top of its rules.
 
     python -m speechbox.training include/samples/truth tests/speechbox/calls/development MORE_FOLDERS
-    python -m speechbox.training … --leave-one-out MORE_FOLDERS    # and how well it does on calls that it has not seen
+    python -m speechbox.training … --leave-one-out MORE_FOLDERS    # also scores unseen calls
 
-A folder holds one JSON file a call: `cues` (`cue`, `speaker`, `start_s`, `end_s`, `text`), `phases` (`name`,
-`start_cue`), optionally `duration_s`, and `heard`: the cues that a recogniser made of the call's audio.
+A folder contains one JSON file per call: `cues` (`cue`, `speaker`, `start_s`, `end_s`, `text`), `phases` (`name`,
+`start_cue`), optionally `duration_s`, and optionally `heard`, the cues from speech recognition of the audio.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ PHASES: Final = segmenter._KNOWN
 STEPS: Final = 80
 STEP_SIZE: Final = 0.03
 RESTRAINT: Final = 3.0
-"""How strongly weights are held to 0, where only the rules decide."""
+"""Strength of the regularization toward 0, where only the rules apply."""
 MARGIN: Final = 0.5
-"""A wrong phase counts as this much likelier than it is, so that right ones win clearly."""
+"""Added to the scores of wrong phases during training, so that correct phases win with a margin."""
 AS_GIVEN, DEGRADED, HEARD = 1.0, 0.5, 1.5
-"""What a call counts in its three forms."""
+"""Weights of the three forms of a call."""
 DEGRADED_FORMS: Final = 2
 WRONG_WORDS: Final = 0.12
 WINDOWS: Final = 2
-"""Of each form of a call: parts of it that begin behind its first cues."""
+"""Number of windows per form of a call; windows start after the first cues."""
 SHORTEST_WINDOW: Final = 8
 """Cues."""
 
@@ -53,14 +53,14 @@ _LETTERS = "aeiourstln"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A call in one of its forms, ready for training: one row per cue."""
+    """A form of a call for training, with one row per cue."""
 
     call: str
     count: float
     starts_s: Scores
     length_s: float
     truth: list[tuple[float, str]]
-    """Where each phase begins, in seconds, and its name."""
+    """Start in seconds and name of each phase."""
     inside: Scores
     opens: Scores
     features: Scores
@@ -69,7 +69,7 @@ class Example:
 
 @dataclass
 class Weights:
-    """What is learned, see `segmenter._Learned`."""
+    """The trained weights, as in `segmenter._Learned`."""
 
     inside: Scores
     opens: Scores
@@ -78,17 +78,17 @@ class Weights:
 
     @classmethod
     def none(cls, features: int) -> Weights:
-        """Weights that leave all to the rules."""
+        """Create zero weights, with which only the rules apply."""
         count = len(PHASES)
         return cls(np.zeros((features, count)), np.zeros((features, count)), np.zeros(count), np.zeros((count, count)))
 
     def arrays(self) -> list[Scores]:
-        """All of them, to be changed in place."""
+        """Return all arrays, to be changed in place."""
         return [self.inside, self.opens, self.start, self.switch]
 
 
 def read(folders: Iterable[Path]) -> list[Json]:
-    """The calls that have words, by the names of their files."""
+    """Read the calls with cues, sorted by path; `call_id` is the name of the file."""
     calls = []
     for path in sorted(path for folder in folders for path in folder.glob("*.json")):
         call = json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ def read(folders: Iterable[Path]) -> list[Json]:
 
 
 def degraded(call: Json, seed: int, wrong: float = WRONG_WORDS) -> list[Json]:
-    """The cues as a small recogniser might give them: wrong words, no speakers, cut into sentences and clauses."""
+    """Imitate speech recognition: wrong words, no speakers, cues split into sentences and clauses."""
     rng = random.Random(f"{seed} {call['call_id']}")  # noqa: S311 - no secrets
     words: list[tuple[float, str]] = []
     for cue in sorted(call["cues"], key=lambda cue: cue["start_s"]):
@@ -151,12 +151,12 @@ def _misheard(words: list[str], rng: random.Random, wrong: float) -> list[str]:
 
 
 def examples(call: Json, model: LocalSegmenter) -> list[Example]:
-    """The call as it is given, twice degraded, and as a recogniser heard it, where that is known."""
+    """Return the forms of a call: as labeled, degraded twice, and as recognized, if known."""
     return [_example(call, cues, count, model) for count, cues in _forms(call)]
 
 
 def window_examples(call: Json, model: LocalSegmenter) -> list[Example]:
-    """Windows of each of the call's forms."""
+    """Return windows of each form of a call."""
     return [part for count, cues in _forms(call) for part in _windows(_example(call, cues, count, model), cues, model)]
 
 
@@ -173,7 +173,7 @@ def _example(call: Json, cues: list[Json], count: float, model: LocalSegmenter) 
     truth[0] = (0.0, truth[0][1])
     begins = np.array([cue["start_s"] for cue in cues])
     lasts = np.diff(begins, append=call["duration_s"])
-    # A cue in which a phase begins counts as that phase where most of it, or more than a second, lies behind the edge.
+    # A cue has the phase at its middle, or one second after its start if that is earlier.
     names = [_at(truth, begin + min(0.5 * last, 1.0)) for begin, last in zip(begins, lasts, strict=True)]
     inside, opens, features = _evidence(cues, model)
     phase = np.array([PHASES.index(name) for name in names])
@@ -181,7 +181,7 @@ def _example(call: Json, cues: list[Json], count: float, model: LocalSegmenter) 
 
 
 def _windows(one: Example, cues: list[Json], model: LocalSegmenter) -> list[Example]:
-    """Parts from within a call, which the model sees without their place in it."""
+    """Return windows of a call, for which the model does not know the position."""
     rng = random.Random(f"{one.call} {one.count} {len(cues)}")  # noqa: S311 - no secrets
     parts: list[Example] = []
     for _ in range(WINDOWS if len(cues) >= 2 * SHORTEST_WINDOW else 0):
@@ -203,7 +203,7 @@ def _at(phases: list[tuple[float, str]], second: float) -> str:
 
 
 class Batch:
-    """Examples side by side, padded to the longest."""
+    """Examples as arrays, padded to the longest."""
 
     def __init__(self, several: list[Example]) -> None:
         longest = max(len(one.phase) for one in several)
@@ -219,7 +219,7 @@ class Batch:
 
 
 def gradient(weights: Weights, batch: Batch, start: Scores = segmenter._START) -> Weights:
-    """Of the calls' negative log-likelihood, by the forward-backward algorithm."""
+    """Return the gradient of the negative log-likelihood by the forward-backward algorithm."""
     count = len(PHASES)
     changes = 1.0 - np.eye(count)
     real = batch.real[..., None]
@@ -267,7 +267,7 @@ def _log_sum(values: Scores, axis: int) -> Scores:
 
 
 def fit(several: list[Example], start: Scores = segmenter._START) -> Weights:
-    """The weights under which the examples' phases are likely; Adam, with steps that get smaller."""
+    """Train weights on examples with Adam and a decreasing step size."""
     batch = Batch(several)
     weights = Weights.none(batch.features.shape[2])
     mean = [np.zeros_like(array) for array in weights.arrays()]
@@ -283,7 +283,7 @@ def fit(several: list[Example], start: Scores = segmenter._START) -> Weights:
 
 
 def scores(weights: Weights, one: Example) -> tuple[float, float]:
-    """The share of the call's time that gets the right phase, and the mean IoU of the phases that it has."""
+    """Return the share of the call's time with the correct phase, and the mean IoU of its phases."""
     path = segmenter._viterbi(
         one.inside + one.features @ weights.inside,
         one.opens + one.features @ weights.opens,
@@ -304,13 +304,13 @@ def scores(weights: Weights, one: Example) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Fits the segmentation model's learned weights to labelled calls.")
-    parser.add_argument("folders", nargs="+", type=Path, help="folders of labelled calls to learn from")
+    """Parse the command line, train and score."""
+    parser = argparse.ArgumentParser(description="Trains the weights of the local segmenter on labeled calls.")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of labeled calls for training")
     parser.add_argument("--leave-one-out", nargs="+", type=Path, default=[], metavar="FOLDER",
-                        help="more such folders; each of their calls is scored by weights without it")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=segmenter._WEIGHTS, help="the file to write")
-    parser.add_argument("--dry-run", action="store_true", help="only score, write no weights")
+                        help="more folders; each of their calls is scored by weights trained without it")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=segmenter._WEIGHTS, help="file to write")
+    parser.add_argument("--dry-run", action="store_true", help="score only, without writing weights")
     args = parser.parse_args()
 
     model = LocalSegmenter()
@@ -321,11 +321,11 @@ def main() -> None:
         weights = fit([one for one in forms if one.call != name])
         share, overlap = scores(weights, next(one for one in forms if one.call == name))
         results.append((share, overlap))
-        sys.stdout.write(f"{name}  {share:.3f} of the time right, mean IoU {overlap:.3f}\n")
+        sys.stdout.write(f"{name}  {share:.3f} of the time correct, mean IoU {overlap:.3f}\n")
     if results:
         shares, overlaps = zip(*results, strict=True)
         sys.stdout.write(
-            f"{len(results)} calls, each left out: mean {np.mean(shares):.3f}, worst {min(shares):.3f}, "
+            f"{len(results)} calls, leave-one-out: mean {np.mean(shares):.3f}, worst {min(shares):.3f}, "
             f"mean IoU {np.mean(overlaps):.3f}\n"
         )
     if not args.dry_run:
@@ -338,7 +338,7 @@ def main() -> None:
             for name in segmenter._LEARNED
         }
         np.savez(args.out, **arrays)
-        sys.stdout.write(f"learned from {len(forms)} forms of {len({one.call for one in forms})} calls: {args.out}\n")
+        sys.stdout.write(f"trained on {len(forms)} forms of {len({one.call for one in forms})} calls: {args.out}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Transcripts as the API's JSON documents."""
+"""Builds the API's JSON documents from transcripts."""
 
 import json
 import math
@@ -12,26 +12,26 @@ from speechbox.store import DELETED_TEXT, Page, Record
 
 Json = dict[str, Any]
 
-#: The transcript's fields that the vendor's document allows to be null; the others are left out where they are unset.
+#: Fields that the vendor's OpenAPI document allows to be null; other unset fields are left out.
 _NULLABLE = (
     "audio_end_at", "audio_start_from", "custom_spelling", "domain", "language_codes",
     "language_confidence_threshold", "redact_pii_audio_quality", "redact_pii_policies", "remove_audio_tags",
     "speakers_expected", "speech_threshold", "summary_model", "summary_type", "temperature",
     "webhook_auth_header_name", "webhook_url",
 )  # fmt: skip
-#: Analyses that speechbox doesn't do: their results are there, as in a transcript that has them switched off.
+#: Results of analyses that speechbox does not support, as in a transcript without them.
 _NO_RESULTS = (
     "auto_highlights_result", "chapters", "content_safety_labels", "entities", "iab_categories_result",
     "sentiment_analysis_results", "summary",
 )  # fmt: skip
 _OFF = ("auto_chapters", "content_safety", "disfluencies", "entity_detection", "filter_profanity", "iab_categories",
         "language_detection", "multichannel", "redact_pii_audio", "sentiment_analysis", "speaker_labels")  # fmt: skip
-#: Fields that are null until something was recognised.
+#: Fields that are null until the transcript is completed.
 _UNSPOKEN: Json = dict.fromkeys(("text", "words", "utterances", "confidence"))
 
 
 def transcript(record: Record, recognition: Recognition | None = None) -> str:
-    """The answer of GET /v2/transcript/{id}, as text: what was recognised is written only once."""
+    """Build the response of GET /v2/transcript/{id} as text; the serialized recognition is cached."""
     options = record.options
     view: Json = {
         "id": record.id,
@@ -76,11 +76,11 @@ def transcript(record: Record, recognition: Recognition | None = None) -> str:
         view["metadata"] = {"warnings": [warning]}
     by_speaker = bool(options.get("speaker_labels") or options.get("multichannel"))
     spoken = recognition.rendered(("spoken", by_speaker), lambda: as_json(_spoken(recognition.sentences, by_speaker)))
-    return f"{as_json(view)[:-1]},{spoken[1:]}"  # the members of two objects in one
+    return f"{as_json(view)[:-1]},{spoken[1:]}"  # merges the members of two objects
 
 
 def as_json(document: Json) -> str:
-    """As short as it can be written."""
+    """Serialize without whitespace."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -95,17 +95,17 @@ def _spoken(sentences: Sequence[Sentence], by_speaker: bool) -> Json:
 
 
 def sentences_document(record: Record, sentences: Sequence[Sentence]) -> Json:
-    """The answer of GET /v2/transcript/{id}/sentences."""
+    """Build the response of GET /v2/transcript/{id}/sentences."""
     return _with_head(record, sentences) | {"sentences": [_sentence(sentence) for sentence in sentences]}
 
 
 def paragraphs_document(record: Record, sentences: Sequence[Sentence]) -> Json:
-    """The answer of GET /v2/transcript/{id}/paragraphs."""
+    """Build the response of GET /v2/transcript/{id}/paragraphs."""
     return _with_head(record, sentences) | {"paragraphs": [_paragraph(group) for group in paragraphs(sentences)]}
 
 
 def word_search_document(record: Record, sentences: Sequence[Sentence], phrases: list[str]) -> Json:
-    """The answer of GET /v2/transcript/{id}/word-search: where the words or phrases were said, whatever their case."""
+    """Build the response of GET /v2/transcript/{id}/word-search; the search ignores case."""
     words = words_in_order(sentences)
     plain = [_plain(word.text) for word in words]
     matches: list[Json] = []
@@ -122,7 +122,7 @@ def word_search_document(record: Record, sentences: Sequence[Sentence], phrases:
 
 
 def list_document(page: Page, limit: int, filters: Mapping[str, str], base_url: str, current_url: str) -> Json:
-    """The answer of GET /v2/transcript; `filters` are the query's other parameters, kept in the links."""
+    """Build the response of GET /v2/transcript; `filters` are other query parameters, repeated in the links."""
 
     def link(**position: str) -> str:
         return f"{base_url}/v2/transcript?{urlencode({'limit': limit, **filters, **position})}"
@@ -152,7 +152,7 @@ def list_document(page: Page, limit: int, filters: Mapping[str, str], base_url: 
 
 
 def _duration(record: Record) -> int:
-    """Whole seconds, rounded up, so that no word lies behind the end."""
+    """Return whole seconds, rounded up so that no word ends after them."""
     return math.ceil(record.duration_s or 0)
 
 

@@ -1,4 +1,4 @@
-"""What language models do to an answer: fences, prose, cut ends, names and cues that were never asked for."""
+"""Corrupts answers in the ways of language models: fences, prose, truncation, unknown names and cues."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from speechbox import chat
 from speechbox.faults import Firing
 
 Json = dict[str, Any]
-#: The spoilt text, and the finish_reason where it is another one.
+#: The corrupted text, and its finish_reason if it differs.
 Spoilt = tuple[str, str | None]
 Spoil = Callable[[str, Firing, Json], Spoilt]
 
@@ -19,7 +19,7 @@ _PROSE = (
 
 
 def spoil(completion: Json, firing: Firing, question: Json) -> Json:
-    """A chat completion with the fault in it. What was cut to begin with keeps its calls."""
+    """Apply the fault to a chat completion. Faults of calls do not change a truncated answer."""
     if firing.rule.fault == "no_choices":
         return completion | {"choices": []}
     (choice,) = completion["choices"]
@@ -56,7 +56,7 @@ def _missing_call(text: str, firing: Firing, _: Json) -> Spoilt:
 
 
 def _in_one_call(change: Callable[[list[Json], list[int]], None]) -> Spoil:
-    """Changes the phases of one call of the answer, given the numbers of its cues; the other calls stay right."""
+    """Create a fault that changes the phases of one call, given the numbers of its cues."""
 
     def spoil_one(text: str, firing: Firing, question: Json) -> Spoilt:
         answer = _read(text)
@@ -104,7 +104,7 @@ _SPOILS: dict[str, Spoil] = {
 
 
 def _read(text: str) -> Json:
-    """The answer; one without calls where its end is missing already."""
+    """Parse the answer; returns one without calls if it is truncated."""
     try:
         answer: Json = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The bound that nights are measured against, and the table that they end in."""
+"""Tests of the lower bound of a night, and of the report."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ RESULTS = {
 @pytest.mark.parametrize(
     ("calls", "questions", "seconds"),
     [
-        (5000, 5000, 84.0),  # the model: 84 waves of 60, a second each
-        (5000, 300, 75.0),  # speech: 25 waves of 200, three seconds each
+        (5000, 5000, 84.0),  # model: 84 batches of 60, one second each
+        (5000, 300, 75.0),  # speech: 25 batches of 200, three seconds each
         (1, 1, 3.0),
         (0, 0, 0.0),
     ],
 )
-def test_the_slower_service_is_the_bound(calls: int, questions: int, seconds: float) -> None:
+def test_slower_service_determines_the_bound(calls: int, questions: int, seconds: float) -> None:
     assert bound_s(Service(), calls, questions) == seconds
 
 
 @pytest.mark.parametrize(("questions", "seconds"), [(30, 3.0), (31, 60.0), (150, 240.0)])
-def test_a_limit_of_a_minute_is_a_bound_too(questions: int, seconds: float) -> None:
+def test_questions_per_minute_determine_the_bound(questions: int, seconds: float) -> None:
     assert bound_s(Service(questions_per_minute=30), 1, questions) == seconds
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_more_work_is_never_done_sooner(calls: int, more: int) -> None:
+def test_bound_never_decreases_with_more_calls(calls: int, more: int) -> None:
     assert bound_s(Service(), calls, calls) <= bound_s(Service(), calls + more, calls + more)
 
 
-def test_the_table_says_what_is_met() -> None:
+def test_table_shows_which_targets_are_met() -> None:
     page = io.StringIO()
     Console(file=page, width=150).print(table(RESULTS))
     rows = {line.split("│")[2].strip(): line for line in page.getvalue().splitlines() if line.count("│") > 2}
@@ -56,10 +56,10 @@ def test_the_table_says_what_is_met() -> None:
     assert "≤ 4 " in rows[OVER_BOUND]
     assert "met" in rows[OVER_BOUND]
     assert "missed" in rows["calls an hour"]
-    assert not {"met", "missed"} & set(rows["requests"].split()), "what was not measured is neither"
+    assert not {"met", "missed"} & set(rows["requests"].split()), "a figure without a value has no verdict"
 
 
-def test_results_are_written_as_json_and_as_a_picture(tmp_path: Path) -> None:
+def test_results_are_written_as_json_and_as_a_chart(tmp_path: Path) -> None:
     paths = {path.name: path for path in write(RESULTS, {"scale": 1.0}, tmp_path)}
     document = json.loads(paths["bench.json"].read_text())
     over = document["scenarios"]["night-500"][1]
@@ -71,5 +71,5 @@ def test_results_are_written_as_json_and_as_a_picture(tmp_path: Path) -> None:
     ("value", "text"),
     [(None, "–"), (3.0, "3"), (0.1234, "0.123"), (12.345, "12.3"), (123.45, "123.5"), (5000, "5,000")],
 )
-def test_numbers_have_the_digits_that_say_something(value: float | None, text: str) -> None:
+def test_numbers_are_formatted_with_significant_digits(value: float | None, text: str) -> None:
     assert number(value) == text

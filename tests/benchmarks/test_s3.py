@@ -1,4 +1,4 @@
-"""The bench's S3 server as boto3 sees it."""
+"""Tests of the benchmark's S3 server through boto3."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def code(error: Any) -> str:
     return error.value.response["Error"]["Code"]
 
 
-def test_objects_are_read_as_they_were_written(s3: Any) -> None:
+def test_object_is_returned_as_it_was_written(s3: Any) -> None:
     body = bytes(range(256)) * 1000
     etag = s3.put_object(Bucket="warehouse", Key="a b/ü+&%.bin", Body=body)["ETag"]
     got = s3.get_object(Bucket="warehouse", Key="a b/ü+&%.bin")
@@ -75,7 +75,7 @@ def test_objects_are_read_as_they_were_written(s3: Any) -> None:
 
 
 @pytest.mark.parametrize(("asked", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89")])
-def test_a_range_is_a_part(s3: Any, asked: str, part: bytes) -> None:
+def test_range_request_returns_a_part(s3: Any, asked: str, part: bytes) -> None:
     s3.put_object(Bucket="warehouse", Key="digits", Body=b"0123456789")
     got = s3.get_object(Bucket="warehouse", Key="digits", Range=asked)
     assert (got["Body"].read(), got["ResponseMetadata"]["HTTPStatusCode"]) == (part, 206)
@@ -84,7 +84,7 @@ def test_a_range_is_a_part(s3: Any, asked: str, part: bytes) -> None:
     assert code(error) == "InvalidRange"
 
 
-def test_conditions_are_kept(s3: Any) -> None:
+def test_conditional_requests_fail_with_the_right_error(s3: Any) -> None:
     first = s3.put_object(Bucket="warehouse", Key="lease", Body=b"1", IfNoneMatch="*")["ETag"]
     with pytest.raises(ClientError) as there:
         s3.put_object(Bucket="warehouse", Key="lease", Body=b"2", IfNoneMatch="*")
@@ -99,7 +99,7 @@ def test_conditions_are_kept(s3: Any) -> None:
     assert s3.get_object(Bucket="warehouse", Key="lease")["Body"].read() == b"3"
 
 
-def test_the_product_s_own_conditional_writes_work(s3: Any) -> None:
+def test_conditional_writes_of_callphases_work(s3: Any) -> None:
     folder = ObjectPrefix(s3, "s3://warehouse/state/", "output.state")
     etag = folder.put_if_match("a.json", b"1", None)
     assert folder.put_if_match("a.json", b"2", None) is None
@@ -108,13 +108,13 @@ def test_the_product_s_own_conditional_writes_work(s3: Any) -> None:
     assert list(folder.names("")) == ["a.json"]
 
 
-def test_there_is_no_such_bucket(s3: Any) -> None:
+def test_unknown_bucket_is_an_error(s3: Any) -> None:
     with pytest.raises(ClientError) as error:
         s3.list_objects_v2(Bucket="nowhere")
     assert code(error) == "NoSuchBucket"
 
 
-def test_recordings_that_nobody_uploaded_are_listed_in_pages(s3: Any, url: str) -> None:
+def test_virtual_recordings_are_listed_in_pages(s3: Any, url: str) -> None:
     recordings(url, "pages/", count=2500, spacing_s=86.4)
     listed = keys(s3, "pages/")
     assert len(set(listed)) == 2500
@@ -125,7 +125,7 @@ def test_recordings_that_nobody_uploaded_are_listed_in_pages(s3: Any, url: str) 
     assert keys(s3, "pages/", StartAfter=listed[1800]) == listed[1801:]
 
 
-def test_what_is_listed_is_what_is_got(s3: Any, url: str) -> None:
+def test_virtual_recording_matches_its_list_entry(s3: Any, url: str) -> None:
     recordings(url, "same/")
     [first, *_] = s3.list_objects_v2(Bucket="recordings", Prefix="same/")["Contents"]
     got = s3.get_object(Bucket="recordings", Key=first["Key"])
@@ -135,7 +135,7 @@ def test_what_is_listed_is_what_is_got(s3: Any, url: str) -> None:
         s3.get_object(Bucket="recordings", Key="same/2026-11-01/0000010.wav")
 
 
-def test_uploads_are_listed_between_them(s3: Any, url: str) -> None:
+def test_uploads_are_listed_among_virtual_recordings(s3: Any, url: str) -> None:
     recordings(url, "both/")
     s3.put_object(Bucket="recordings", Key="both/2026-11-01/0000003 again.wav", Body=b"")
     listed = keys(s3, "both/")

@@ -1,4 +1,4 @@
-"""The bench of segmentation: guesses that know nothing of a call's own labels, and the table beside the local model."""
+"""Tests of the segmentation benchmark: its baselines, and its table with the local model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAYS = ["always the longest phase", "mean proportions", "rules"]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_guess_does_not_look_at_the_calls_own_labels(way: str) -> None:
+def test_baseline_ignores_the_labels_of_the_call_itself(way: str) -> None:
     one = next(place for place, call in enumerate(SAMPLES) if len(call.phases) > 2)
     wrong = replace(SAMPLES[one], phases=(Span("Goodbye", 0, 1), Span("Introduction", 1, SAMPLES[one].end_s)))
     others = [*SAMPLES[:one], wrong, *SAMPLES[one + 1 :]]
@@ -28,13 +28,13 @@ def test_a_guess_does_not_look_at_the_calls_own_labels(way: str) -> None:
     assert guessed == again
 
 
-def test_mean_proportions_fill_the_call() -> None:
+def test_mean_proportions_cover_the_whole_call() -> None:
     for call, guess in zip(SAMPLES, floors(SAMPLES)["mean proportions"], strict=True):
         if guess is not None:
             assert sum(span.end_s - span.start_s for span in guess.phases) == pytest.approx(call.end_s)
 
 
-def test_rules_are_better_than_proportions_and_those_than_one_phase() -> None:
+def test_rules_beat_proportions_and_proportions_beat_one_phase() -> None:
     found = [scorecard(SAMPLES, predicted).means["accuracy"].mean for predicted in floors(SAMPLES).values()]
     assert list(floors(SAMPLES)) == WAYS
     assert found == sorted(found)
@@ -42,7 +42,7 @@ def test_rules_are_better_than_proportions_and_those_than_one_phase() -> None:
 
 
 @pytest.mark.integration
-def test_the_bench_scores_the_local_model_beside_the_floors(
+def test_local_model_scores_higher_than_the_baselines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(segmentation, "FOLDER", tmp_path)
@@ -56,7 +56,7 @@ def test_the_bench_scores_the_local_model_beside_the_floors(
 
 
 @pytest.mark.integration
-def test_a_model_that_can_not_be_asked_does_not_hide_the_others(
+def test_failing_model_does_not_prevent_the_other_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(segmentation, "FOLDER", tmp_path)

@@ -16,14 +16,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from callphases.assemblyai import AssemblyAI
-from callphases.gateway import Gateway
-from callphases.night import Night
-from callphases.publishing import Published
 from pyarrow import ipc
 
+from callphases.day_run import DayRun
 from callphases.errors import DayHeld
 from callphases.pipeline import Pipeline, load
+from callphases.segmentation.gateway import Gateway
+from callphases.tables.publishing import Published
+from callphases.transcription.assemblyai import AssemblyAI
 from doubles import KEY, Answer, Clock, Request, Speech, Store, Web, answer, chat_answer
 from servers import remove, s3_client
 
@@ -92,9 +92,9 @@ class Previous:
         )
         self.models.respond = divided
 
-    def night(self, name: str = "support", **sections: Any) -> Night:
+    def night(self, name: str = "support", **sections: Any) -> DayRun:
         pipeline = Pipeline.model_validate(load(PREVIOUS / f"{name}.yaml").model_dump() | sections)
-        return Night(pipeline, self.s3.client, AssemblyAI(KEY, self.speech.web.url), Gateway(KEY, self.models.url))
+        return DayRun(pipeline, self.s3.client, AssemblyAI(KEY, self.speech.web.url), Gateway(KEY, self.models.url))
 
     def run(self, day: dt.date, name: str = "support", replay: str | None = None, **sections: Any) -> Published:
         """A whole run of this version, one task after the other."""
@@ -102,7 +102,7 @@ class Previous:
         listed = night.begin(day, "run-now", replay)
         return self.finish(night, listed.chunks, listed.day)
 
-    def finish(self, night: Night, chunks: list[str], day: str) -> Published:
+    def finish(self, night: DayRun, chunks: list[str], day: str) -> Published:
         """The tasks of a run that has listed its day."""
         for uri in chunks:
             assert night.transcribe(night.load(uri), math.inf) is None

@@ -18,7 +18,7 @@ import yaml
 from airflow.configuration import conf
 from airflow.jobs import scheduler_job_runner
 
-from benchmarks import sizing
+from tools import sizing
 
 ROOT = Path(__file__).parents[2]
 CELERY, KUBERNETES = (ROOT / "deploy" / "helm" / name for name in ("values.yaml", "kubernetes-executor.yaml"))

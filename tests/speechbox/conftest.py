@@ -1,4 +1,4 @@
-"""Servers as real processes, recordings to send them, and a web server that hands them out."""
+"""Fixtures: servers as real processes, recordings, and a web server that serves them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Start = Callable[..., Box]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts servers that end with the test: `start("--engine", "scripted", script={…}, data=…)`."""
+    """Start servers that stop with the test: `start("--engine", "scripted", script={…}, data=…)`."""
     with ExitStack() as stack:
 
         def start_box(*arguments: str, data: Path = tmp_path, script: Any = None, **environment: str) -> Box:
@@ -53,7 +53,7 @@ SCRIPT = {
 
 @pytest.fixture(scope="session")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """One server with the scripted engine, shared by tests that don't mind each other's transcripts."""
+    """A server with the scripted engine for tests that other transcripts do not disturb."""
     folder = tmp_path_factory.mktemp("scripted")
     (folder / "script.yaml").write_text(yaml.safe_dump(SCRIPT))
     with running(folder / "data", "--engine", "scripted", "--script", str(folder / "script.yaml")) as box:
@@ -62,14 +62,14 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 @pytest.fixture(scope="session")
 def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """One server with the real model."""
+    """A server with the packaged Whisper model."""
     with running(tmp_path_factory.mktemp("whisper")) as box:
         yield box
 
 
 @dataclass
 class Files:
-    """A web server of files by request target, byte for byte as it came in."""
+    """A web server with files by unmodified request target."""
 
     url: str
     content: dict[str, bytes]
@@ -82,7 +82,7 @@ class Files:
 def files() -> Iterator[Files]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            # self.path is not what was sent: the library collapses leading slashes.
+            # self.path is modified: the library collapses leading slashes.
             target = self.requestline.split(" ")[1]
             served.requested.append(target)
             if target in served.redirects:
@@ -130,13 +130,13 @@ def encode_wav(*channels: np.ndarray, rate_hz: int = 16_000) -> bytes:
 
 @pytest.fixture(scope="session")
 def wav() -> Callable[..., bytes]:
-    """Encodes one float waveform per channel as a WAV file."""
+    """A function that encodes one float waveform per channel as a WAV file."""
     return encode_wav
 
 
 @pytest.fixture(scope="session")
 def conversation() -> tuple[np.ndarray, np.ndarray]:
-    """Two people taking turns, one waveform each, 16 kHz."""
+    """Two people who take turns, one waveform each, 16 kHz."""
     from hibari import Hibari
 
     voice = Hibari()

@@ -1,4 +1,4 @@
-"""The routes, with the scripted engine behind them."""
+"""Tests of the routes with the scripted engine."""
 
 import time
 
@@ -32,24 +32,24 @@ def test_health_needs_no_key(scripted) -> None:
         ("GET", "/v2/transcript/x/sentences"),
     ],
 )
-def test_everything_else_does(scripted, method: str, path: str, headers: dict[str, str]) -> None:
+def test_all_other_routes_require_a_key(scripted, method: str, path: str, headers: dict[str, str]) -> None:
     response = scripted.request(method, path, headers=headers)
     assert response.status_code == 401
     assert response.json() == {"error": "Authentication error, API token missing/invalid"}
 
 
-def test_a_key_may_come_as_a_bearer_token(scripted) -> None:
+def test_key_is_accepted_as_a_bearer_token(scripted) -> None:
     headers = {"Authorization": f"Bearer {scripted.key}"}
     assert scripted.get("/v2/transcript", headers=headers).status_code == 200
 
 
-def test_without_a_key_of_its_own_the_server_takes_any(start) -> None:
+def test_server_without_a_key_accepts_any_key(start) -> None:
     box = start("--engine", "scripted", SPEECHBOX_API_KEY="")
     assert box.get("/v2/transcript", headers={"Authorization": "whatever"}).status_code == 200
     assert box.get("/v2/transcript", headers={}).status_code == 401
 
 
-def test_a_transcript_is_queued_and_then_completed(scripted) -> None:
+def test_transcript_is_queued_and_then_completed(scripted) -> None:
     queued = scripted.submit(URL, speaker_labels=True, keyterms_prompt=["invoice"])
     assert queued["status"] == "queued"
     assert queued["text"] is None
@@ -64,7 +64,7 @@ def test_a_transcript_is_queued_and_then_completed(scripted) -> None:
     assert done["words"][0] == {"text": "Hello,", "start": 400, "end": 730, "confidence": 0.99, "speaker": "A"}
 
 
-def test_speakers_and_channels_come_only_when_asked_for(scripted) -> None:
+def test_speakers_and_channels_are_returned_only_if_requested(scripted) -> None:
     plain = scripted.transcribe(URL)
     assert plain["utterances"] is None
     assert {word["speaker"] for word in plain["words"]} == {None}
@@ -76,31 +76,31 @@ def test_speakers_and_channels_come_only_when_asked_for(scripted) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"speaker_labels": true}'])
-def test_a_bad_body_is_refused(scripted, body: bytes) -> None:
+def test_invalid_body_is_refused(scripted, body: bytes) -> None:
     response = scripted.post("/v2/transcript", data=body)
     assert response.status_code == 400
     assert set(response.json()) == {"error"}
 
 
 @pytest.mark.parametrize("path", ["", "/vtt", "/sentences", "/paragraphs", "/word-search?words=a", "/redacted-audio"])
-def test_an_unknown_transcript_is_a_400(scripted, path: str) -> None:
+def test_unknown_transcript_is_a_400(scripted, path: str) -> None:
     response = scripted.get("/v2/transcript/00000000-0000-0000-0000-000000000000" + path)
     assert response.status_code == 400
     assert response.json() == {"error": "Transcript lookup error, transcript id not found"}
 
 
-def test_unknown_routes_are_answered_in_json(scripted) -> None:
+def test_unknown_route_is_a_404_in_json(scripted) -> None:
     response = scripted.get("/v3/transcript")
     assert (response.status_code, response.json()) == (404, {"error": "Not found"})
 
 
-def test_an_unknown_subtitle_format_is_the_vendors_html_page(scripted) -> None:
+def test_unknown_subtitle_format_is_the_vendors_html_404(scripted) -> None:
     done = scripted.transcribe(URL)
     response = scripted.get(f"/v2/transcript/{done['id']}/ttml")
     assert (response.status_code, response.text) == (404, "404: Not Found")
 
 
-def test_subtitles(scripted) -> None:
+def test_subtitles_are_exported_as_vtt_and_srt(scripted) -> None:
     done = scripted.transcribe(URL)
     vtt = scripted.get(f"/v2/transcript/{done['id']}/vtt")
     assert vtt.headers["content-type"].startswith("text/vtt")
@@ -116,7 +116,7 @@ def test_subtitles(scripted) -> None:
     assert scripted.get(f"/v2/transcript/{done['id']}/vtt", params={"chars_per_caption": 0}).status_code == 400
 
 
-def test_word_search(scripted) -> None:
+def test_word_search_finds_words_and_phrases(scripted) -> None:
     done = scripted.transcribe(URL)
     found = scripted.get(
         f"/v2/transcript/{done['id']}/word-search", params={"words": "Charged twice,you,absent"}
@@ -126,30 +126,30 @@ def test_word_search(scripted) -> None:
     assert done["words"][found["matches"][0]["indexes"][0]]["text"] == "charged"
 
 
-def test_a_file_without_speech_has_an_empty_transcript_and_no_subtitles(scripted) -> None:
+def test_file_without_speech_has_an_empty_transcript_and_no_subtitles(scripted) -> None:
     done = scripted.transcribe("https://recordings.example/silent.wav")
     assert (done["status"], done["text"], done["words"], done["audio_duration"]) == ("completed", "", [], 12)
     assert scripted.get(f"/v2/transcript/{done['id']}/vtt").status_code == 400
 
 
-def test_an_error_has_its_text_and_no_subtitles(scripted) -> None:
+def test_failed_transcript_has_an_error_and_no_subtitles(scripted) -> None:
     done = scripted.transcribe("https://recordings.example/broken.wav")
     assert (done["status"], done["error"]) == ("error", "Transcoding failed. File type application/octet-stream")
     assert scripted.get(f"/v2/transcript/{done['id']}/vtt").status_code == 400
 
 
-def test_an_empty_upload_is_answered_in_plain_text(scripted) -> None:
+def test_empty_upload_is_refused_in_plain_text(scripted) -> None:
     response = scripted.post("/v2/upload", data=b"")
     assert response.status_code == 422
     assert response.headers["content-type"].startswith("text/plain")
 
 
-def test_an_upload_may_come_in_chunks(scripted) -> None:
+def test_chunked_upload_is_accepted(scripted) -> None:
     response = scripted.post("/v2/upload", data=(part for part in (b"one", b"two")))
     assert response.json()["upload_url"].startswith(scripted.url + "/upload/")
 
 
-def test_deleting_scrubs_the_transcript_and_the_upload(start, tmp_path) -> None:
+def test_delete_removes_the_transcripts_data_and_its_upload(start, tmp_path) -> None:
     box = start("--engine", "scripted")
     done = box.transcribe(box.upload(b"audio"))
     assert len(list((tmp_path / "uploads").iterdir())) == 1
@@ -165,7 +165,7 @@ def test_deleting_scrubs_the_transcript_and_the_upload(start, tmp_path) -> None:
     assert b"charged" not in b"".join(path.read_bytes() for path in tmp_path.glob("speechbox.sqlite*"))
 
 
-def test_the_list_is_newest_first_and_its_links_lead_to_both_ends(start) -> None:
+def test_list_is_newest_first_and_its_links_reach_both_ends(start) -> None:
     box = start("--engine", "scripted")
     ids = [box.transcribe(f"{URL}?n={number}")["id"] for number in range(5)]
     newest = box.get("/v2/transcript?limit=2").json()
@@ -181,7 +181,7 @@ def test_the_list_is_newest_first_and_its_links_lead_to_both_ends(start) -> None
     assert back["transcripts"] == newest["transcripts"]
 
 
-def test_the_list_can_be_filtered(start) -> None:
+def test_list_is_filtered_by_status_date_and_position(start) -> None:
     box = start(script={"files": [{"match": "*/bad", "error": "Transcoding failed."}]})
     good, bad = box.transcribe("http://host/good"), box.transcribe("http://host/bad")
     failed = box.get("/v2/transcript?status=error").json()["transcripts"]
@@ -197,24 +197,24 @@ def test_the_list_can_be_filtered(start) -> None:
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=201", "limit=ten", "limit=-1", "status=done", "created_on=today", "before_id=unknown"]
 )
-def test_a_bad_query_is_refused(scripted, query: str) -> None:
+def test_invalid_list_query_is_refused(scripted, query: str) -> None:
     response = scripted.get(f"/v2/transcript?{query}")
     assert response.status_code == 400
     assert set(response.json()) == {"error"}
 
 
-def test_the_longest_page_has_200_items(scripted) -> None:
+def test_list_page_has_at_most_200_items(scripted) -> None:
     assert scripted.get("/v2/transcript?limit=200").json()["page_details"]["limit"] == 200
 
 
-def test_the_public_url_is_used_in_links(start) -> None:
+def test_links_use_the_public_url(start) -> None:
     box = start("--engine", "scripted", "--public-url", "http://speechbox:8008/")
     assert box.upload(b"audio").startswith("http://speechbox:8008/upload/")
-    # An upload is found by its name, also where this machine can't reach itself under that URL.
+    # An upload is found by its ID, even if this machine cannot reach itself under that URL.
     assert box.transcribe(box.upload(b"audio"))["status"] == "completed"
 
 
-def test_a_webhook_is_called_with_its_secret(start, files) -> None:
+def test_webhook_is_called_with_its_secret(start, files) -> None:
     box = start("--engine", "scripted")
     done = box.transcribe(
         URL,
@@ -236,7 +236,7 @@ def test_a_webhook_is_called_with_its_secret(start, files) -> None:
     assert "secret" not in str(after)
 
 
-def test_scripted_files_can_be_fetched_first(start, files) -> None:
+def test_scripted_engine_fetches_the_audio_if_told_to(start, files) -> None:
     box = start(script={"fetch": True})
     files.content["/a%20b.wav?sig=1"] = b"audio"
     assert box.transcribe(files.url + "/a%20b.wav?sig=1")["status"] == "completed"
@@ -245,13 +245,13 @@ def test_scripted_files_can_be_fetched_first(start, files) -> None:
     assert gone["error"].startswith(f"Download error, unable to download {files.url}/gone.wav.")
 
 
-def test_file_patterns_match_the_decoded_path(start) -> None:
+def test_file_pattern_matches_the_decoded_path(start) -> None:
     box = start(script={"files": [{"match": "/calls/caf\u00e9 *.wav", "no_speech": True}]})
     assert box.transcribe("http://host/calls/caf%C3%A9%201.wav?x=y")["text"] == ""
     assert box.transcribe("http://host/calls/other.wav")["text"] != ""
 
 
-def test_many_jobs_wait_at_the_same_time(start) -> None:
+def test_many_jobs_run_at_the_same_time(start) -> None:
     box = start(script={"latency_s": 0.5})
     began = time.monotonic()
     ids = [box.submit(f"{URL}?n={number}")["id"] for number in range(100)]
@@ -260,7 +260,7 @@ def test_many_jobs_wait_at_the_same_time(start) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_jobs_wait_for_their_turn(start) -> None:
+def test_job_is_queued_while_another_one_runs(start) -> None:
     box = start("--jobs", "1", script={"latency_s": 0.4})
     first, second = box.submit(URL)["id"], box.submit(URL)["id"]
     time.sleep(0.2)
@@ -268,7 +268,7 @@ def test_jobs_wait_for_their_turn(start) -> None:
     assert box.wait(second)["status"] == "completed"
 
 
-def test_it_stops_cleanly(start) -> None:
+def test_sigterm_stops_the_server_with_exit_code_0(start) -> None:
     box = start("--engine", "scripted")
     box.submit("https://recordings.example/slow.wav")
     box.process.terminate()

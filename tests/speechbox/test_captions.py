@@ -1,3 +1,5 @@
+"""Tests of WebVTT and SubRip captions."""
+
 import pytest
 
 from speechbox.captions import captions, to_srt, to_vtt
@@ -10,25 +12,25 @@ def sentence(text: str, start: int = 0, step: int = 100) -> Sentence:
     )
 
 
-def test_vtt_has_one_cue_for_each_sentence() -> None:
+def test_vtt_has_one_cue_per_sentence() -> None:
     assert to_vtt([sentence("Hello there.", 12_340), sentence("Hi.", 16_000)]) == (
         "WEBVTT\n\n00:12.340 --> 00:12.540\nHello there.\n\n00:16.000 --> 00:16.100\nHi.\n"
     )
 
 
-def test_vtt_shows_hours_only_where_there_are_any() -> None:
+def test_vtt_shows_hours_only_from_one_hour_on() -> None:
     vtt = to_vtt([sentence("Late.", 3_599_950)])
     assert "59:59.950 --> 01:00:00.050" in vtt
 
 
-def test_srt_numbers_its_cues() -> None:
+def test_srt_cues_are_numbered() -> None:
     assert to_srt([sentence("Hello.", 1), sentence("Hi.", 3_600_000)]) == (
         "1\n00:00:00,001 --> 00:00:00,101\nHello.\n\n2\n01:00:00,000 --> 01:00:00,100\nHi.\n"
     )
 
 
 @pytest.mark.parametrize("limit", [1, 10, 11, 12, 40, 1000])
-def test_captions_keep_every_word_and_the_limit(limit: int) -> None:
+def test_captions_contain_every_word_within_the_limit(limit: int) -> None:
     sentences = [sentence("one two three four five, six."), sentence("Seven eight.", 5_000)]
     result = captions(sentences, limit)
     assert " ".join(caption.text for caption in result) == " ".join(s.text for s in sentences)
@@ -36,7 +38,7 @@ def test_captions_keep_every_word_and_the_limit(limit: int) -> None:
     assert not any("six. Seven" in caption.text for caption in result)
 
 
-def test_a_long_caption_is_cut_at_the_times_of_its_words() -> None:
+def test_long_caption_is_split_at_the_times_of_its_words() -> None:
     first, second, _ = captions([sentence("one two three four")], 8)
     assert (first.text, first.start, first.end) == ("one two", 0, 200)
     assert (second.text, second.start, second.end) == ("three", 200, 300)

@@ -1,4 +1,4 @@
-"""The gateway's chat completions."""
+"""Tests of the gateway's chat completions."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ def body(content: Any = DOCUMENT, **more: Any) -> dict[str, Any]:
     return {"model": "claude-sonnet-4-5-20250929", "messages": messages, **more}
 
 
-def test_the_answer_has_the_gateways_shape(scripted) -> None:
+def test_completion_has_the_gateways_format(scripted) -> None:
     answer = scripted.post("/v1/chat/completions", json=body()).json()
     (choice,) = answer["choices"]
     assert json.loads(choice["message"]["content"]) == {
@@ -61,7 +61,7 @@ def test_the_answer_has_the_gateways_shape(scripted) -> None:
     assert answer["model"] == "claude-sonnet-4-5-20250929"
 
 
-def test_openais_client_reads_it(scripted) -> None:
+def test_openai_client_parses_the_completion(scripted) -> None:
     client = openai.OpenAI(base_url=scripted.url + "/v1", api_key=scripted.key, max_retries=0)
     completion = client.chat.completions.create(
         model="claude-sonnet-4-5-20250929",
@@ -76,7 +76,7 @@ def test_openais_client_reads_it(scripted) -> None:
     assert completion.usage.prompt_tokens > 0
 
 
-def test_the_newest_document_counts(scripted) -> None:
+def test_last_document_of_the_messages_is_answered(scripted) -> None:
     request = body()
     request["messages"] += [
         {"role": "assistant", "content": "{}"},
@@ -86,7 +86,7 @@ def test_the_newest_document_counts(scripted) -> None:
     assert json.loads(answer["choices"][0]["message"]["content"]) == SCRIPTED_ANSWER
 
 
-def test_an_answer_that_is_too_long_is_cut(scripted) -> None:
+def test_answer_over_max_tokens_is_truncated(scripted) -> None:
     answer = scripted.post("/v1/chat/completions", json=body(max_tokens=10)).json()
     assert answer["choices"][0]["finish_reason"] == "max_tokens"
     assert len(answer["choices"][0]["message"]["content"]) == 40
@@ -106,14 +106,14 @@ def test_an_answer_that_is_too_long_is_cut(scripted) -> None:
         [],
     ],
 )
-def test_what_cannot_be_answered_is_refused(scripted, request_body: Any) -> None:
+def test_invalid_chat_is_refused(scripted, request_body: Any) -> None:
     response = scripted.post("/v1/chat/completions", json=request_body)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == 400
     assert response.json()["error"]["message"]
 
 
-def test_a_wrong_key_is_refused_in_the_gateways_shape(scripted) -> None:
+def test_wrong_key_is_refused_in_the_gateways_format(scripted) -> None:
     response = scripted.post("/v1/chat/completions", json=body(), headers={"Authorization": "wrong"})
     assert response.status_code == 401
     assert response.json()["status"] == "error"
@@ -121,7 +121,7 @@ def test_a_wrong_key_is_refused_in_the_gateways_shape(scripted) -> None:
     assert response.json()["request_id"]
 
 
-def test_the_local_segmenter_answers_several_at_once(start) -> None:
+def test_local_segmenter_answers_concurrent_requests(start) -> None:
     box = start("--engine", "scripted")
     with ThreadPoolExecutor(4) as pool:
         responses = list(pool.map(lambda _: box.post("/v1/chat/completions", json=body()), range(4)))

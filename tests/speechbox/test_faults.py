@@ -1,4 +1,4 @@
-"""Misbehaviour on request: a real server, and what its clients see of it."""
+"""Tests of fault injection: what clients of a real server observe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Misbehave = Callable[..., Box]
 
 
 def question(calls: int = 1, cues: int = 3, **more: Any) -> dict[str, Any]:
-    """A chat about calls of cues that alternate between two phases."""
+    """Create a chat about calls that have two phases."""
     said = [{"cue": number, "speaker": "A", "text": TEXTS[min(number - 1, 2)]} for number in range(1, cues + 1)]
     document = {"phases": PHASES, "calls": [{"call": number, "cues": said} for number in range(1, calls + 1)]}
     return {"model": MODEL, "messages": [{"role": "user", "content": json.dumps(document)}], **more}
@@ -50,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def misbehave(server: Box) -> Any:
-    """Sets rules on a server that other tests of this file use too: `misbehave({"fault": …}, …, seed=7)`."""
+    """Set rules on a server that the tests of this module share: `misbehave({"fault": …}, …, seed=7)`."""
 
     def put(*rules: dict[str, Any], seed: int = 7) -> Box:
         response = server.request("PUT", "/faults", json={"seed": seed, "rules": rules})
@@ -75,10 +75,10 @@ def asked(box: Box) -> tuple[int, int, int]:
     return health["submissions"], health["questions"], health["questions_calls"]
 
 
-# ---- the document and its endpoints
+# The document and its endpoints
 
 
-def test_faults_are_set_shown_and_removed(misbehave: Misbehave) -> None:
+def test_faults_can_be_set_read_and_removed(misbehave: Misbehave) -> None:
     rules = [{"fault": "status", "status": 503, "on": "GET /v2/transcript", "times": 1}, {"fault": "job_error"}]
     box = misbehave(*rules, seed=3)
     assert [box.get("/v2/transcript").status_code for _ in range(3)] == [503, 200, 200]
@@ -94,14 +94,14 @@ def test_faults_are_set_shown_and_removed(misbehave: Misbehave) -> None:
     assert box.get("/v2/transcript").status_code == 200
 
 
-def test_yaml_is_taken_too_and_on_is_a_word(misbehave: Misbehave) -> None:
+def test_yaml_document_reads_on_as_a_string(misbehave: Misbehave) -> None:
     box = misbehave()
     document = "rules:\n  - {fault: status, status: 500, on: GET /v2/*, times: 1}\n"
     shown = box.request("PUT", "/faults", data=document).json()
     assert shown["faults"]["rules"] == [{"fault": "status", "status": 500, "on": "GET /v2/*", "times": 1}]
 
 
-def test_health_and_the_faults_themselves_are_spared(misbehave: Misbehave) -> None:
+def test_health_and_faults_endpoints_never_fail(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "drop"})
     assert box.get("/health").status_code == 200
     assert box.get("/faults").json()["counts"] == [{"fault": "drop", "looked_at": 0, "fired": 0}]
@@ -135,16 +135,16 @@ BAD_DOCUMENTS = [
 
 
 @pytest.mark.parametrize(("document", "message"), BAD_DOCUMENTS, ids=lambda value: str(value)[:50])
-def test_a_bad_document_is_refused_with_its_key(misbehave: Misbehave, document: Any, message: str) -> None:
+def test_invalid_document_is_refused_and_the_key_named(misbehave: Misbehave, document: Any, message: str) -> None:
     box = misbehave({"fault": "status", "status": 503, "on": "GET /v2/transcript"})
     response = box.request("PUT", "/faults", json=document)
     assert response.status_code == 400
     assert response.json()["error"].startswith(message)
     assert "\n" not in response.json()["error"]
-    assert box.get("/v2/transcript").status_code == 503, "the rules in force stay"
+    assert box.get("/v2/transcript").status_code == 503, "the active rules stay"
 
 
-def test_text_that_is_no_document_is_refused(misbehave: Misbehave) -> None:
+def test_text_that_is_neither_json_nor_yaml_is_refused(misbehave: Misbehave) -> None:
     box = misbehave()
     for text in (b"{", b"a: b: c", b"\xff\xfe\xff", b"just words", b"{rules: [}"):
         response = box.request("PUT", "/faults", data=text)
@@ -152,7 +152,7 @@ def test_text_that_is_no_document_is_refused(misbehave: Misbehave) -> None:
         assert "\n" not in response.json()["error"]
 
 
-def test_a_file_is_read_at_the_start(start, tmp_path: Path) -> None:
+def test_fault_file_is_loaded_at_startup(start, tmp_path: Path) -> None:
     path = tmp_path / "faults.yaml"
     path.write_text("seed: 5\nrules:\n  - fault: status\n    on: GET /v2/transcript\n    status: 504\n")
     by_option = start("--engine", "scripted", "--faults", str(path))
@@ -170,7 +170,7 @@ def test_a_file_is_read_at_the_start(start, tmp_path: Path) -> None:
         (None, "No such file"),
     ],
 )
-def test_a_bad_file_ends_the_start_in_one_line(tmp_path: Path, content: str | None, message: str) -> None:
+def test_invalid_fault_file_ends_startup_with_one_line(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "faults.yaml"
     if content is not None:
         path.write_text(content)
@@ -183,24 +183,24 @@ def test_a_bad_file_ends_the_start_in_one_line(tmp_path: Path, content: str | No
     assert message in line
 
 
-# ---- which requests a rule is about, and when it fires
+# Which requests a rule applies to, and when it fires
 
 
 def fired(box: Box, requests_made: int = 60) -> list[bool]:
     return [box.get("/v2/transcript?limit=1").status_code == 503 for _ in range(requests_made)]
 
 
-def test_the_seed_decides(misbehave: Misbehave) -> None:
+def test_same_seed_gives_the_same_faults(misbehave: Misbehave) -> None:
     rule = {"fault": "status", "status": 503, "on": "GET /v2/transcript", "rate": 0.3}
     first = fired(misbehave(rule, seed=1))
     assert 5 < sum(first) < 35
     assert fired(misbehave(rule, seed=1)) == first
     assert fired(misbehave(rule, seed=2)) != first
     twins = misbehave({**rule, "status": 500}, rule, seed=1)
-    assert fired(twins) != first, "each rule has a stream of its own"
+    assert fired(twins) != first, "each rule has its own random stream"
 
 
-def test_other_requests_and_rules_do_not_matter(misbehave: Misbehave) -> None:
+def test_draws_of_a_rule_do_not_depend_on_other_requests_and_rules(misbehave: Misbehave) -> None:
     rule = {"fault": "status", "status": 503, "on": "GET /v2/transcript", "rate": 0.3}
     alone = fired(misbehave({"fault": "job_slow", "delay_s": 0, "rate": 0.5}, rule))
     box = misbehave({"fault": "slow", "delay_s": 0, "on": "GET /v2/transcript/*", "rate": 0.5}, rule)
@@ -211,7 +211,7 @@ def test_other_requests_and_rules_do_not_matter(misbehave: Misbehave) -> None:
     assert mixed == alone
 
 
-def test_the_first_rule_that_fires_wins(misbehave: Misbehave) -> None:
+def test_first_rule_that_fires_wins(misbehave: Misbehave) -> None:
     box = misbehave(
         {"fault": "status", "status": 500, "on": "* /v2/*", "times": 1},
         {"fault": "status", "status": 503, "on": "GET /v2/transcript*", "times": 2},
@@ -229,7 +229,7 @@ def test_on_is_a_pattern_of_method_and_path(misbehave: Misbehave) -> None:
     assert box.request("DELETE", "/v2/transcript/x").status_code == 400
 
 
-def test_match_sees_the_decoded_path_of_the_audio(misbehave: Misbehave) -> None:
+def test_match_is_a_pattern_of_the_decoded_audio_path(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "status", "status": 500, "match": "/calls/café *.wav"})
     refused = box.post("/v2/transcript", json={"audio_url": "https://host/calls/caf%C3%A9%201.wav?signature=x"})
     assert refused.status_code == 500
@@ -240,10 +240,10 @@ def test_match_sees_the_decoded_path_of_the_audio(misbehave: Misbehave) -> None:
     assert counts(box) == [(1, 1)]
 
 
-# ---- faults of requests
+# Faults of requests
 
 
-def test_too_many_requests(misbehave: Misbehave) -> None:
+def test_status_429_has_the_configured_retry_after(misbehave: Misbehave) -> None:
     box = misbehave(
         {"fault": "status", "status": 429, "times": 1},
         {"fault": "status", "status": 429, "retry_after_s": 0, "times": 1},
@@ -256,7 +256,7 @@ def test_too_many_requests(misbehave: Misbehave) -> None:
     assert [answer.headers.get("retry-after") for answer in answers] == ["1", "0", None, "9", None]
 
 
-def test_the_bodies_of_the_speech_api(misbehave: Misbehave) -> None:
+def test_error_bodies_have_the_speech_apis_format(misbehave: Misbehave) -> None:
     box = misbehave(
         {"fault": "status", "status": 500, "times": 1},
         {"fault": "status", "status": 503, "times": 1},
@@ -276,7 +276,7 @@ def test_the_bodies_of_the_speech_api(misbehave: Misbehave) -> None:
     assert answers[6].content == b""
 
 
-def test_the_gateways_limit_has_its_own_headers(misbehave: Misbehave) -> None:
+def test_gateway_429_has_rate_limit_headers(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "status", "status": 429, "retry_after_s": 12, "shape": "nested"})
     answer = box.post("/v1/chat/completions", json=question())
     assert answer.status_code == 429
@@ -293,7 +293,7 @@ def shape(document: dict[str, Any]) -> str:
     return "flat" if "code" in document else document["status"].replace("error", "status")
 
 
-def test_the_gateways_errors_have_three_shapes(misbehave: Misbehave) -> None:
+def test_gateway_errors_alternate_between_three_formats(misbehave: Misbehave) -> None:
     rule = {"fault": "status", "status": 503, "message": "overloaded"}
     box = misbehave(rule, seed=0)
     documents = [box.post("/v1/chat/completions", json=question()).json() for _ in range(4)]
@@ -308,7 +308,7 @@ def test_the_gateways_errors_have_three_shapes(misbehave: Misbehave) -> None:
     assert box.post("/v1/chat/completions", json=question()).content == b""
 
 
-def test_openais_client_sees_the_errors(misbehave: Misbehave) -> None:
+def test_openai_client_raises_its_own_errors(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "status", "status": 429, "shape": "nested", "times": 1}, {"fault": "drop", "times": 1})
     client = openai.OpenAI(base_url=box.url + "/v1", api_key=box.key, max_retries=0)
 
@@ -323,7 +323,7 @@ def test_openais_client_sees_the_errors(misbehave: Misbehave) -> None:
     assert ask().choices[0].finish_reason == "end_turn"
 
 
-def test_a_refused_upload_leaves_its_connection_usable(misbehave: Misbehave) -> None:
+def test_connection_is_usable_after_a_refused_upload(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "status", "status": 429, "on": "POST /v2/upload", "times": 1})
     assert box.post("/v2/upload", data=b"x" * 5_000_000).status_code == 429
     assert box.post("/v2/upload", data=b"x").status_code == 200
@@ -331,7 +331,7 @@ def test_a_refused_upload_leaves_its_connection_usable(misbehave: Misbehave) -> 
 
 @pytest.mark.parametrize("fault", ["drop", "drop_answer"])
 @pytest.mark.parametrize("path", ["/v2/transcript", "/v2/upload", "/v1/chat/completions"])
-def test_not_a_byte_comes_of_a_dropped_answer(misbehave: Misbehave, fault: str, path: str) -> None:
+def test_dropped_request_gets_no_byte_of_a_response(misbehave: Misbehave, fault: str, path: str) -> None:
     box = misbehave({"fault": fault, "on": f"POST {path}", "times": 1})
     bodies = {"/v2/transcript": {"audio_url": URL}, "/v1/chat/completions": question()}
     body, headers = json.dumps(bodies.get(path, "audio")), {"Authorization": KEY}
@@ -351,7 +351,7 @@ def test_not_a_byte_comes_of_a_dropped_answer(misbehave: Misbehave, fault: str, 
     assert counts(box) == [(2, 1)]
 
 
-def test_a_dropped_request_leaves_no_job_and_a_dropped_answer_does(misbehave: Misbehave) -> None:
+def test_dropped_request_leaves_no_job_and_dropped_answer_leaves_one(misbehave: Misbehave) -> None:
     lost, unheard = "https://recordings.example/lost.wav", "https://recordings.example/unheard.wav"
     box = misbehave({"fault": "drop", "match": "*/lost.wav"}, {"fault": "drop_answer", "match": "*/unheard.wav"})
     before = asked(box)[0]
@@ -364,7 +364,7 @@ def test_a_dropped_request_leaves_no_job_and_a_dropped_answer_does(misbehave: Mi
     assert asked(box)[0] == before + 1
 
 
-def test_a_dropped_answer_of_a_chat_was_a_question(misbehave: Misbehave) -> None:
+def test_dropped_chat_answer_counts_as_a_question(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "drop_answer", "on": "POST /v1/*", "times": 1})
     _, questions, calls = asked(box)
     with pytest.raises(requests.ConnectionError):
@@ -372,7 +372,7 @@ def test_a_dropped_answer_of_a_chat_was_a_question(misbehave: Misbehave) -> None
     assert asked(box)[1:] == (questions + 1, calls + 3)
 
 
-def test_a_slow_answer_is_of_work_that_is_done(misbehave: Misbehave) -> None:
+def test_slow_answer_comes_after_the_work_is_done(misbehave: Misbehave) -> None:
     audio_url = "https://recordings.example/slow-answer.wav"
     box = misbehave({"fault": "slow", "delay_s": 1.0, "match": "*/slow-answer.wav"})
     with pytest.raises(requests.ReadTimeout):
@@ -385,10 +385,10 @@ def test_a_slow_answer_is_of_work_that_is_done(misbehave: Misbehave) -> None:
     assert 1.0 <= time.monotonic() - began < 3.0
 
 
-# ---- the account
+# Faults of the account
 
 
-def test_a_negative_balance(misbehave: Misbehave) -> None:
+def test_negative_balance_refuses_chats_and_submissions(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "negative_balance", "shape": "nested"}, {"fault": "negative_balance"})
     chat = box.post("/v1/chat/completions", json=question())
     assert chat.status_code == 402
@@ -403,7 +403,7 @@ def test_a_negative_balance(misbehave: Misbehave) -> None:
 @pytest.mark.parametrize(
     "options", [{"speech_models": ["universal-2", "universal-3-pro"]}, {"speech_model": "universal-3-pro"}]
 )
-def test_a_retired_speech_model(misbehave: Misbehave, options: dict[str, Any]) -> None:
+def test_retired_speech_model_is_refused(misbehave: Misbehave, options: dict[str, Any]) -> None:
     box = misbehave({"fault": "retired_models", "models": ["universal-3-pro"]})
     response = box.post("/v2/transcript", json={"audio_url": URL, **options})
     assert response.status_code == 400
@@ -414,7 +414,7 @@ def test_a_retired_speech_model(misbehave: Misbehave, options: dict[str, Any]) -
     assert box.submit(URL)["status"] == "queued"
 
 
-def test_a_retired_chat_model_is_refused_before_the_messages_are_read(misbehave: Misbehave) -> None:
+def test_retired_chat_model_is_refused_before_messages_are_read(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "retired_models", "models": [MODEL], "shape": "nested"})
     for body in (question(), {"model": MODEL}, {"model": MODEL, "messages": "none"}):
         response = box.post("/v1/chat/completions", json=body)
@@ -423,10 +423,10 @@ def test_a_retired_chat_model_is_refused_before_the_messages_are_read(misbehave:
     assert box.post("/v1/chat/completions", json=question(model="gpt-5-mini")).status_code == 200
 
 
-# ---- jobs
+# Faults of jobs
 
 
-def test_a_job_that_fails_once_for_each_file(misbehave: Misbehave) -> None:
+def test_job_error_with_match_and_times_1_fails_once_per_file(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "job_error", "match": "/calls/bad-*.wav", "times": 1})
     results = [
         box.transcribe(f"https://recordings.example/calls/{name}.wav?signature={number}")
@@ -437,14 +437,14 @@ def test_a_job_that_fails_once_for_each_file(misbehave: Misbehave) -> None:
     assert counts(box) == [(4, 2)]
 
 
-def test_without_a_pattern_times_is_of_all_jobs(misbehave: Misbehave) -> None:
+def test_times_without_match_counts_all_jobs(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "job_error", "message": "Transcoding failed.", "times": 1})
     results = [box.transcribe(f"https://recordings.example/{name}.wav") for name in "ab"]
     assert [result["status"] for result in results] == ["error", "completed"]
     assert results[0]["error"] == "Transcoding failed."
 
 
-def test_a_slow_job(misbehave: Misbehave) -> None:
+def test_slow_job_does_not_delay_other_jobs(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "job_slow", "delay_s": 0.7, "match": "*/late.wav"})
     began = time.monotonic()
     late = box.submit("https://recordings.example/late.wav")["id"]
@@ -454,7 +454,7 @@ def test_a_slow_job(misbehave: Misbehave) -> None:
     assert time.monotonic() - began >= 0.7
 
 
-def test_the_fallback_to_another_speech_model_is_told(misbehave: Misbehave) -> None:
+def test_speech_fallback_is_reported_as_a_warning(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "speech_fallback", "model": "universal-2"})
     done = box.transcribe(URL, speech_models=["universal-3-5-pro"])
     assert done["speech_model_used"] == "universal-2"
@@ -468,7 +468,7 @@ def test_the_fallback_to_another_speech_model_is_told(misbehave: Misbehave) -> N
     assert cheating["speech_model_used"] == "universal-2"
 
 
-# ---- language models
+# Faults of language models
 
 
 def completion(box: Box, **more: Any) -> dict[str, Any]:
@@ -483,7 +483,7 @@ def text_of(document: dict[str, Any]) -> str:
 
 
 def answer(box: Box, calls: int = 3) -> list[list[dict[str, Any]]]:
-    """The phases of each call."""
+    """Return the phases of each call."""
     return [call["phases"] for call in json.loads(text_of(completion(box, calls=calls)))["calls"]]
 
 
@@ -493,7 +493,7 @@ GOOD = [
 ]
 
 
-def test_an_answer_in_a_fence_or_in_words(misbehave: Misbehave) -> None:
+def test_fenced_and_wordy_answers_contain_the_whole_answer(misbehave: Misbehave) -> None:
     whole = text_of(completion(misbehave()))
     assert text_of(completion(misbehave({"fault": "fenced"}))) == f"```json\n{whole}\n```"
     wordy = text_of(completion(misbehave({"fault": "wordy"})))
@@ -502,7 +502,7 @@ def test_an_answer_in_a_fence_or_in_words(misbehave: Misbehave) -> None:
     assert "{" in after
 
 
-def test_an_answer_that_is_cut(misbehave: Misbehave) -> None:
+def test_cut_answer_has_half_of_the_text(misbehave: Misbehave) -> None:
     whole = text_of(completion(misbehave()))
     box = misbehave({"fault": "cut"}, seed=0)
     documents = [completion(box) for _ in range(2)]
@@ -513,7 +513,7 @@ def test_an_answer_that_is_cut(misbehave: Misbehave) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
-def test_an_answer_that_is_none(misbehave: Misbehave) -> None:
+def test_answers_without_json_are_returned_as_configured(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "not_json"})
     assert "{" not in text_of(completion(box))
     misbehave({"fault": "empty"})
@@ -526,41 +526,41 @@ def test_an_answer_that_is_none(misbehave: Misbehave) -> None:
     assert refusals[0]["message"]["content"].startswith("I'm sorry")
 
 
-def test_an_answer_with_a_call_missing(misbehave: Misbehave) -> None:
+def test_missing_call_removes_one_call(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "missing_call"}, seed=1)
     calls = json.loads(text_of(completion(box, calls=3)))["calls"]
     assert [call["call"] for call in calls] == [1, 3]
     assert json.loads(text_of(completion(box, calls=1))) == {"calls": []}
 
 
-def spoilt(box: Box) -> list[dict[str, Any]]:
-    """The phases of the one call of three that is not as it should be."""
+def corrupted(box: Box) -> list[dict[str, Any]]:
+    """Return the phases of the one corrupted call of three."""
     (wrong,) = [phases for phases in answer(box) if phases != GOOD]
     return wrong
 
 
-def test_an_answer_with_one_call_wrong(misbehave: Misbehave) -> None:
+def test_wrong_answer_corrupts_one_call_only(misbehave: Misbehave) -> None:
     assert answer(misbehave()) == [GOOD] * 3
-    assert spoilt(misbehave({"fault": "wrong_name"}))[-1]["name"] not in NAMES
-    starts = [phase["start_cue"] for phase in spoilt(misbehave({"fault": "unordered"}))]
+    assert corrupted(misbehave({"fault": "wrong_name"}))[-1]["name"] not in NAMES
+    starts = [phase["start_cue"] for phase in corrupted(misbehave({"fault": "unordered"}))]
     assert starts != sorted(starts)
-    assert {phase["start_cue"] for phase in spoilt(misbehave({"fault": "unknown_cue"}))} - {1, 2, 3} == {4}
-    assert spoilt(misbehave({"fault": "missing_fields"}))[-1] == {"name": "Complaint"}
+    assert {phase["start_cue"] for phase in corrupted(misbehave({"fault": "unknown_cue"}))} - {1, 2, 3} == {4}
+    assert corrupted(misbehave({"fault": "missing_fields"}))[-1] == {"name": "Complaint"}
 
 
-def test_each_call_has_its_turn(misbehave: Misbehave) -> None:
+def test_corrupted_call_changes_in_turn(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "wrong_name"}, seed=0)
     wrong = [next(n for n, phases in enumerate(answer(box)) if phases != GOOD) for _ in range(4)]
     assert wrong == [0, 1, 2, 0]
 
 
-def test_what_is_cut_already_and_what_is_refused_stay_so(misbehave: Misbehave) -> None:
+def test_truncated_answer_and_refusal_are_not_corrupted(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "wrong_name"})
     assert completion(box, max_tokens=5)["choices"][0]["finish_reason"] == "max_tokens"
     assert box.post("/v1/chat/completions", json=question(stream=True)).status_code == 400
 
 
-def test_a_model_without_response_formats(misbehave: Misbehave) -> None:
+def test_no_response_format_refuses_only_requests_with_one(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "no_response_format", "shape": "flat"})
     response = box.post("/v1/chat/completions", json=question(response_format={"type": "json_schema"}))
     assert response.status_code == 400
@@ -569,7 +569,7 @@ def test_a_model_without_response_formats(misbehave: Misbehave) -> None:
     assert counts(box) == [(1, 1)]
 
 
-def test_the_context_has_a_limit(misbehave: Misbehave) -> None:
+def test_context_limit_refuses_chats_over_the_number_of_cues(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "context_limit", "over_cues": 6, "shape": "nested"})
     assert completion(box, calls=2)["choices"]
     response = box.post("/v1/chat/completions", json=question(calls=3))
@@ -579,10 +579,10 @@ def test_the_context_has_a_limit(misbehave: Misbehave) -> None:
     assert box.post("/v1/chat/completions", json=question()).status_code == 400
 
 
-# ---- counts and logs
+# Counts and logs
 
 
-def test_health_counts_what_was_asked(misbehave: Misbehave) -> None:
+def test_health_counts_submissions_and_questions(misbehave: Misbehave) -> None:
     box = misbehave({"fault": "negative_balance", "times": 2}, {"fault": "fenced"})
     submissions, questions, calls = asked(box)
     box.post("/v2/transcript", json={"audio_url": URL})
@@ -596,7 +596,7 @@ def test_health_counts_what_was_asked(misbehave: Misbehave) -> None:
     assert asked(box) == (submissions + 1, questions + 2, calls + 3)
 
 
-def test_the_log_has_a_line_for_each_fault_and_no_secrets(tmp_path: Path) -> None:
+def test_log_has_a_line_per_fault_and_no_secrets(tmp_path: Path) -> None:
     faults = tmp_path / "faults.yaml"
     faults.write_text("rules: [{fault: drop_answer, times: 1}, {fault: job_error}, {fault: fenced}]")
     with (tmp_path / "log").open("w") as log:
@@ -628,7 +628,7 @@ def test_the_log_has_a_line_for_each_fault_and_no_secrets(tmp_path: Path) -> Non
     assert "ASGI" not in written
 
 
-def test_a_bad_night_loses_no_job_and_makes_none_up(start) -> None:
+def test_concurrent_faults_lose_no_job_and_create_no_extra_job(start) -> None:
     box = start(script={"latency_s": 0.05})
     rules = [
         {"fault": "status", "status": 429, "rate": 0.1},
@@ -668,7 +668,7 @@ README = Path(__file__).resolve().parents[2] / "include" / "speechbox" / "README
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_the_documents_of_the_readme_are_taken(misbehave: Misbehave, number: int) -> None:
+def test_documents_of_the_readme_are_valid(misbehave: Misbehave, number: int) -> None:
     blocks = [block.split("```")[0] for block in README.read_text().split("```yaml\n")[1:]]
     documents = [block for block in blocks if "\nrules:" in block]
     assert len(documents) == 2

@@ -1,3 +1,5 @@
+"""Tests of downloads and uploads."""
+
 import asyncio
 from pathlib import Path
 
@@ -28,13 +30,13 @@ def fetch(source: AudioSource, url: str) -> bytes:
         "/bucket/a%2Fb~c!*;:@&=,$.wav?",
     ],
 )
-def test_the_target_arrives_as_it_stands_in_the_url(files, tmp_path: Path, target: str) -> None:
+def test_request_target_is_sent_exactly_as_in_the_url(files, tmp_path: Path, target: str) -> None:
     files.content[target] = b"audio"
     assert fetch(AudioSource(tmp_path), files.url + target) == b"audio"
     assert files.requested == [target]
 
 
-def test_only_what_http_cannot_carry_is_encoded() -> None:
+def test_only_characters_not_allowed_by_http_are_encoded() -> None:
     _, target = connect("http://localhost/a b/é\U0001f4de%20+.wav#part")
     assert target == "/a%20b/%C3%A9%F0%9F%93%9E%20+.wav"
 
@@ -45,7 +47,7 @@ def test_redirects_are_followed(files, tmp_path: Path) -> None:
     assert fetch(AudioSource(tmp_path), files.url + "/old") == b"audio"
 
 
-def test_a_circle_of_redirects_ends(files, tmp_path: Path) -> None:
+def test_redirect_loop_is_a_download_error(files, tmp_path: Path) -> None:
     files.redirects["/a"] = "/a"
     with pytest.raises(JobError, match="Download error"):
         fetch(AudioSource(tmp_path), files.url + "/a")
@@ -54,38 +56,38 @@ def test_a_circle_of_redirects_ends(files, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://localhost/a.wav", "file:///etc/passwd", "http:///a.wav", "http://localhost:1/a.wav"]
 )
-def test_what_cannot_be_fetched_is_a_download_error(tmp_path: Path, url: str) -> None:
+def test_unreachable_or_unsupported_url_is_a_download_error(tmp_path: Path, url: str) -> None:
     with pytest.raises(JobError, match="Download error, unable to download"):
         fetch(AudioSource(tmp_path), url)
 
 
-def test_a_redirect_out_of_http_is_refused(files, tmp_path: Path) -> None:
+def test_redirect_to_another_scheme_is_refused(files, tmp_path: Path) -> None:
     files.redirects["/a"] = "file:///etc/passwd"
     with pytest.raises(JobError, match="Download error"):
         fetch(AudioSource(tmp_path), files.url + "/a")
 
 
-def test_the_error_does_not_show_the_signature(files, tmp_path: Path) -> None:
+def test_download_error_does_not_contain_the_signature(files, tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         fetch(AudioSource(tmp_path), files.url + "/gone.wav?X-Amz-Signature=secret")
     assert f"unable to download {files.url}/gone.wav." in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_too_large_a_file_is_refused(files, tmp_path: Path) -> None:
+def test_too_large_file_is_a_download_error(files, tmp_path: Path) -> None:
     files.content["/a"] = bytes(1000)
     with pytest.raises(JobError, match="Download error"):
         fetch(AudioSource(tmp_path, max_bytes=999), files.url + "/a")
 
 
-def test_nothing_is_left_on_the_disk(files, tmp_path: Path) -> None:
+def test_fetch_leaves_no_file_behind(files, tmp_path: Path) -> None:
     files.content["/a"] = b"audio"
     source = AudioSource(tmp_path)
     fetch(source, files.url + "/a")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_check_reads_all_and_keeps_nothing(files, tmp_path: Path) -> None:
+def test_check_downloads_the_file_and_keeps_nothing(files, tmp_path: Path) -> None:
     files.content["/a"] = bytes(1000)
     files.redirects["/old"] = "/a"
     asyncio.run(AudioSource(tmp_path).check(files.url + "/old"))
@@ -96,7 +98,7 @@ def test_a_check_reads_all_and_keeps_nothing(files, tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_an_upload_need_not_be_fetched(tmp_path: Path) -> None:
+def test_check_of_an_upload_needs_no_request(tmp_path: Path) -> None:
     source = AudioSource(tmp_path)
     upload_id = "0" * 32
     (source.uploads / upload_id).write_bytes(b"audio")

@@ -1,4 +1,4 @@
-"""The account's limits and what GET /health tells of the requests, on a real server."""
+"""Tests of an account's limits and of the request counters in GET /health."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALL = {"call": 1, "cues": [{"cue": 1, "speaker": "A", "text": "Hello."}]}
 def ask(box: Box, model: str = "one", calls: int = 1, **more: Any) -> requests.Response:
     document = {"phases": [], "calls": [{**CALL, "call": number} for number in range(1, calls + 1)]}
     body = {"model": model, "messages": [{"role": "user", "content": json.dumps(document)}], **more}
-    # Without the session: it is not for several threads.
+    # A session is not thread-safe.
     headers = {"Authorization": box.key}
     return requests.post(f"{box.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
@@ -48,10 +48,10 @@ def test_chats_over_the_limit_of_their_model_are_refused(start) -> None:
     told = health(box)
     assert (told["questions"], told["requests"]["chat"], told["refused"]) == (4, 6, 2)
     assert told["most_chats_a_minute"] == {"one": 5, "two": 1}
-    assert box.get("/v2/transcript").status_code == 200, "the speech API has limits of its own"
+    assert box.get("/v2/transcript").status_code == 200, "the speech API has its own limits"
 
 
-def test_every_answer_of_the_gateway_has_the_headers(start) -> None:
+def test_every_gateway_response_has_rate_limit_headers(start) -> None:
     box = start(script={"chat": {"phases": RULES, "requests_per_minute": 30}})
     assert rate_limit(ask(box, stream=True))[:2] == (30, 29)
     rule = {"fault": "status", "status": 503, "times": 1}
@@ -61,15 +61,15 @@ def test_every_answer_of_the_gateway_has_the_headers(start) -> None:
     assert rate_limit(ask(box))[:2] == (30, 27)
 
 
-def test_without_a_limit_there_are_no_headers(scripted) -> None:
+def test_gateway_without_a_limit_has_no_rate_limit_headers(scripted) -> None:
     assert not [name for name in ask(scripted).headers if name.lower().startswith("x-ratelimit")]
 
 
-def test_requests_to_the_speech_api_share_one_limit(start) -> None:
+def test_speech_api_requests_share_one_limit(start) -> None:
     box = start(script={"requests_per_5_minutes": 3, "chat": {"phases": RULES}})
     transcript_id = box.submit(URL)["id"]
     assert box.get(f"/v2/transcript/{transcript_id}").status_code == 200
-    assert box.get("/v2/transcript", headers={}).status_code == 401, "not one of theirs"
+    assert box.get("/v2/transcript", headers={}).status_code == 401, "requests without a key do not count"
     assert box.get("/v2/transcript").status_code == 200
     refused = [
         box.get(f"/v2/transcript/{transcript_id}/vtt"),
@@ -87,7 +87,7 @@ def test_requests_to_the_speech_api_share_one_limit(start) -> None:
     }  # fmt: skip
 
 
-def test_limits_may_come_from_the_command_line(start) -> None:
+def test_command_line_limits_override_the_script(start) -> None:
     arguments = ("--requests-per-5-minutes", "1", "--chat-requests-per-minute", "2", "--chats-at-once", "1")
     box = start(*arguments, script={"chat": {"phases": RULES, "requests_per_minute": 9}})
     assert [box.get("/v2/transcript").status_code for _ in range(2)] == [200, 429]
@@ -95,12 +95,12 @@ def test_limits_may_come_from_the_command_line(start) -> None:
 
 
 @pytest.mark.parametrize(("at_once", "most", "last_s"), [(2, 2, 3.0), (None, 6, 1.0)])
-def test_chats_wait_for_their_turn(start, at_once: int | None, most: int, last_s: float) -> None:
+def test_chats_over_at_once_wait_in_order(start, at_once: int | None, most: int, last_s: float) -> None:
     box = start(script={"chat": {"phases": RULES, "at_once": at_once, "latency_s": 0.6, "latency_s_per_call": 0.2}})
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: ask(box, calls=2), range(6)))
     assert [answer.status_code for answer in answers] == [200] * 6
-    # uvloop counts in milliseconds: a timer may be early by one.
+    # uvloop rounds timers to milliseconds, so one may fire a millisecond early.
     assert all(answer.json()["response_time"] >= 0.99 for answer in answers), "two calls take longer"
     assert max(answer.elapsed.total_seconds() for answer in answers) >= last_s - 0.01, (
         "each has its time, after the others"
@@ -109,7 +109,7 @@ def test_chats_wait_for_their_turn(start, at_once: int | None, most: int, last_s
     assert (told["most_chats_at_once"], told["most_chats_a_minute"], told["questions_calls"]) == (most, {"one": 6}, 12)
 
 
-def test_the_most_jobs_at_once_are_the_queued_ones_too(start) -> None:
+def test_most_jobs_at_once_includes_queued_jobs(start) -> None:
     box = start("--jobs", "1", script={"files": [{"match": "*/slow.wav", "latency_s": 60}]})
     assert health(box)["most_jobs_at_once"] == 0
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_the_most_jobs_at_once_are_the_queued_ones_too(start) -> None:
     assert health(box)["most_jobs_at_once"] == 4
 
 
-def test_requests_that_a_fault_answers_have_arrived(start) -> None:
+def test_requests_answered_by_a_fault_are_counted(start) -> None:
     box = start(script={"chat": {"phases": RULES}})
     rules = [
         {"fault": "drop", "on": "GET /v2/transcript", "times": 1},
@@ -152,7 +152,7 @@ def test_requests_that_a_fault_answers_have_arrived(start) -> None:
         {"chat": {"latency_s_per_call": -1}},
     ],
 )
-def test_a_limit_that_makes_no_sense_is_refused(script: dict[str, Any]) -> None:
+def test_invalid_limit_in_a_script_is_refused(script: dict[str, Any]) -> None:
     from pydantic import ValidationError
 
     from speechbox.engines.scripted import Script

@@ -1,4 +1,4 @@
-"""What becomes of jobs when the server dies."""
+"""Tests of jobs when the server dies, and of deletion during a job."""
 
 import pytest
 
@@ -7,7 +7,7 @@ pytestmark = pytest.mark.integration
 URL = "https://recordings.example/a.wav"
 
 
-def test_unfinished_jobs_are_taken_up_again(start) -> None:
+def test_unfinished_jobs_are_resumed_after_a_crash(start) -> None:
     script = {"files": [{"match": "*/slow.wav", "latency_s": 60}]}
     box = start("--jobs", "1", script=script)
     completed = box.transcribe(URL, speaker_labels=True)
@@ -24,7 +24,7 @@ def test_unfinished_jobs_are_taken_up_again(start) -> None:
     assert [item["id"] for item in listed] == [queued, processing, completed["id"]]
 
 
-def test_a_job_that_the_server_dies_of_is_given_up(start) -> None:
+def test_job_fails_after_the_server_died_three_times_during_it(start) -> None:
     for _ in range(3):
         box = start(script={"latency_s": 60})
         if not box.get("/v2/transcript").json()["transcripts"]:
@@ -39,7 +39,7 @@ def test_a_job_that_the_server_dies_of_is_given_up(start) -> None:
     assert (done["status"], done["error"]) == ("error", "Server error, developers have been alerted.")
 
 
-def test_a_job_can_be_deleted_while_it_runs(start) -> None:
+def test_transcript_can_be_deleted_while_its_job_runs(start) -> None:
     box = start(script={"latency_s": 0.3})
     transcript_id = box.submit(URL)["id"]
     assert box.request("DELETE", f"/v2/transcript/{transcript_id}").status_code == 200

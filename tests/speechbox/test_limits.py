@@ -1,3 +1,5 @@
+"""Tests of sliding windows and turns."""
+
 import asyncio
 
 import pytest
@@ -17,7 +19,7 @@ class Clock:
 
 
 @given(st.lists(st.integers(0, 200), max_size=60).map(sorted))
-def test_a_window_slides(times: list[int]) -> None:
+def test_window_counts_the_requests_of_its_span(times: list[int]) -> None:
     clock = Clock()
     window = Window(WINDOW_S, clock)
     most = 0
@@ -29,7 +31,7 @@ def test_a_window_slides(times: list[int]) -> None:
         assert window.most == most
 
 
-def test_a_window_says_when_there_is_room() -> None:
+def test_window_reports_when_the_next_request_leaves_it() -> None:
     clock = Clock()
     window = Window(WINDOW_S, clock)
     assert window.frees_in_s() == 0
@@ -46,7 +48,7 @@ def test_a_window_says_when_there_is_room() -> None:
 
 
 @pytest.mark.parametrize(("at_once", "most"), [(1, 1), (3, 3), (None, 9)])
-def test_turns_are_taken_in_order(at_once: int | None, most: int) -> None:
+def test_turns_are_granted_in_order(at_once: int | None, most: int) -> None:
     began: list[int] = []
 
     async def ask(turns: Turns, number: int) -> None:
@@ -63,7 +65,7 @@ def test_turns_are_taken_in_order(at_once: int | None, most: int) -> None:
     assert began == list(range(9))
 
 
-def test_a_turn_ends_with_an_error() -> None:
+def test_turn_is_released_after_an_error() -> None:
     async def fail_and_go_on() -> int:
         turns = Turns(1)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Every answer against the vendor's own OpenAPI document, whose path is in ASSEMBLYAI_OPENAPI."""
+"""Validates all responses against the vendor's OpenAPI document, whose path is in ASSEMBLYAI_OPENAPI."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Validate = Callable[[str, Any], None]
 
 @pytest.fixture(scope="module")
 def validate() -> Validate:
-    """Checks a JSON document against the schema of a component."""
+    """A function that validates a JSON document against the schema of a component."""
     assert DOCUMENT
     components = yaml.safe_load(Path(DOCUMENT).read_text())["components"]
 
@@ -35,7 +35,7 @@ def validate() -> Validate:
     return check
 
 
-def test_the_validator_notices(validate: Validate) -> None:
+def test_validator_rejects_wrong_documents(validate: Validate) -> None:
     with pytest.raises(jsonschema.ValidationError):
         validate("UploadedFile", {"upload_url": 5})
     with pytest.raises(jsonschema.ValidationError):
@@ -84,7 +84,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options)[:40])
-def test_transcripts(scripted, validate: Validate, options: dict[str, Any]) -> None:
+def test_transcripts_match_the_schema(scripted, validate: Validate, options: dict[str, Any]) -> None:
     queued = scripted.submit(URL, **options)
     validate("Transcript", queued)
     completed = scripted.wait(queued["id"])
@@ -92,7 +92,7 @@ def test_transcripts(scripted, validate: Validate, options: dict[str, Any]) -> N
     validate("Transcript", completed)
 
 
-def test_transcripts_that_end_otherwise(scripted, validate: Validate) -> None:
+def test_processing_failed_and_silent_transcripts_match_the_schema(scripted, validate: Validate) -> None:
     slow = scripted.submit("https://recordings.example/slow.wav")
     while (processing := scripted.get(f"/v2/transcript/{slow['id']}").json())["status"] == "queued":
         pass
@@ -101,18 +101,18 @@ def test_transcripts_that_end_otherwise(scripted, validate: Validate) -> None:
     validate("Transcript", scripted.transcribe("https://recordings.example/silent.wav", speaker_labels=True))
 
 
-def test_exports(scripted, validate: Validate) -> None:
+def test_exports_match_the_schema(scripted, validate: Validate) -> None:
     path = f"/v2/transcript/{scripted.transcribe(URL, multichannel=True)['id']}"
     validate("SentencesResponse", scripted.get(f"{path}/sentences").json())
     validate("ParagraphsResponse", scripted.get(f"{path}/paragraphs").json())
     validate("WordSearchResponse", scripted.get(f"{path}/word-search?words=you,charged twice").json())
 
 
-def test_upload(scripted, validate: Validate) -> None:
+def test_upload_matches_the_schema(scripted, validate: Validate) -> None:
     validate("UploadedFile", scripted.post("/v2/upload", data=b"audio").json())
 
 
-def test_list_and_delete(scripted, validate: Validate) -> None:
+def test_lists_and_deleted_transcripts_match_the_schema(scripted, validate: Validate) -> None:
     done = scripted.transcribe(URL)
     scripted.transcribe("https://recordings.example/broken.wav")
     scripted.transcribe(URL)
@@ -123,7 +123,7 @@ def test_list_and_delete(scripted, validate: Validate) -> None:
     validate("TranscriptList", scripted.get("/v2/transcript?created_on=2001-01-01").json())
 
 
-def test_webhook_notification(start, files, validate: Validate) -> None:
+def test_webhook_notification_matches_the_schema(start, files, validate: Validate) -> None:
     start("--engine", "scripted").transcribe(URL, webhook_url=files.url + "/hook")
     while not files.posted:
         time.sleep(0.02)
@@ -142,7 +142,7 @@ def test_webhook_notification(start, files, validate: Validate) -> None:
         ("GET", "/v2/nothing", {}),
     ],
 )
-def test_errors(scripted, validate: Validate, method: str, path: str, more: dict[str, Any]) -> None:
+def test_errors_match_the_schema(scripted, validate: Validate, method: str, path: str, more: dict[str, Any]) -> None:
     response = scripted.request(method, path, **more)
     assert response.status_code in (400, 401, 404)
     validate("Error", response.json())

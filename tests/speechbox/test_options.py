@@ -1,3 +1,5 @@
+"""Tests of the validation of transcription options."""
+
 import pytest
 
 from speechbox.options import InvalidOptions, check, speech_models
@@ -26,18 +28,18 @@ URL = "https://example.com/a.wav"
         ({"webhook_url": 5}, "webhook_url must be a string"),
     ],
 )
-def test_what_the_api_refuses(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidOptions, match=message):
         check({"audio_url": URL, **options})
 
 
 @pytest.mark.parametrize("body", [None, [], "text", 3])
-def test_the_body_is_an_object(body: object) -> None:
+def test_body_other_than_an_object_is_refused(body: object) -> None:
     with pytest.raises(InvalidOptions):
         check(body)
 
 
-def test_null_is_unset_and_unknown_options_are_let_through() -> None:
+def test_null_means_unset_and_unknown_options_are_kept() -> None:
     assert check({"audio_url": URL, "redact_pii_audio": None, "brand_new": 1}) == {"audio_url": URL, "brand_new": 1}
 
 
@@ -50,5 +52,5 @@ def test_null_is_unset_and_unknown_options_are_let_through() -> None:
         ({"speech_model": "universal-2"}, ["universal-2"]),
     ],
 )
-def test_former_model_names_stand_for_their_successors(options: dict[str, object], models: list[str]) -> None:
+def test_former_model_names_map_to_their_successors(options: dict[str, object], models: list[str]) -> None:
     assert speech_models(options) == models

@@ -1,4 +1,4 @@
-"""The vendor's own Python SDK."""
+"""Tests with the vendor's Python SDK."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def transcriber(scripted, monkeypatch: pytest.MonkeyPatch) -> assemblyai.Transcr
     return assemblyai.Transcriber(client=assemblyai.Client(settings=assemblyai.settings))
 
 
-def test_a_url_with_speakers_and_every_export(transcriber) -> None:
+def test_url_is_transcribed_with_speakers_and_every_export(transcriber) -> None:
     config = assemblyai.TranscriptionConfig(speaker_labels=True)
     transcript = transcriber.transcribe(URL, config)
     assert transcript.status == assemblyai.TranscriptStatus.completed
@@ -31,13 +31,13 @@ def test_a_url_with_speakers_and_every_export(transcriber) -> None:
     assert transcript.word_search(["invoice"])[0].count == 1
 
 
-def test_a_local_file(transcriber, tmp_path: Path) -> None:
+def test_local_file_is_uploaded_and_transcribed(transcriber, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"anything, the script answers")
     assert "charged twice" in transcriber.transcribe(str(path)).text
 
 
-def test_submit_wait_get_list_delete(transcriber) -> None:
+def test_transcript_is_submitted_awaited_listed_and_deleted(transcriber) -> None:
     submitted = transcriber.submit(URL)
     assert submitted.status == assemblyai.TranscriptStatus.queued
     submitted.wait_for_completion()
@@ -49,7 +49,7 @@ def test_submit_wait_get_list_delete(transcriber) -> None:
     assert deleted.audio_url == "http://deleted_by_user"
 
 
-def test_an_error_is_reported(transcriber) -> None:
+def test_failed_transcript_reports_its_error(transcriber) -> None:
     transcript = transcriber.transcribe("https://recordings.example/broken.wav")
     assert transcript.status == assemblyai.TranscriptStatus.error
     assert transcript.error.startswith("Transcoding failed")

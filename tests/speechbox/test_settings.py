@@ -1,3 +1,5 @@
+"""Tests of the command line and environment variables."""
+
 from pathlib import Path
 
 import pytest
@@ -5,13 +7,13 @@ import pytest
 from speechbox.settings import parse
 
 
-def test_the_command_line_wins_over_the_environment() -> None:
+def test_command_line_overrides_the_environment() -> None:
     environment = {"SPEECHBOX_PORT": "1", "SPEECHBOX_PUBLIC_URL": "http://box", "SPEECHBOX_API_KEY": "secret"}
     settings = parse(["--port", "2"], environment)
     assert (settings.port, settings.public_url, settings.key) == (2, "http://box", "secret")
 
 
-def test_the_defaults() -> None:
+def test_defaults_apply_without_arguments() -> None:
     settings = parse([], {})
     assert (settings.host, settings.port, settings.engine, settings.key) == ("127.0.0.1", 8008, "whisper", None)
     assert settings.data == Path("speechbox-data")
@@ -31,7 +33,7 @@ def test_the_defaults() -> None:
         (["--script", "answers.yaml"], {}),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: list[str], environment: dict[str, str]) -> None:
+def test_invalid_settings_are_refused(arguments: list[str], environment: dict[str, str]) -> None:
     with pytest.raises(SystemExit):
         parse(arguments, environment)
 

@@ -1,4 +1,4 @@
-"""Nothing is reported to anyone: audio and its circumstances stay in the house."""
+"""Tests that no library stores or sends telemetry."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def files_left_by(code: str, home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_finding_speech_leaves_no_report_behind(tmp_path: Path) -> None:
+def test_speech_detection_stores_no_telemetry(tmp_path: Path) -> None:
     assert files_left_by(FIND_SPEECH, tmp_path) == []

@@ -1,3 +1,5 @@
+"""Tests of request counters."""
+
 import pytest
 
 from speechbox.traffic import KINDS, Traffic
@@ -25,14 +27,14 @@ def test_requests_are_counted_by_kind(method: str, path: str, kind: str) -> None
     assert traffic.report()["requests"] == {**dict.fromkeys(KINDS, 0), kind: 1}
 
 
-def test_what_was_too_many_is_counted() -> None:
+def test_responses_403_and_429_are_counted_as_refused() -> None:
     traffic = Traffic()
     for status in (200, 429, 403, 500, 503):
         traffic.answered(status)
     assert traffic.report()["refused"] == 2
 
 
-def test_chats_are_counted_for_each_model() -> None:
+def test_chats_are_counted_per_model() -> None:
     traffic = Traffic()
     for model in ("a", "b", "a"):
         traffic.chat_arrived(model)

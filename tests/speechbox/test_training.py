@@ -1,4 +1,4 @@
-"""What is learned: that its slopes are right, that learning helps, and what a call becomes in a recogniser's ears."""
+"""Tests of training: the gradient, the improvement, and the degraded forms of calls."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ def few(calls: list[training.Json]) -> list[training.Example]:
 
 
 def loss(weights: training.Weights, batch: training.Batch) -> float:
-    """Negative log-likelihood by going through all that the gradient leaves out: one call at a time, in plain steps."""
+    """Return the negative log-likelihood, computed call by call without the optimizations of `gradient`."""
     total = 0.0
     count = len(training.PHASES)
     changes = 1.0 - np.eye(count)
@@ -48,7 +48,7 @@ def loss(weights: training.Weights, batch: training.Batch) -> float:
     return float(total + held + np.sum(weights.start**2) + np.sum(weights.switch**2))
 
 
-def test_the_gradient_is_the_slope_of_the_loss(few: list[training.Example]) -> None:
+def test_gradient_matches_finite_differences_of_the_loss(few: list[training.Example]) -> None:
     batch = training.Batch(few)
     batch.features = batch.features.astype(np.float64)
     weights = training.Weights.none(batch.features.shape[2])
@@ -65,7 +65,7 @@ def test_the_gradient_is_the_slope_of_the_loss(few: list[training.Example]) -> N
         assert slope[place] == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=1e-3, abs=1e-3)
 
 
-def test_learning_helps_the_calls_that_are_learned(few: list[training.Example]) -> None:
+def test_training_improves_the_scores_of_its_own_calls(few: list[training.Example]) -> None:
     learned = training.fit(few)
     rules = training.Weights.none(few[0].features.shape[1])
     before = [training.scores(rules, one)[0] for one in few]
@@ -74,7 +74,7 @@ def test_learning_helps_the_calls_that_are_learned(few: list[training.Example]) 
     assert min(after) >= 0.9
 
 
-def test_scores_of_the_right_answer_are_full(few: list[training.Example]) -> None:
+def test_correct_phases_have_the_maximum_scores(few: list[training.Example]) -> None:
     rules = training.Weights.none(few[0].features.shape[1])
     one = next(one for one in few if len(one.truth) == 4)
     names = len(training.PHASES)
@@ -85,7 +85,7 @@ def test_scores_of_the_right_answer_are_full(few: list[training.Example]) -> Non
     assert overlap == pytest.approx(share / 4)
 
 
-def test_a_degraded_call_has_no_speakers_and_says_nearly_the_same(calls: list[training.Json]) -> None:
+def test_degraded_call_has_no_speakers_and_similar_words(calls: list[training.Json]) -> None:
     call = next(call for call in calls if call["call_id"] == "bank-wire")
     cues = training.degraded(call, seed=0)
     assert cues == training.degraded(call, seed=0)
@@ -98,7 +98,7 @@ def test_a_degraded_call_has_no_speakers_and_says_nearly_the_same(calls: list[tr
     assert 0.6 * len(said) <= len(set(said) & set(heard)) + len(said) - len(set(said)) < len(said)
 
 
-def test_training_writes_weights_of_the_shipped_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_writes_weights_of_the_packaged_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "calls"
     folder.mkdir()
     (folder / "one.json").write_text((CALLS / "bank-wire.json").read_text(encoding="utf-8"), encoding="utf-8")
@@ -111,7 +111,7 @@ def test_training_writes_weights_of_the_shipped_shape(tmp_path: Path, monkeypatc
         assert {name: written[name].shape for name in written} == {name: shipped[name].shape for name in shipped}
 
 
-def test_windows_say_nothing_of_their_place(calls: list[training.Json]) -> None:
+def test_windows_have_no_position_features(calls: list[training.Json]) -> None:
     call = next(call for call in calls if call["call_id"] == "bank-wire")
     parts = training.window_examples(call, LocalSegmenter())
     place = slice(1 + 3 * 15, -512)
@@ -122,7 +122,7 @@ def test_windows_say_nothing_of_their_place(calls: list[training.Json]) -> None:
         assert part.features[:, -512:].any()
 
 
-def test_no_call_is_both_learned_and_held_out() -> None:
+def test_development_and_held_out_calls_are_disjoint() -> None:
     texts = {
         folder: {
             json.loads(path.read_text(encoding="utf-8"))["cues"][0]["text"]

@@ -1,4 +1,4 @@
-"""Real audio, and what only looks like it."""
+"""Tests of the Whisper engine and the decoder with real audio and invalid files."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_two_channels_give_two_speakers(whisper, wav, conversation) -> None:
     assert vtt.count("-->") == len(done["utterances"])
 
 
-def test_a_mono_recording_in_stereo_is_heard_once(whisper, wav, conversation) -> None:
+def test_mono_recording_in_two_channels_is_transcribed_once(whisper, wav, conversation) -> None:
     mono = sum(conversation)
     hiss = np.random.default_rng(0).normal(0, 0.001, (2, len(mono)))
     done = whisper.transcribe(whisper.upload(wav(mono + hiss[0], mono + hiss[1])), speaker_labels=True)
@@ -47,7 +47,7 @@ def test_a_mono_recording_in_stereo_is_heard_once(whisper, wav, conversation) ->
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK's own
-def test_one_channel_through_the_sdk(whisper, wav, conversation, tmp_path: Path) -> None:
+def test_one_channel_has_one_speaker_through_the_sdk(whisper, wav, conversation, tmp_path: Path) -> None:
     import assemblyai
 
     path = tmp_path / "call.wav"
@@ -64,7 +64,7 @@ def test_one_channel_through_the_sdk(whisper, wav, conversation, tmp_path: Path)
     assert transcript.export_subtitles_vtt().startswith("WEBVTT")
 
 
-def test_a_part_of_a_recording(whisper, wav, conversation) -> None:
+def test_only_the_requested_section_is_transcribed(whisper, wav, conversation) -> None:
     url = whisper.upload(wav(sum(conversation)))
     whole = whisper.transcribe(url, multichannel=True)
     assert {word["channel"] for word in whole["words"]} == {"1"}
@@ -78,7 +78,7 @@ def test_a_part_of_a_recording(whisper, wav, conversation) -> None:
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "ringing", "music"])
-def test_no_speech_no_words(whisper, wav, sound: str) -> None:
+def test_audio_without_speech_has_no_words(whisper, wav, sound: str) -> None:
     times = np.arange(12 * RATE_HZ) / RATE_HZ
     samples = {
         "silence": np.zeros_like(times),
@@ -108,19 +108,19 @@ def test_no_speech_no_words(whisper, wav, sound: str) -> None:
     ],
     ids=["empty", "text", "html", "xml", "json", "playlist", "subtitles", "binary"],
 )
-def test_what_is_not_audio_is_an_error(whisper, files, content: bytes, error: str) -> None:
+def test_file_without_audio_is_an_error(whisper, files, content: bytes, error: str) -> None:
     files.content["/call.wav"] = content
     done = whisper.transcribe(files.url + "/call.wav")
     assert done["status"] == "error"
     assert done["error"].startswith(error)
 
 
-def test_too_short_a_recording_is_an_error(whisper, wav) -> None:
+def test_too_short_recording_is_an_error(whisper, wav) -> None:
     done = whisper.transcribe(whisper.upload(wav(np.zeros(RATE_HZ // 20))))
     assert (done["status"], done["error"]) == ("error", "Audio duration is too short.")
 
 
-def test_a_language_that_the_model_does_not_have(whisper, wav) -> None:
+def test_unsupported_language_is_an_error(whisper, wav) -> None:
     done = whisper.transcribe(whisper.upload(wav(np.zeros(RATE_HZ))), language_code="fr")
     assert done["status"] == "error"
     assert "fr" in done["error"]
@@ -140,7 +140,7 @@ def test_telephone_audio_is_resampled(tmp_path: Path, wav) -> None:
     ("name", "codec"),
     [("a.mp3", "libmp3lame"), ("a.ogg", "libopus"), ("a.flac", "flac"), ("a.m4a", "aac"), ("a.wav", "pcm_mulaw")],
 )
-def test_containers_and_codecs(tmp_path: Path, name: str, codec: str) -> None:
+def test_common_containers_and_codecs_are_decoded(tmp_path: Path, name: str, codec: str) -> None:
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=8_000 if codec == "pcm_mulaw" else 48_000, layout="stereo")
@@ -153,14 +153,14 @@ def test_containers_and_codecs(tmp_path: Path, name: str, codec: str) -> None:
     assert audio.duration_s == pytest.approx(1.0, abs=0.15)
 
 
-def test_a_playlist_does_not_lead_to_other_files(tmp_path: Path, wav) -> None:
+def test_playlist_cannot_reference_other_files(tmp_path: Path, wav) -> None:
     (tmp_path / "other.wav").write_bytes(wav(np.zeros(RATE_HZ)))
     (tmp_path / "list").write_text("ffconcat version 1.0\nfile other.wav\n")
     with pytest.raises(JobError, match="does not appear to contain audio"):
         decode(tmp_path / "list")
 
 
-def test_a_film_without_sound_is_an_error(tmp_path: Path) -> None:
+def test_video_without_sound_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -172,7 +172,7 @@ def test_a_film_without_sound_is_an_error(tmp_path: Path) -> None:
         decode(path)
 
 
-def test_strong_crosstalk_is_told_from_talking_at_once(whisper, wav, conversation) -> None:
+def test_strong_crosstalk_is_removed_from_both_channels(whisper, wav, conversation) -> None:
     agent, caller = conversation
     strong = 10 ** (-8 / 20)
     done = whisper.transcribe(whisper.upload(wav(agent + strong * caller, caller + strong * agent)), multichannel=True)
@@ -182,13 +182,13 @@ def test_strong_crosstalk_is_told_from_talking_at_once(whisper, wav, conversatio
     assert "refunded" not in said[1]
 
 
-def test_a_recording_that_was_cut_off_is_read_up_to_the_cut(tmp_path: Path, wav) -> None:
+def test_truncated_recording_is_decoded_up_to_its_end(tmp_path: Path, wav) -> None:
     path = tmp_path / "cut.wav"
     path.write_bytes(wav(np.zeros(RATE_HZ))[:-RATE_HZ])
     assert decode(path).duration_s == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_header_alone_is_too_short(tmp_path: Path, wav) -> None:
+def test_file_with_a_header_only_is_an_error(tmp_path: Path, wav) -> None:
     path = tmp_path / "header.wav"
     path.write_bytes(wav(np.zeros(0)))
     with pytest.raises(JobError):
@@ -200,7 +200,7 @@ def heard(levels: tuple[float, float], *words: list[Word]) -> list[list[str]]:
     return [[word.text for word in kept] for kept in without_crosstalk(list(words), Audio(samples))]
 
 
-def test_crosstalk_is_dropped_and_talking_at_once_is_not() -> None:
+def test_crosstalk_is_dropped_and_overlapping_speech_is_kept() -> None:
     yes, no = Word("Yes.", 100, 300, 0.9), Word("no", 100, 300, 0.9)
     assert heard((0.3, 0.01), [yes], [yes]) == [["Yes."], []]
     assert heard((0.01, 0.3), [yes], [yes]) == [[], ["Yes."]]
@@ -209,7 +209,7 @@ def test_crosstalk_is_dropped_and_talking_at_once_is_not() -> None:
 
 
 @pytest.mark.parametrize("length_s", [0, 1, PIECE_S, PIECE_S + 1, 3 * PIECE_S + 7])
-def test_a_long_recording_is_cut_where_it_is_quiet(length_s: int) -> None:
+def test_long_recording_is_split_where_it_is_quiet(length_s: int) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, length_s * RATE_HZ).astype(np.float32)
     quiet = (PIECE_S - 10) * RATE_HZ
     samples[quiet : quiet + RATE_HZ] = 0

@@ -1,11 +1,11 @@
-"""The Dag that Airflow's own tutorials lead to: each recording is a mapped task of its own, twice, and one publishes.
+"""The Dag that Airflow's tutorials suggest: two mapped tasks per recording, and one task that publishes.
 
 | task | what it does |
 |---|---|
 | `list_recordings` | lists a prefix |
-| `calls.transcribe` | submits one recording and polls until it is done |
+| `calls.transcribe` | submits one recording and polls until it is transcribed |
 | `calls.segment` | asks one question about one call |
-| `publish` | writes one object for all |
+| `publish` | writes one object for all calls |
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _speech() -> tuple[str, dict[str, str]]:
     doc_md=__doc__,
 )
 def one_task_per_recording() -> None:
-    """See above."""
+    """The Dag described above."""
 
     @task
     def list_recordings(params: dict[str, Any]) -> list[str]:

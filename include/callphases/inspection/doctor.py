@@ -28,7 +28,7 @@ from callphases.state.storage import ObjectPrefix
 from callphases.tables import columns
 from callphases.tables.schema import SCHEMAS
 from callphases.transcription.assemblyai import DEFAULT_URL, AssemblyAI
-from callphases.transcription.transcriber import URL_LIFE_S
+from callphases.transcription.delivery import URL_LIFE_S
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

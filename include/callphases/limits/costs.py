@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import LlmPrice, Pipeline

@@ -35,8 +35,8 @@ from callphases.errors import DayHeld, ServiceUnavailable
 from callphases.listing.listing import Listing
 from callphases.pipeline import KeyTime, Pipeline
 from callphases.recordings import Recording
-from callphases.state.bucket import RecordingBucket
 from callphases.state import layout
+from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import Lease
 from callphases.state.storage import ObjectPrefix
 

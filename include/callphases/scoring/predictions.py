@@ -17,7 +17,7 @@ from callphases.limits import costs
 from callphases.pipeline import Output, Pipeline, Recordings
 from callphases.scoring.labelled import LabelledCall, PredictedCall, stem
 from callphases.scoring.metrics import Span
-from callphases.segmentation.segmenter import CallAnswer, Segmenter, PackAnswer, packed, split
+from callphases.segmentation.segmenter import CallAnswer, PackAnswer, Segmenter, packed, split
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.segmentation.tokens import expected_tokens
 from callphases.segmentation.windows import label_call

@@ -179,7 +179,8 @@ class Lease:
 
     def _day_held(self, run_token: str, wait_s: float) -> DayHeld:
         return DayHeld(
-            self._held_message or f"The run {run_token} works on the day {self.day}; waiting until it has ended.", wait_s
+            self._held_message or f"The run {run_token} works on the day {self.day}; waiting until it has ended.",
+            wait_s,
         )
 
     def _document(self, fencing_token: int, index: str | None = None) -> dict[str, Any]:

@@ -54,8 +54,7 @@ def values(recording: Recording, pipeline: Pipeline, known: LedgerView) -> dict[
     described = event if isinstance(event, Described) else None
     zone = pipeline.zone
     return {
-        name: converted(_text(name, column, recording, described), column, zone)
-        for name, column in columns.items()
+        name: converted(_text(name, column, recording, described), column, zone) for name, column in columns.items()
     }
 
 

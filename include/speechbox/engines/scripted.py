@@ -1,4 +1,4 @@
-"""Answers from a file instead of a model, for tests and benchmarks: hundreds of jobs at once must cost nothing."""
+"""An engine for tests and benchmarks that answers from a script file, so that hundreds of jobs cost little CPU."""
 
 import asyncio
 import fnmatch
@@ -25,7 +25,7 @@ class _Strict(BaseModel):
 
 
 class ScriptedSentence(_Strict):
-    """One sentence; its words share the time evenly, by their letters."""
+    """One sentence; its duration is divided among its words by their number of letters."""
 
     text: str
     start_s: float
@@ -34,7 +34,7 @@ class ScriptedSentence(_Strict):
 
 
 class ScriptedAnswer(_Strict):
-    """What becomes of a file: an error, no speech at all, or sentences."""
+    """The result for matching files: an error, no speech, or sentences."""
 
     match: str = "*"
     latency_s: float | None = None
@@ -47,11 +47,11 @@ class ScriptedAnswer(_Strict):
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """`match`, ready for use: of long scripts, fnmatch would forget the first patterns before the last."""
+        """`match` as a compiled pattern; long scripts exceed fnmatch's own cache."""
         return re.compile(fnmatch.translate(self.match))
 
     def recognition(self, labels: bool, multichannel: bool) -> Recognition:
-        """The answer as an engine gives it, with speakers and channels only where they were asked for."""
+        """Return the recognition, with speakers and channels only if requested."""
         asked = labels, multichannel
         if asked not in self._recognitions:
             said = () if self.no_speech else tuple(_sentence(sentence) for sentence in self.sentences)
@@ -61,14 +61,14 @@ class ScriptedAnswer(_Strict):
 
 
 class PhaseRule(_Strict):
-    """A cue whose text matches the regular expression begins the named phase."""
+    """A cue whose text matches the regular expression starts the named phase."""
 
     match: str
     name: str
 
 
 class ScriptedChat(_Strict):
-    """How chat completions are answered; without rules the local segmenter answers, after the latency."""
+    """How to answer chat completions; without rules the local segmenter answers after the latency."""
 
     latency_s: Seconds = 0.0
     latency_s_per_call: Seconds = 0.0
@@ -90,7 +90,7 @@ _DEFAULT_ANSWER = ScriptedAnswer(
 
 
 class Script(_Strict):
-    """The whole script file; the first file pattern that matches answers."""
+    """A script file; the first matching file pattern determines the answer."""
 
     latency_s: float = 0.0
     requests_per_5_minutes: Some | None = None
@@ -101,22 +101,22 @@ class Script(_Strict):
 
     @classmethod
     def load(cls, path: Path | None) -> "Script":
-        """Read a YAML or JSON file; without one, every file gets the same short call."""
+        """Load a YAML or JSON file; without a path, every recording has the same short call."""
         if path is None:
             return cls()
-        # Scripts of hundreds of calls are long: the parser in C, where PyYAML has it, is several times as fast.
+        # PyYAML's C parser, if available, is several times as fast, which matters for scripts of hundreds of calls.
         content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (both are safe)
         return cls.model_validate(content or {})
 
     def answer_for(self, audio_url: str) -> ScriptedAnswer:
-        """Patterns are matched with the URL's path as a person writes it: decoded, with its first slash."""
+        """Return the answer whose pattern matches the decoded path of the URL."""
         path = unquote(urlsplit(audio_url).path)
         matching = (answer for answer in self.files if answer.pattern.match(path))
         return next(matching, self.default)
 
 
 class ScriptedEngine:
-    """Waits as long as the script says, then answers what it says. A waiting job is one timer, not a thread."""
+    """Waits for the script's latency, then returns its answer. A waiting job is a timer, not a thread."""
 
     name = "scripted"
 
@@ -126,13 +126,13 @@ class ScriptedEngine:
         self._script = script
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Do nothing: there is no model."""
 
     async def stop(self) -> None:
-        """Nothing to drop."""
+        """Do nothing: there is no work to abort."""
 
     async def transcribe(self, audio_url: str, options: Mapping[str, Any]) -> Recognition:
-        """The script's answer, with speakers and channels only where they were asked for."""
+        """Return the script's answer, with speakers and channels only if requested."""
         answer = self._script.answer_for(audio_url)
         if self._script.fetch:
             await self._source.check(audio_url)

@@ -1,4 +1,4 @@
-"""Whisper on this machine's processor, by faster-whisper."""
+"""An engine that transcribes with faster-whisper on the CPU."""
 
 import asyncio
 import os
@@ -19,8 +19,8 @@ from speechbox.sentences import Recognition, Sentence, Word, split_sentences
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel  # type: ignore[import-untyped]
 
-#: Answers that Whisper gives to noise and music: it doubts them itself, or repeats itself. That nobody speaks is
-#: believed only where it is not sure of its words either: of clear speech on a telephone it says so now and then.
+#: Thresholds for discarding what Whisper invents for noise and music: results with a low probability or repetitions.
+#: A high no-speech probability counts only with a low word probability, as clear telephone speech may have it too.
 MAX_NO_SPEECH_PROBABILITY = 0.6
 MIN_MEAN_LOG_PROBABILITY_OF_SPEECH = -0.5
 MIN_MEAN_LOG_PROBABILITY = -1.0
@@ -30,10 +30,10 @@ PIECE_S = 600
 CUT_WITHIN_S = 30
 _QUIET_FRAME = SAMPLE_RATE_HZ // 2
 
-#: Short answers between long pauses get lost where speech is cut out tightly; wide margins keep them.
+#: Wide margins, because tight ones lose short answers between long pauses.
 _SPEECH = {"threshold": 0.35, "min_silence_duration_ms": 1600, "speech_pad_ms": 800}
 _GREEDY = {"beam_size": 1}
-#: For the rare recording on which the fast way ends in a loop of the same words.
+#: For the rare recordings for which greedy decoding repeats the same words.
 _CAREFUL = {"beam_size": 5, "repetition_penalty": 1.2}
 
 
@@ -42,12 +42,12 @@ class _Stopping(Exception):
 
 
 class WhisperEngine:
-    """Transcribes with one model instance that `parallel_jobs` threads share, each on one core."""
+    """Transcribes with one model that `parallel_jobs` threads share, each on one core."""
 
     name = "whisper"
 
     def __init__(self, source: AudioSource, model: str | None = None, parallel_jobs: int | None = None) -> None:
-        """`model` is a folder or a name on the Hugging Face hub; without one, the packaged tiny.en is used."""
+        """Create the engine; `model` is a folder or a name on the Hugging Face hub, by default the packaged tiny.en."""
         self.parallel_jobs = parallel_jobs or os.cpu_count() or 1
         self._source = source
         self._model_name = model
@@ -60,12 +60,12 @@ class WhisperEngine:
         self._model = await asyncio.get_running_loop().run_in_executor(self._pool, self._load)
 
     async def stop(self) -> None:
-        """Leave running jobs at their next segment."""
+        """Abort running jobs at their next segment."""
         self._stopping.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def transcribe(self, audio_url: str, options: Mapping[str, Any]) -> Recognition:
-        """Fetch, decode, transcribe each channel, merge."""
+        """Fetch and decode the audio, transcribe each channel, and merge the results."""
         async with self._source.open(audio_url) as path:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._transcribe, path, options)
 
@@ -104,7 +104,7 @@ class WhisperEngine:
         return Recognition(whole.duration_s, tuple(sentences), whole.channels, code)
 
     def _language(self, options: Mapping[str, Any]) -> str | None:
-        """Whisper's code of the language to expect; None where the model shall find out."""
+        """Return Whisper's language code, or None if the model should detect the language."""
         assert self._model is not None
         if options.get("language_detection") and self._model.model.is_multilingual:
             return None
@@ -114,7 +114,7 @@ class WhisperEngine:
         return language
 
     def _words(self, waveform: Samples, language: str | None, offset_ms: int) -> tuple[list[Word], str | None]:
-        """The words of one channel, with times in milliseconds of the file, and their language."""
+        """Return the words of a channel, with times in milliseconds of the file, and their language."""
         words: list[Word] = []
         for first_sample, piece in pieces(waveform):
             start_ms = offset_ms + first_sample * 1000 // SAMPLE_RATE_HZ
@@ -129,9 +129,9 @@ class WhisperEngine:
         segments, about = self._model.transcribe(
             waveform,
             language=language,
-            temperature=0.0,  # no sampling: the same audio gives the same words
+            temperature=0.0,  # no sampling, so that results are reproducible
             word_timestamps=True,
-            condition_on_previous_text=False,  # one hallucination must not feed the next
+            condition_on_previous_text=False,  # a hallucination must not cause the next
             vad_filter=True,
             vad_parameters=_SPEECH,
             **decoding,
@@ -145,7 +145,7 @@ class WhisperEngine:
 
 
 def _credible_words(segments: list[Any], start_ms: int, end_ms: int) -> list[Word]:
-    """The words of a piece between two times of the file, without those that the model doubts itself."""
+    """Return the words of a piece between two times of the file, without improbable segments."""
     words: list[Word] = []
     earliest = start_ms
     for segment in segments:
@@ -171,9 +171,9 @@ def _credible_words(segments: list[Any], start_ms: int, end_ms: int) -> list[Wor
 
 
 def pieces(waveform: Samples) -> Iterator[tuple[int, Samples]]:
-    """Cut a long waveform at quiet moments: what Whisper needs of memory grows with what it is given.
+    """Split a long waveform at quiet moments, because Whisper's memory use grows with its input.
 
-    Yields the number of each piece's first sample with the piece.
+    Yields the index of each piece's first sample and the piece.
     """
     first = 0
     while len(waveform) - first > PIECE_S * SAMPLE_RATE_HZ:
@@ -187,10 +187,10 @@ def pieces(waveform: Samples) -> Iterator[tuple[int, Samples]]:
 
 
 def without_crosstalk(channels: list[list[Word]], audio: Audio, offset_ms: int = 0) -> list[list[Word]]:
-    """Drop from each channel the words that it only overhears from another: strong crosstalk passes `Audio`'s filter.
+    """Drop words that a channel contains only as crosstalk; strong crosstalk passes the filter of `Audio`.
 
-    A word stays where its own channel is the stronger one, and goes where another one is by far. In between people talk
-    at once, and it stays too, unless the stronger channel has the same word.
+    A word stays if its own channel is louder, and goes if another one is much louder. In between, people talk at the
+    same time: the word stays unless the louder channel has the same word.
     """
     if len(channels) == 1:
         return channels
@@ -208,7 +208,7 @@ def without_crosstalk(channels: list[list[Word]], audio: Audio, offset_ms: int =
 
 
 def _levels(samples: Samples, start_ms: int, end_ms: int) -> list[float]:
-    """The root mean square of each channel between two times; never zero."""
+    """Return the root mean square of each channel between two times; never zero."""
     start = min(start_ms * SAMPLE_RATE_HZ // 1000, samples.shape[1] - 1)
     part = samples[:, start : max(end_ms * SAMPLE_RATE_HZ // 1000, start + 1)]
     return [float(level) for level in np.sqrt(np.mean(np.square(part), axis=1)) + 1e-6]
@@ -224,7 +224,7 @@ def _plain(text: str) -> str:
 
 
 def _names(index: int, multichannel: bool, labels: bool) -> tuple[str | None, str | None]:
-    """The speaker and the channel that the API reports for words of the channel with this index."""
+    """Return the speaker and channel that the API reports for words of the channel with this index."""
     number = str(index + 1)
     if multichannel:
         return (f"{number}A" if labels else number), number

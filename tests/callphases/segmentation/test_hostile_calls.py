@@ -13,7 +13,7 @@ from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
 from callphases.segmentation.timeline import LONGEST_SUMMARY, Label, timeline
 from doubles import KEY, Answer, Request, Web, chat_answer, pipeline
-from speechbox.segmenter import LocalSegmenter as LocalModel
+from speechbox.segmenter import LocalSegmenter
 
 NAMES = ["Introduction", "Complaint", "Resolution", "Goodbye", "Other"]
 USUAL = [
@@ -50,12 +50,12 @@ def hostile(said: str) -> list[Cue]:
 
 
 @pytest.fixture(scope="module")
-def model() -> LocalModel:
-    return LocalModel()
+def model() -> LocalSegmenter:
+    return LocalSegmenter()
 
 
 @pytest.fixture
-def segmenter(web: Web, model: LocalModel) -> Segmenter:
+def segmenter(web: Web, model: LocalSegmenter) -> Segmenter:
     """One that asks the local model, over HTTP."""
 
     def respond(request: Request) -> Answer:

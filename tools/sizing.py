@@ -1,7 +1,7 @@
-"""What a night of so many calls needs, and what limits it first: a small model, with what the bench has measured.
+"""Computes what a night of a given size needs and what limits it first: ``python -m tools.sizing``.
 
-``python -m benchmarks.sizing`` prints the tables of docs/scaling.md: the model beside the measured nights, then what is
-on paper alone. What the product decides by its own constants is taken from there.
+The program prints the tables of docs/scaling.md: the model compared with benchmarked nights, then extrapolations. The
+model uses callphases' own constants and the measured nights in ``NIGHTS``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MB = 2**20
 
 @dataclass(frozen=True)
 class Measured:
-    """A night of the bench, as docs/performance.md has it.
+    """A benchmarked night, as in docs/performance.md.
 
-    Core-milliseconds are a call's, on two cores that carried everything: ``core_ms`` of all of Airflow's processes and
-    their tasks, ``beside_core_ms`` of the test servers and the database; and of some processes by themselves.
+    Core-milliseconds are per call, on two cores that ran everything: ``core_ms`` of Airflow's processes and tasks,
+    ``beside_core_ms`` of the test servers and the database, and the rest of single processes.
     """
 
     name: str
@@ -59,11 +59,11 @@ NIGHTS = (
 PACED = Measured(
     "2,600, 30 a minute", 2_600, Service(questions_per_minute=30), 408.6, 47.7, 7.9, 17.33, 3.68, 2.15, 4, 4.7, 1.8, 3.7
 )
-"""Beside a test suite, which took a part of the two cores."""
+"""Measured while a test suite used a part of the two cores."""
 
 
 def solved(small: Measured, large: Measured) -> tuple[float, float]:
-    """Core-seconds of a task and of a call, from two nights: tasks and calls are not in proportion."""
+    """Solve for core-seconds per task and per call from two nights, whose ratios of tasks to calls differ."""
     tasks, calls = (tasks_of(small.calls), tasks_of(large.calls)), (small.calls, large.calls)
     spent = (small.core_ms * small.calls / 1000, large.core_ms * large.calls / 1000)
     determinant = tasks[0] * calls[1] - tasks[1] * calls[0]
@@ -72,39 +72,40 @@ def solved(small: Measured, large: Measured) -> tuple[float, float]:
 
 
 LEAD_S, TAIL_S = 7.0, 5.0
-"""From the trigger to the first submission, and from the last transcript to the end, in the night of 5,000."""
+"""Time from the trigger to the first submission, and from the last transcript to the end, with 5,000 calls."""
 BUSY = 0.86
-"""The part of its cores that the night of 5,000 kept busy in between, with 12 slots."""
+"""Share of the cores that the night of 5,000 calls kept busy in between, with 12 slots."""
 SLOTS_A_CORE = 6
-"""Which was with so many slots a core."""
+"""Slots per core for which ``BUSY`` was measured."""
 TASKS_A_S = 2.4
-"""Tasks that Airflow starts on two cores, at its busiest: 161 in the 66 s of "one task per recording"."""
+"""Tasks that Airflow starts per second on two cores: 161 in the 66 s of "one task per recording"."""
 LIST_S_A_KEY, PUBLISH_S_A_CALL = 150 / 1e6, 2.2 / 250_000
 S3_A_CALL, S3_A_CHUNK = 3.0, 75.0
-"""The service's download and two objects; manifest, ledger, lease, room for jobs, cues and rows."""
+"""Per call: the service's download and two objects. Per chunk: manifest, ledger, lease, job slots, cues and rows."""
 SPEECH_REQUESTS_A_CALL = 2.1
-"""A submission, a look-up, a part of a list. Questions go to the gateway."""
+"""A submission, a lookup, and a share of a list request. Questions go to the gateway."""
 LIST_MB, TASK_MB = 142.0, 312.0
-"""The largest process: a million keys listed, a chunk's task of 143 calls."""
+"""Largest process when listing a million keys, and for the task of a chunk of 143 calls."""
 LEDGER_BYTES, KNOWN_BYTES, CUE_BYTES = 2_890, 14_000, 480
-"""Of a call in the ledger, the same in memory where a task reads the whole day's; of a cue in a chunk's task.
-tests/benchmarks/test_sizing.py counts them."""
+"""Bytes of a call in the ledger, of the same call in memory, and of a cue in a chunk's task.
+tests/tools/test_sizing.py measures them."""
 POLL_IN_WORKER_S, LONGEST_SLEEP_S, QUICK_JOBS = 30.0, 600.0, 0.25
-"""As in ``callphases.airflow.operators`` and ``callphases.day_run``, which import Airflow and pyarrow."""
+"""Copied from ``callphases.airflow.operators`` and ``callphases.transcription.transcriber``, which import
+Airflow and pyarrow."""
 HOUR_S = 3600.0
 ALONE = 3
-"""Tasks of a run that have no chunk: list, publish, verify."""
+"""Tasks of a run without a chunk: list, publish, verify."""
 
 
 def chunks_of(calls: int) -> int:
-    """Chunks of a night of recordings of one size."""
+    """Return the number of chunks of a night whose recordings have the same size."""
     if calls <= TASK_EACH_UP_TO:
         return calls
     return min(max(round(math.sqrt(calls) / 2), 2), MAX_CHUNKS)
 
 
 def tasks_of(calls: int) -> int:
-    """Task instances of a run: two for each chunk, and those without."""
+    """Return the number of task instances of a run: two per chunk, and those without a chunk."""
     return 2 * chunks_of(calls) + ALONE
 
 
@@ -113,16 +114,16 @@ CORE_S_A_TASK, CORE_S_A_CALL = solved(*NIGHTS[:2])
 
 @dataclass(frozen=True)
 class Site:
-    """What a night has to run with.
+    """The resources of a night.
 
     Attributes:
-        service: the services' limits.
-        copies: how often a call says what the bench's does, which takes two minutes.
-        cores: of all workers together.
-        slots: tasks at once, of all workers together.
-        requests_a_s: that the speech service takes.
+        service: limits of the services.
+        copies: length of a call in multiples of the benchmark's call, which takes two minutes.
+        cores: of all workers.
+        slots: task slots of all workers.
+        requests_a_s: requests per second that the speech service accepts.
         ramp: whether ``limits.ramp`` is on.
-        beside_core_s: of a call, that others take of these cores.
+        beside_core_s: core-seconds per call that other processes use on these cores.
     """
 
     service: Service = field(default_factory=Service)
@@ -142,7 +143,7 @@ class _Sized:
 
 @cache
 def calls_a_question(copies: int) -> int:
-    """Calls that share a question, by the product's own packing."""
+    """Return the number of calls that callphases packs into a question."""
     pipeline = Pipeline(
         pipeline="sizing",
         recordings=Recordings(bucket="recordings", prefix="{date:%Y-%m-%d}/"),
@@ -156,7 +157,7 @@ def calls_a_question(copies: int) -> int:
 
 
 def questions_of(calls: int, copies: int = 1) -> int:
-    """Questions of a night: chunks don't share them."""
+    """Return the number of questions of a night; chunks do not share questions."""
     chunks = chunks_of(calls)
     if not chunks:
         return 0
@@ -166,7 +167,7 @@ def questions_of(calls: int, copies: int = 1) -> int:
 
 
 def wake_ups_of(calls: int, site: Site) -> float:
-    """How often ``transcribe`` comes back from the triggerer: when half of its jobs have ended, or to look for room."""
+    """Return how often ``transcribe`` resumes from the triggerer: after half of its jobs, or to check for slots."""
     service = site.service
     if service.speech_s <= QUICK_JOBS * POLL_IN_WORKER_S:
         return 0.0
@@ -175,28 +176,28 @@ def wake_ups_of(calls: int, site: Site) -> float:
 
 
 def core_s_of(calls: int, site: Site) -> float:
-    """Core-seconds of Airflow's processes and of all tasks."""
+    """Return the core-seconds of Airflow's processes and of all tasks."""
     return CORE_S_A_TASK * (tasks_of(calls) + wake_ups_of(calls, site)) + CORE_S_A_CALL * calls
 
 
 def list_s(calls: int) -> float:
-    """How long ``list`` takes, without the days that it looks back on."""
+    """Return the duration of ``list`` in seconds, without the look-back days."""
     return LIST_S_A_KEY * calls
 
 
 def second_run_mb(calls: int) -> float:
-    """The process that reads the whole day's ledger."""
+    """Return the memory in MB of the process that reads the whole day's ledger."""
     return LIST_MB + calls * KNOWN_BYTES / MB
 
 
 def task_mb(calls: int, copies: int) -> float:
-    """A chunk's task: what one of 143 calls has, and what it holds of more calls."""
+    """Return the memory in MB of a chunk's task: that of a task of 143 calls, plus what further calls need."""
     more = calls / max(chunks_of(calls), 1) - NIGHTS[1].calls / chunks_of(NIGHTS[1].calls)
     return TASK_MB + max(more, 0.0) * (KNOWN_BYTES + copies * CUES * CUE_BYTES) / MB
 
 
 def limits_s(calls: int, site: Site) -> dict[str, float]:
-    """How long the part of a night takes in which calls are worked on, in seconds, if each limit were the only one."""
+    """Return the seconds that processing all calls takes under each limit alone."""
     service, questions = site.service, questions_of(calls, site.copies)
     core_s = core_s_of(calls, site) + calls * site.beside_core_s
     limits = {
@@ -214,17 +215,17 @@ def limits_s(calls: int, site: Site) -> dict[str, float]:
 
 
 def alone_s(calls: int) -> float:
-    """What comes before the first call and after the last."""
+    """Return the seconds before the first submission and after the last transcript."""
     return LEAD_S + list_s(calls) + TAIL_S + PUBLISH_S_A_CALL * calls
 
 
 def makespan_s(calls: int, site: Site) -> float:
-    """From trigger to success."""
+    """Return the seconds from trigger to success."""
     return alone_s(calls) + max(limits_s(calls, site).values())
 
 
 def most(fits: Callable[[int], bool], at_most: int = 10**9) -> int:
-    """The most calls that fit; ``fits`` holds up to some number, and not beyond it."""
+    """Return the largest number of calls for which ``fits`` holds; it must hold for all smaller numbers."""
     low, high = 0, at_most
     while low < high:
         middle = (low + high + 1) // 2
@@ -233,14 +234,14 @@ def most(fits: Callable[[int], bool], at_most: int = 10**9) -> int:
 
 
 def usable_s(calls: int, site: Site, window_s: float) -> float:
-    """What is left of a window to work on calls."""
+    """Return the seconds of a window that are left for processing calls."""
     return window_s - alone_s(calls) - site.service.speech_s
 
 
 def needed(calls: int, site: Site, window_s: float) -> Site:
-    """What must be more than at ``site`` for a night to fit into a window, the slots that keep the cores busy included.
+    """Return ``site`` with enough jobs, questions, cores and slots for a night to fit into a window.
 
-    What the speech service takes of requests is as it is, and may make the night longer than that.
+    The speech service's limit on requests stays unchanged and may still make the night longer.
     """
     service, left_s = site.service, usable_s(calls, site, window_s)
     jobs = math.ceil(calls * service.speech_s / left_s)
@@ -255,13 +256,13 @@ def needed(calls: int, site: Site, window_s: float) -> Site:
 
 
 def longest_segment_s(calls: int, site: Site) -> float:
-    """A task ``segment`` where all slots have one and share the questions a minute."""
+    """Return the seconds of a ``segment`` task when all slots run one and share the questions per minute."""
     chunks = chunks_of(calls)
     questions = questions_of(calls, site.copies) / chunks * min(site.slots, chunks)
     return questions * WINDOW_S / (site.service.questions_per_minute or math.inf)
 
 
-# --- the tables of docs/scaling.md ---
+# Tables of docs/scaling.md
 
 SIZES = (500, 5_000, 50_000, 200_000, 1_000_000)
 WINDOW_H = 6
@@ -276,25 +277,25 @@ PAPER = Site(
     requests_a_s=SPEECH_REQUESTS_PER_S,
     ramp=True,
 )
-"""Calls of four minutes, the product's defaults, two cores."""
+"""Calls of four minutes, callphases' default limits, two cores."""
 STORE_S = 0.05
-"""A request to the store, from a worker; a conditional write is two of them."""
+"""Seconds per request to the store from a worker; a conditional write takes two requests."""
 WORKER_SLOTS, WORKER_MB = 4, 2_048.0
-"""``WORKER_CONCURRENCY`` of deploy/celery.env, and the memory that deploy/helm/values.yaml gives to a worker."""
+"""``WORKER_CONCURRENCY`` in deploy/celery.env, and a worker's memory in deploy/helm/values.yaml."""
 LARGEST_PUT_BYTES, PHASES_BYTES = 5e9, 200
-"""What S3 takes in one PUT; and a call in the object of ``phases``, with the bench's summaries, which are short."""
+"""S3's limit for one PUT, and bytes per call in the object of ``phases`` with the benchmark's short summaries."""
 LOOK_BACK_DAYS = Recordings.model_fields["look_back_days"].default
 
 Row = Sequence[object]
 
 
 def site_of(night: Measured) -> Site:
-    """The two cores that a night of the bench had."""
+    """Return the resources of a benchmarked night."""
     return Site(night.service, beside_core_s=night.beside_core_ms / 1000)
 
 
 def checks() -> Iterator[Row]:
-    """The model beside what was measured: figure, then both for each night."""
+    """Yield rows that compare the model with the measured nights."""
     nights = (*NIGHTS, PACED)
     yield ["", *(night.name for night in nights)]
 
@@ -343,7 +344,7 @@ def beside() -> Iterator[Row]:
 
 
 def growth() -> Iterator[Row]:
-    """What a night needs, by its calls."""
+    """Yield rows with what a night needs, by its number of calls."""
     yield ["calls a night", *(f"{calls:,}" for calls in SIZES)]
     sites = {calls: needed(calls, PAPER, WINDOW_H * HOUR_S) for calls in SIZES}
 
@@ -377,7 +378,7 @@ def growth() -> Iterator[Row]:
 
 
 def first_to_break() -> Iterator[Row]:
-    """How many calls each limit lets through in the window, the lowest first."""
+    """Yield rows with the number of calls that each limit allows in the window, the lowest first."""
     yield ["limit", f"calls in {WINDOW_H} hours", "what to change"]
     window_s = WINDOW_H * HOUR_S
 
@@ -433,10 +434,10 @@ def first_to_break() -> Iterator[Row]:
 
 
 def shared() -> Iterator[Row]:
-    """How often the objects are written that tasks share, at most."""
+    """Yield rows with the maximum rate of writes to objects that tasks share."""
     yield ["object", "follows from", "changes a second, at most"]
     service = PAPER.service
-    # Room is taken and given back by a part of the limit each time; a limit's worth of jobs ends in what a job takes.
+    # Tasks take and release a share of the limit at a time, and each slot is taken once per duration of a job.
     slots, turns = 2 / LEAST_SHARE, (service.questions_per_minute or 0) / 60
     for job_s in (service.speech_s, Service.speech_s):
         yield [
@@ -451,14 +452,14 @@ def shared() -> Iterator[Row]:
 
 
 def markdown(rows: Iterator[Row]) -> str:
-    """A table; the first of ``rows`` is its head."""
+    """Format rows as a Markdown table; the first row is the header."""
     head, *body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
     columns = head.count("|") - 1
     return "\n".join([head, "|" + "---|" * columns, *body])
 
 
 def tables() -> list[str]:
-    """All tables of docs/scaling.md."""
+    """Return all tables of docs/scaling.md."""
     return [markdown(rows) for rows in (checks(), beside(), growth(), first_to_break(), shared())]
 
 
@@ -467,7 +468,7 @@ def _s3_of(calls: int) -> float:
 
 
 def _round(value: float) -> float:
-    """To three digits."""
+    """Round to three significant digits."""
     return float(f"{value:.3g}")
 
 
@@ -477,7 +478,7 @@ def _apart(ours: float, theirs: float) -> str:
 
 
 def _rounded_down(calls: int) -> int:
-    """To two digits: a limit is not to be promised."""
+    """Round down to two significant digits, so as not to overstate a limit."""
     unit = 10 ** max(len(str(calls)) - 2, 0)
     return calls // unit * unit
 

@@ -1,0 +1,1 @@
+"""Programs that maintainers run by hand: ``python -m tools.<name>``."""
