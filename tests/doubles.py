@@ -22,8 +22,10 @@ import requests
 from callphases.cues import Cue
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
+from callphases.state import layout
+from callphases.state.events import UNSTAMPED, Event, serialize, stamped
 from callphases.state.lease import Lease
-from callphases.state.ledger import Event, Ledger, LedgerView, read_ledger_day
+from callphases.state.ledger import Ledger, LedgerView, read_ledger_day
 from callphases.state.manifests import Manifest
 from callphases.state.storage import ObjectPrefix
 
@@ -291,11 +293,20 @@ class Store:
         """The ledger as a task of a run opens it, which has the day from then on."""
         return Ledger.open(self.state, self.lease(run_id, task, day), run_id, task, **known)
 
-    def knows(self, *events: Event, day: dt.date = DAY, **more: Any) -> None:
+    def knows(
+        self,
+        *events: Event,
+        day: dt.date = DAY,
+        at: dt.datetime | None = None,
+        fencing_token: int = 1,
+        run_id: str = "run-0",
+    ) -> None:
         """Let the day's ledger hold what an earlier run has written."""
-        head = {"at": dt.datetime.now(dt.UTC).isoformat(), "term": 1, "run_id": "run-0", **more}
-        body = "".join(json.dumps(head | event) + "\n" for event in events)
-        self.state.put(f"ledger/dt={day}/run-0-{uuid.uuid4().hex[:8]}/chunk-0000.jsonl", body.encode())
+        moment = at or dt.datetime.now(dt.UTC)
+        body = serialize(
+            event if event.at is not UNSTAMPED else stamped(event, moment, fencing_token, run_id) for event in events
+        )
+        self.state.put(layout.ledger_segment(day, f"run-0-{uuid.uuid4().hex[:8]}", "chunk-0000"), body)
 
     def known(self, day: dt.date = DAY) -> LedgerView:
         """What the ledger of a day holds now, whoever may write to it."""

@@ -25,16 +25,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callphases import day_run
 from callphases.day_run import DayRun
 from callphases.errors import AnswerLost, CallphasesError, DayHeld, ServiceUnavailable
-from callphases.segmentation import chunk_segmenter
 from callphases.segmentation.gateway import Answer
-from callphases.state import lease, ledger
-from callphases.state.ledger import read_ledger_day, transcript_key
+from callphases.state import layout, lease, ledger, workers
+from callphases.state.events import Answered, Event, Transcribed, parse
+from callphases.state.keys import transcript_key
+from callphases.state.ledger import read_ledger_day
 from callphases.state.storage import StoredObject
-from callphases.transcription import transcriber
-from callphases.transcription.assemblyai import Job
+from callphases.transcription.assemblyai import Job, without_query
+from callphases.transcription.delivery import TRIES_AT_PROVIDER
 from doubles import DAY, NOON, OneThread, pipeline
 
 STARTS_OF_A_TASK = 3
@@ -77,13 +77,13 @@ class World:
         """Stop before a request until the machine lets this run go on."""
         self.run.it.turn(at)
 
-    def answers(self, task: str, known: list[dict[str, Any]]) -> set[str]:
+    def answers(self, task: str, known: list[Event]) -> set[str]:
         """The calls whose answers a task is bound to know: by its chunk's list, and by what was written for it."""
         events = list(known)
         for name, (body, _, _) in self.objects.items():
             if name.startswith(f"s3://warehouse/state/{task}"):
-                events += [json.loads(line) for line in body.splitlines()]
-        keys = {event["recording"] for event in events if event["event"] == "answered"}
+                events += parse(body)
+        keys = {event.recording for event in events if isinstance(event, Answered)}
         return {f"http://s3/{key}" for key in keys}
 
 
@@ -146,7 +146,7 @@ class Provider:
         one = f"t-{len(self.world.jobs) + 1}"
         ends = "error" if fate == "fails" else "completed"
         created = dt.datetime.now(dt.UTC)
-        self.world.jobs[one] = {"url": transcriber.without_query(audio_url), "status": ends, "created": created}
+        self.world.jobs[one] = {"url": without_query(audio_url), "status": ends, "created": created}
         if fate == "lost":
             raise AnswerLost("no answer")
         return Job(one, "queued")
@@ -233,8 +233,10 @@ class Run:
         self.wakes_at = 0.0
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         limits = {"ramp": False}
-        self.night = DayRun(pipeline(limits=limits), Bucket(world), Provider(world), Models(world))  # type: ignore[arg-type]
-        self.night.state = MemoryPrefix(world, "s3://warehouse/state/")  # type: ignore[assignment]
+        clock: Any = SimpleNamespace(monotonic=lambda: world.now, sleep=self.sleep)
+        services: Any = (Bucket(world), Provider(world), Models(world))
+        self.day_run = DayRun(pipeline(limits=limits), *services, clock=clock)
+        self.day_run.state = MemoryPrefix(world, "s3://warehouse/state/")  # type: ignore[assignment]
         self.run_id = f"run-{number}"
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -292,7 +294,7 @@ class Run:
     def asks(self, question: Question) -> None:
         """Check that nobody else can be asking about these calls, and that their answers are not in the ledger."""
         violations = self.world.violations
-        lease_of_day = json.loads(self.world.objects[f"s3://warehouse/state/ledger/dt={DAY}/lease.json"][0])
+        lease_of_day = json.loads(self.world.objects[f"s3://warehouse/state/{layout.lease(DAY)}"][0])
         if lease_of_day["holder"] != self.listed_as:
             violations.append("a question was sent by a run that had lost the day")
         for other in self.world.questions:
@@ -307,24 +309,28 @@ class Run:
         try:
             self.turn("start")
             if self.listed is None:
-                self.listed = self._patiently(lambda: self.night.begin(DAY, self.run_id))
-            day = self.night.load_day(self.listed.day)
+                self.listed = self._patiently(lambda: self.day_run.begin(DAY, self.run_id))
+            day = self.day_run.load_day(self.listed.day)
             self.listed_as = day.run_token
             for uri in self.listed.chunks:
-                self._patiently(lambda uri=uri: self.night.transcribe(self.night.load(uri), float("inf")))
+                self._patiently(lambda uri=uri: self.day_run.transcribe(self.day_run.load(uri), float("inf")))
                 self._patiently(lambda uri=uri: self._segment(uri))
-            lease.Lease(self.night.state, day.day, day.run_token, fencing_token=day.fencing_token).release()
+            lease.Lease(self.day_run.state, day.day, day.run_token, clock=self.day_run.clock).release()
         except (CallphasesError, Killed):
             pass
+        except Exception as error:
+            self.world.violations.append(f"the run failed: {error!r}")
+            raise
         finally:
             self.ended = True
             self._stopped.release()
 
     def _segment(self, uri: str) -> None:
-        chunk = self.night.load(uri)
-        self.known_answers = self.world.answers(f"ledger/dt={DAY}/{chunk.run_token}/{chunk.name}", chunk.known)
+        chunk = self.day_run.load(uri)
+        first_object = layout.ledger_segment(DAY, chunk.run_token, chunk.name)
+        self.known_answers = self.world.answers(first_object.removesuffix(".jsonl"), chunk.known)
         try:
-            self.night.segment(chunk)
+            self.day_run.segment(chunk)
         finally:
             self.is_asking = False
 
@@ -352,15 +358,12 @@ class Nights(RuleBasedStateMachine):
     )
     def begin(self, count: int, fates: list[str], lost_answers: list[bool]) -> None:
         # A job that fails on the provider's side is tried so often and no more; the last run must have a try left.
-        fails = [place for place, fate in enumerate(fates) if fate == "fails"][transcriber.TRIES_AT_PROVIDER - 1 :]
+        fails = [place for place, fate in enumerate(fates) if fate == "fails"][TRIES_AT_PROVIDER - 1 :]
         self.world = World(count, fates=[fate for place, fate in enumerate(fates) if place not in fails])
         self.world.lost_answers = lost_answers
         self.runs: list[Run] = []
         self.patch = pytest.MonkeyPatch()
-        clock = SimpleNamespace(monotonic=lambda: self.world.now, sleep=lambda s: self.world.run.it.sleep(s))
-        for module in (lease, ledger, day_run, transcriber):
-            self.patch.setattr(module, "time", clock)
-        for module in (ledger, transcriber, chunk_segmenter):
+        for module in (ledger, workers):
             self.patch.setattr(module, "ThreadPoolExecutor", OneThread)
         self.patch.setattr("callphases.listing.listing.TASK_EACH_UP_TO", 1)  # chunks of more than one recording
         self.start()
@@ -416,9 +419,9 @@ class Nights(RuleBasedStateMachine):
             self.world.run.it = SimpleNamespace(turn=lambda at: None)
             known = read_ledger_day(MemoryPrefix(self.world, "s3://warehouse/state/"), DAY)  # type: ignore[arg-type]
             keys = [self._key(number) for number in range(self.world.recordings)]
-            answered = {event["recording"] for event in known.all() if event["event"] == "answered"}
+            answered = {event.recording for event in known.all() if isinstance(event, Answered)}
             assert len(answered) == self.world.recordings
-            assert [(known.find(key) or {}).get("event") for key in keys] == ["transcribed"] * self.world.recordings
+            assert all(isinstance(known.find(key), Transcribed) for key in keys)
             assert sum(self.world.paid.values()) == self.world.recordings
         finally:
             for run in self.runs:
