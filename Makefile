@@ -68,9 +68,10 @@ cluster-down:  ## Stop the cluster; its data stays (docs/cluster.md: to remove i
 bench: setup  ## Measure the real stack, beside other ways (40 minutes; ONLY="night-5000 rivals" for a part)
 	@PYTHONPATH=include:. $(BIN)/python -m benchmarks $(ONLY)
 
-check: setup  ## Lint, format and types
+check: setup  ## Lint, format, types and the boundaries between packages
 	@echo "==> ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "==> mypy"; $(BIN)/mypy
+	@echo "==> import-linter"; $(BIN)/lint-imports
 
 test: check  ## Everything that CI runs: check, then all tests
 	@echo "==> pytest"
