@@ -19,6 +19,9 @@ export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 WORKERS ?= 2
 
+# Percent of the core's lines that its own tests must run.
+COVERAGE_FLOOR := 90
+
 # What `make ledger` runs: 60 seeds of 350 examples.
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
@@ -42,10 +45,10 @@ $(READY): requirements.lock pyproject.toml include/speechbox/pyproject.toml
 demo: setup  ## Run two days of sample calls through everything, no key and no cloud
 	@$(BIN)/python -m demo run
 
-up: setup  ## The same stack, left running, with Airflow's UI
+up: setup  ## Start the demo's servers with Airflow's UI and leave them running
 	@$(BIN)/python -m demo up
 
-down:  ## End what `make up` started
+down:  ## Stop what `make up` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "Nothing is running."; fi
 
 cluster:  ## Airflow with Celery in containers, S3 and speechbox with it (WORKERS=3); needs Docker
@@ -59,13 +62,13 @@ cluster:  ## Airflow with Celery in containers, S3 and speechbox with it (WORKER
 cluster-demo:  ## Two days of sample calls through the cluster
 	@$(COMPOSE) run --rm demo
 
-cluster-check: setup  ## Look at the running cluster: health, ports, users, where keys are
+cluster-check: setup  ## Check the running cluster: health, ports, users, where keys are kept
 	@$(BIN)/python -m pytest tests/deploy/check_running.py
 
 cluster-down:  ## Stop the cluster; its data stays (docs/cluster.md: to remove it)
 	@$(COMPOSE) down
 
-bench: setup  ## Measure the real stack, beside other ways (40 minutes; ONLY="night-5000 rivals" for a part)
+bench: setup  ## Measure the real stack and its alternatives (40 minutes; ONLY="night-5000 rivals" for a part)
 	@PYTHONPATH=include:. $(BIN)/python -m benchmarks $(ONLY)
 
 check: setup  ## Lint, format, types and the boundaries between packages
@@ -73,24 +76,27 @@ check: setup  ## Lint, format, types and the boundaries between packages
 	@echo "==> mypy"; $(BIN)/mypy
 	@echo "==> import-linter"; $(BIN)/lint-imports
 
-test: check  ## Everything that CI runs: check, then all tests
-	@echo "==> pytest"
-	@$(BIN)/python -m pytest -m "not kill"
+test: check  ## Everything that CI runs: check, the core's tests with its coverage floor, all other tests
+	@echo "==> pytest: the core"
+	@$(BIN)/python -m pytest tests/test_boundaries.py tests/callphases \
+		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
+	@echo "==> pytest: speechbox, tables in warehouses, Dags, whole nights"
+	@$(BIN)/python -m pytest -m "not kill" --ignore tests/test_boundaries.py --ignore tests/callphases
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 
-test-fast: setup  ## The tests that start no server
+test-fast: setup  ## Only the tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
 
-ledger: setup  ## The state machine of the ledger over many seeds (10 minutes; SEEDS="1 2 3", EXAMPLES=1000)
+ledger: setup  ## Run the ledger's state machine over many seeds (12 minutes; SEEDS="1 2 3", EXAMPLES=1000)
 	@for seed in $(SEEDS); do \
 		LEDGER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/callphases/state/test_ledger_machine.py --hypothesis-seed=$$seed \
 			|| { echo "Repeat it with: make ledger SEEDS=$$seed EXAMPLES=$(EXAMPLES)"; exit 1; }; \
 	done; echo "==> No second payment with the seeds $(SEEDS), $(EXAMPLES) examples each."
 
-e2e: setup  ## The whole product as processes, with machines that are lost (45 minutes; ONLY=redis for a part)
+e2e: setup  ## Run whole nights on a cluster whose machines are killed (45 minutes; ONLY=redis for a part)
 	@$(BIN)/python -m pytest tests/e2e $(if $(ONLY),-k "$(ONLY)")
 
-samples: setup  ## Make the sample calls again from their scripts
+samples: setup  ## Regenerate the sample calls from their scripts
 	@$(BIN)/python include/samples/make_samples.py
 
 lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to update locked versions)
@@ -98,5 +104,5 @@ lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to upd
 		--all-extras --generate-hashes --no-header --no-annotate $(if $(UPGRADE),--upgrade) --quiet \
 		--output-file requirements.lock
 
-clean: down  ## Remove the environment and everything that runs have left
+clean: down  ## Remove the environment and everything that runs left behind
 	@rm -rf $(VENV) .callphases .mypy_cache .ruff_cache .pytest_cache .hypothesis

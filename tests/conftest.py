@@ -24,7 +24,6 @@ for name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_", 
 os.environ.update(
     AIRFLOW_HOME=AIRFLOW_HOME,
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
-    AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
     ORT_DISABLE_TELEMETRY="1",  # for the voice that speaks in tests
