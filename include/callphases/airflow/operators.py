@@ -1,4 +1,4 @@
-"""The tasks of a run, in their order: list, transcribe, segment, publish, verify. Each calls the core's rooms."""
+"""The tasks of a run, in their order: list, transcribe, segment, publish, verify. Each calls a step of ``DayRun``."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from callphases.state.manifests import Manifest
 
 POLL_IN_WORKER_S = 30.0
-"""A job that ends sooner is waited for in the worker: the scheduler fails a task whose trigger fires within seconds."""
+"""A job that ends sooner is awaited in the worker: the scheduler fails a task whose trigger fires within seconds."""
 POLL_INTERVAL_S = 20.0
 LONGEST_WAIT = dt.timedelta(hours=12)
 LONGEST_SLEEP_S = 600.0
-"""After which a task that waits for others looks how far they are, whatever was to be expected."""
+"""After this a task that waits for others checks on them, whatever it expected."""
 DAYS = "days"
-"""The XCom key of the days' manifests, the run's own first; the chunks' URIs are what the list task returns."""
+"""The XCom key of the URIs of the days' lists, the run's own day first; the list task returns the chunks' URIs."""
 
 
 class _PipelineOperator(BaseOperator):
-    """What the tasks share: the pipeline and the day; and how an error ends a task.
+    """What the tasks share: the pipeline, the day, and how an error ends a task.
 
-    A task that finds another run at work on its day waits for it, after half a minute without a worker.
+    A task whose day another run works on waits for it: in the worker at first, then deferred.
 
     Args:
         pipeline: the pipeline file, as an object.
@@ -59,7 +59,7 @@ class _PipelineOperator(BaseOperator):
         self.poll_interval_s = poll_interval_s
 
     def execute(self, context: Context) -> Any:
-        """Run the task; what a retry can't mend fails at once."""
+        """Run the task; an error that a retry can't fix fails it at once."""
         defer_at = time.monotonic() + self.poll_in_worker_s
         told = False
         while True:
@@ -78,7 +78,7 @@ class _PipelineOperator(BaseOperator):
                 raise AirflowFailException(str(error)) from None
 
     def resume(self, context: Context, event: Any) -> Any:
-        """Go on after a trigger has fired."""
+        """Continue after a trigger has fired."""
         if isinstance(event, dict) and event.get("status") == "error":
             raise ServiceUnavailable(event["message"])
         return self.execute(context)
@@ -94,8 +94,8 @@ class _PipelineOperator(BaseOperator):
         self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
 
     @cached_property
-    def night(self) -> DayRun:
-        """The pipeline's stores and services."""
+    def day_run(self) -> DayRun:
+        """The steps of the run, with the pipeline's stores and services."""
         from callphases.day_run import DayRun
 
         connections = self.pipeline.connections
@@ -114,15 +114,15 @@ class _PipelineOperator(BaseOperator):
 
 
 class ListRecordings(_PipelineOperator):
-    """Lists the day, writes its manifest and the chunks' into the state area, and returns the chunks' URIs.
+    """Lists the day, writes manifests to the state area, and returns the URIs of the chunks'.
 
-    Days before it whose recordings have changed since they were published are run again with it.
+    Earlier days whose recordings have changed since they were published are run again with it.
     """
 
     def work(self, context: Context) -> list[str]:
         """See the class."""
         day, run_id, replay = self.day(context), context["run_id"], context["params"].get("replay")
-        listed = [self.night.begin(day, run_id, replay)]
+        listed = [self.day_run.begin(day, run_id, replay)]
         # A backfill runs each of its days itself; a replay is for failed calls alone.
         if replay is None and context["dag_run"].run_type != "backfill":
             listed += self._late(day, run_id, listed[0].budget_usd)
@@ -131,9 +131,9 @@ class ListRecordings(_PipelineOperator):
 
     def _late(self, day: dt.date, run_id: str, budget_usd: float | None) -> Iterator[Listed]:
         try:
-            for late in self.night.late_days(day):
+            for late in self.day_run.late_days(day):
                 try:
-                    listed = self.night.begin(late, run_id, budget_usd=budget_usd)
+                    listed = self.day_run.begin(late, run_id, budget_usd=budget_usd)
                     budget_usd = listed.budget_usd
                     yield listed
                 except DayHeld as held:
@@ -159,7 +159,7 @@ class _ChunkOperator(_PipelineOperator):
 
     def chunk(self, context: Context) -> Manifest:
         """The chunk; also names the task's map index after it."""
-        chunk = self.night.load(self.manifest)
+        chunk = self.day_run.load(self.manifest)
         first, count = chunk.recordings[0], len(chunk.recordings)
         name = first.key.rsplit("/", 1)[-1]
         context["chunk"] = name if count == 1 else f"{name} and {count - 1} more"  # type: ignore[typeddict-unknown-key]
@@ -169,13 +169,13 @@ class _ChunkOperator(_PipelineOperator):
 class TranscribeRecordings(_ChunkOperator):
     """Has a chunk transcribed: submits, waits, and saves transcripts and captions to the state area.
 
-    What ends within ``poll_in_worker_s`` is waited for in the worker; for the rest the task is deferred.
+    Jobs that end within ``poll_in_worker_s`` are awaited in the worker; for the others the task is deferred.
     """
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
         chunk = self.chunk(context)
-        waiting = self.night.transcribe(chunk, self.poll_in_worker_s)
+        waiting = self.day_run.transcribe(chunk, self.poll_in_worker_s)
         if waiting is not None:
             in_s = min(max(waiting.in_s, self.poll_interval_s), LONGEST_SLEEP_S)
             if not waiting.jobs:
@@ -194,16 +194,16 @@ class SegmentCalls(_ChunkOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
         chunk = self.chunk(context)
-        self.night.segment(chunk)
+        self.day_run.segment(chunk)
         return {"recordings": len(chunk.recordings)}
 
 
 class PublishDay(_PipelineOperator):
-    """Publishes all of the day's rows, whatever became of single chunks, and tells the tables' Assets what it holds.
+    """Publishes all of the day's rows, whatever became of single chunks, and adds counts and costs to the Asset events.
 
     Args:
-        listed: the id of the task that listed the day. What it pushed is fetched by hand: a template of an XCom that is
-            not there, as where the listing failed, fails before the task can say so.
+        listed: the id of the task that listed the day. Its XCom is pulled in ``work``: where the listing failed, a
+            template would fail before the task can say so.
     """
 
     def __init__(self, *, listed: str, **kwargs: Any) -> None:
@@ -218,8 +218,8 @@ class PublishDay(_PipelineOperator):
         tables = self.pipeline.output.tables
         days: list[dict[str, Any]] = []
         for manifest in manifests:
-            listed = self.night.load_day(manifest)
-            days.append({"dt": listed.day.isoformat(), **asdict(self.night.end(listed))})
+            listed = self.day_run.load_day(manifest)
+            days.append({"dt": listed.day.isoformat(), **asdict(self.day_run.end(listed))})
             self.log.info(
                 "%s: %d rows in calls, %d in phases, below %s",
                 listed.day,
@@ -236,7 +236,7 @@ class PublishDay(_PipelineOperator):
 
 
 class VerifyDay(_PipelineOperator):
-    """Fails the run where what was listed is not what was published, or where too much failed.
+    """Fails the run if the published rows are not those of the recordings listed, or if too many calls failed.
 
     Args:
         published: what the task ``publish`` returned.
@@ -255,7 +255,7 @@ class VerifyDay(_PipelineOperator):
             raise AirflowFailException(" ".join(problems))
 
     def _problem(self, day: dict[str, Any]) -> str | None:
-        """What is wrong with a day; logs what it holds and cost."""
+        """The problem with a day, if any; logs its counts and costs."""
         listed, failed = day["listed"], day["statuses"].get("failed", 0)
         statuses = " + ".join(f"{count} {status}" for status, count in sorted(day["statuses"].items())) or "none"
         classes = ", ".join(f"{count} {name}" for name, count in sorted(day["failures"].items()))
