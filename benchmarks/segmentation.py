@@ -25,7 +25,7 @@ from benchmarks.processes import ROOT, Broken, clean_environment, running, say
 from callphases.errors import CallphasesError
 from callphases.pipeline import load
 from callphases.scoring.labelled import LabelledCall, read_labelled
-from callphases.scoring.predictions import asked, pipeline_of
+from callphases.scoring.predictions import pipeline_of, predict
 from callphases.scoring.scorecard import LABELS, Scorecard, document, scorecard
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
@@ -134,7 +134,7 @@ def _model(calls: Sequence[LabelledCall], model: str, url: str, key: str, pipeli
     if not key:
         raise CallphasesError("Set CALLPHASES_LLM_KEY or ASSEMBLYAI_API_KEY to the gateway's key.")
     set_up = pipeline_of(model, load(pipeline) if pipeline is not None else None)
-    predicted, spent = asked(calls, Segmenter(Gateway(key, url), set_up))
+    predicted, spent = predict(calls, Segmenter(Gateway(key, url), set_up))
     return scorecard(calls, predicted, spent=spent)
 
 

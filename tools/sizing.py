@@ -86,7 +86,7 @@ SPEECH_REQUESTS_A_CALL = 2.1
 """A submission, a lookup, and a share of a list request. Questions go to the gateway."""
 LIST_MB, TASK_MB = 142.0, 312.0
 """Largest process when listing a million keys, and for the task of a chunk of 143 calls."""
-LEDGER_BYTES, KNOWN_BYTES, CUE_BYTES = 2_890, 14_000, 480
+LEDGER_BYTES, KNOWN_BYTES, CUE_BYTES = 2_890, 9_500, 480
 """Bytes of a call in the ledger, of the same call in memory, and of a cue in a chunk's task.
 tests/tools/test_sizing.py measures them."""
 POLL_IN_WORKER_S, LONGEST_SLEEP_S, QUICK_JOBS = 30.0, 600.0, 0.25
