@@ -20,7 +20,8 @@ import yaml
 
 from callphases.cli import main
 from callphases.errors import BadAudio, DownloadRefused
-from callphases.state.ledger import failed, transcript_key
+from callphases.state.events import Transcribed, failed
+from callphases.state.keys import transcript_key
 from callphases.tables.reading import read_rows
 from callphases.tables.schema import CALLS, PHASES, object_name
 from doubles import DAY, KEY, NOON, Clock, Speech, Store, Web, answer, phases_answer
@@ -243,7 +244,7 @@ def test_show_accepts_a_pipeline_file(run: Run, aws: Store, pipeline_file: Path)
 def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Path) -> None:
     recordings = [aws.put(f"calls/2026-11-20/{name}.mp3", b"x" * 1_500_000) for name in "abc"]
     key = transcript_key(recordings[0], aws.pipeline().transcription)
-    aws.knows(failed(key, BadAudio("Transcoding failed."), recording=recordings[0].key))
+    aws.knows(failed(key, BadAudio("Transcoding failed."), recordings[0].key))
     code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", "2026-11-21")
     assert code == 0
     assert out.splitlines() == [
@@ -268,7 +269,7 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
         aws.put(f"calls/{name}.mp3", b"x" * 500_000)
     done = aws.put("calls/20261119-done.mp3")
     key = transcript_key(done, aws.pipeline().transcription)
-    aws.knows(failed(key, BadAudio("Transcoding failed."), recording=done.key), day=DAY - dt.timedelta(days=1))
+    aws.knows(failed(key, BadAudio("Transcoding failed."), done.key), day=DAY - dt.timedelta(days=1))
     code, out, _ = run("plan", pipeline_file, *[f"--date=2026-11-{day}" for day in (20, 19, 18, 20)])
     assert code == 0
     assert out.splitlines() == [
@@ -300,10 +301,10 @@ def bad_day(aws: Store) -> None:
     """Recordings: one failed permanently, one failed temporarily, one done, and one new."""
     for name, failure in (("broken", BadAudio("No audio.")), ("far", DownloadRefused("No way."))):
         recording = aws.put(f"calls/2026-11-20/{name}.mp3")
-        aws.knows(failed(transcript_key(recording, aws.pipeline().transcription), failure, recording=recording.key))
+        aws.knows(failed(transcript_key(recording, aws.pipeline().transcription), failure, recording.key))
     silent = aws.put("calls/2026-11-20/silent.mp3")
     key = transcript_key(silent, aws.pipeline().transcription)
-    aws.knows({"event": "transcribed", "key": key, "recording": silent.key, "status": "no_speech", "audio_s": 3.0})
+    aws.knows(Transcribed(key=key, recording=silent.key, status="no_speech", transcript_id="t", audio_s=3.0))
     aws.put("calls/2026-11-20/new.mp3")
 
 

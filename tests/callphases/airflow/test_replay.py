@@ -13,7 +13,8 @@ import yaml
 
 from callphases.cli import main
 from callphases.errors import BadAudio
-from callphases.state.ledger import failed, transcript_key
+from callphases.state.events import failed
+from callphases.state.keys import transcript_key
 from callphases.tables.reading import read_rows
 from doubles import DAY, KEY, Speech, Store, Web, answer, phases_answer
 
@@ -61,7 +62,7 @@ def test_without_a_key_it_goes_by_the_pipelines_connections(
     models.respond = lambda request: good if request.json["messages"] else answer({"error": "no messages"}, 400)
     recording = s3.put(f"calls/{DAY}/a.mp3")
     key = transcript_key(recording, s3.pipeline().transcription)
-    s3.knows(failed(key, BadAudio("No audio."), recording=recording.key))
+    s3.knows(failed(key, BadAudio("No audio."), recording.key))
     extra = {"endpoint_url": s3.url, "region_name": "us-east-1"}
     connections = {
         "ASSEMBLYAI": {"conn_type": "assemblyai", "host": speech.web.url, "extra": {"llm_gateway_url": models.url}},

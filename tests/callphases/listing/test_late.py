@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.lease import Lease
 from callphases.state.manifests import DayList
 from callphases.tables.publishing import publish
+from callphases.tables.reading import published_versions
 from doubles import DAY, LONG_AGO, Store
 
 pytestmark = pytest.mark.integration
@@ -38,7 +40,8 @@ def ran(s3: Store, day: dt.date, *recordings: Recording) -> None:
 
 
 def late(s3: Store, **recordings: Any) -> list[dt.date]:
-    return list(late_days(RecordingBucket(s3.client, s3.recordings), ours(s3, **recordings), s3.state, s3.tables, DAY))
+    bucket, published = RecordingBucket(s3.client, s3.recordings), partial(published_versions, s3.tables)
+    return list(late_days(bucket, ours(s3, **recordings), s3.state, published, DAY))
 
 
 def test_unchanged_days_are_not_late(s3: Store) -> None:

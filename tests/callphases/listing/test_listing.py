@@ -15,6 +15,7 @@ from callphases.errors import ConfigurationError
 from callphases.listing.listing import HEAVIEST, Listing, Spool, chunk_counts
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
+from callphases.state.events import Submitted
 from callphases.state.manifests import DayList, Manifest, new_run_token
 from callphases.state.storage import ObjectPrefix
 from doubles import DAY, NOON, Store, manifest, recording
@@ -283,7 +284,7 @@ def test_manifest_round_trips(s3: Store, key: str) -> None:
         name="chunk-0007",
         run_token="run-1-abc",
         fencing_token=3,
-        known=[{"event": "submitted", "key": "k", "recording": key, "at": "2026-11-20T01:00:00+00:00"}],
+        known=[Submitted(key="k", recording=key, transcript_id="t", at=NOON)],
         first=175,
         replay=True,
         budget_usd=0.125,
