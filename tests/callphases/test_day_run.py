@@ -17,6 +17,7 @@ from botocore.exceptions import EndpointConnectionError
 from callphases.day_run import DayRun, Listed
 from callphases.errors import (
     BadAudio,
+    CallFailure,
     ConfigurationError,
     DayHeld,
     DownloadRefused,
@@ -30,13 +31,14 @@ from callphases.errors import (
 from callphases.limits import costs
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
+from callphases.state.events import Deleted, Event, Intended, Stopped, Submitted, Transcribed, failed
+from callphases.state.keys import transcript_key
 from callphases.state.lease import LIFE_S
-from callphases.state.ledger import Event, failed, transcript_key
 from callphases.state.manifests import DayList, Manifest
 from callphases.tables.publishing import Published
 from callphases.tables.reading import read_rows
 from callphases.transcription.assemblyai import AssemblyAI
-from callphases.transcription.transcriber import LONGEST_PAUSE_S
+from callphases.transcription.pacing import LONGEST_PAUSE_S
 from doubles import (
     DAY,
     KEY,
@@ -95,13 +97,16 @@ class Desk:
         }
 
     def event(self, recording: Recording) -> Event:
-        event = self.s3.known().find(transcript_key(recording, self.s3.pipeline().transcription))
+        event = self.s3.known().find(self.key(recording))
         assert event is not None
         return event
 
-    def knows(self, recording: Recording, event: Event, **more: Any) -> None:
-        key = transcript_key(recording, self.s3.pipeline().transcription)
-        self.s3.knows({**event, "key": key, "recording": recording.key}, **more)
+    def key(self, recording: Recording) -> str:
+        return transcript_key(recording, self.s3.pipeline().transcription)
+
+    def failed(self, recording: Recording, failure: CallFailure) -> None:
+        """An earlier run could not transcribe this."""
+        self.s3.knows(failed(self.key(recording), failure, recording.key))
 
     def lease(self) -> dict[str, Any]:
         return json.loads(self.s3.state.get(f"ledger/dt={DAY}/lease.json") or b"null")
@@ -217,7 +222,9 @@ def test_a_job_that_fails_on_the_way_is_submitted_again_by_the_same_step(desk: D
     (recording,) = desk.put("a")
     desk.speech.endings["t-1"] = {"status": "error", "error": "Server error, developers have been alerted."}
     assert desk.run().statuses == {"completed": 1}
-    assert desk.event(recording)["transcript_id"] == "t-2"
+    event = desk.event(recording)
+    assert isinstance(event, Transcribed)
+    assert event.transcript_id == "t-2"
 
 
 # Beginning
@@ -242,7 +249,7 @@ def test_a_day_that_is_done_asks_no_service_and_is_published_again(desk: Desk) -
 
 def test_the_chunks_of_a_run_have_all_that_they_need(desk: Desk) -> None:
     recordings = desk.put(*[f"{number:02}" for number in range(45)])
-    desk.knows(recordings[41], {"event": "intended", "audio_url": "u"})
+    desk.s3.knows(Intended(key=desk.key(recordings[41]), recording=recordings[41].key, audio_url="u"))
     night = desk.night()
     listed = night.begin(DAY, "run/1")
     chunks = [night.load(uri) for uri in listed.chunks]
@@ -250,7 +257,7 @@ def test_the_chunks_of_a_run_have_all_that_they_need(desk: Desk) -> None:
     assert [one.key for chunk in chunks for one in chunk.recordings] == [one.key for one in recordings]
     assert [chunk.first for chunk in chunks] == [0, 15, 30]
     assert [chunk.name for chunk in chunks] == ["chunk-0000", "chunk-0001", "chunk-0002"]
-    assert [[event["event"] for event in chunk.known] for chunk in chunks] == [[], [], ["intended"]]
+    assert [[type(event) for event in chunk.known] for chunk in chunks] == [[], [], [Intended]]
     assert {(chunk.fencing_token, chunk.run_id, chunk.run_token) for chunk in [day, *chunks]} == {
         (1, "run/1", day.run_token)
     }
@@ -270,7 +277,7 @@ def test_a_night_with_long_calls_has_fewer_of_them_in_a_chunk(desk: Desk) -> Non
 def test_what_is_in_no_chunk_is_written_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callphases.day_run.REST_PART", 2)
     for one in desk.put("a", "b", "c"):
-        desk.knows(one, failed("", BadAudio("No audio.")))
+        desk.failed(one, BadAudio("No audio."))
     desk.put("d")
     night = desk.night()
     listed = night.begin(DAY, "run-1")
@@ -304,7 +311,7 @@ def test_transcripts_go_with_the_rows_of_a_recording_that_is_gone(desk: Desk) ->
     assert len(desk.rows()) == 2
     desk.run("run-3", recordings={"when_deleted": "drop"})
     assert [row["recording_uri"] for row in desk.rows()] == [stays.uri]
-    key = transcript_key(gone, desk.s3.pipeline().transcription)
+    key = desk.key(gone)
     objects = {name: desk.s3.bytes_of(name) for name in desk.s3.keys("state/transcripts/")}
     assert objects, "those of the other call"
     assert not any(key in name or key.encode() in body for name, body in objects.items())
@@ -448,7 +455,7 @@ def test_what_an_earlier_version_has_submitted_is_not_paid_for_again(desk: Desk,
     desk.speech.take({"audio_url": url})
     old = {
         "event": event,
-        "key": transcript_key(recording, desk.s3.pipeline().transcription),
+        "key": desk.key(recording),
         "transcript_id": "t-1",
         "audio_url": url.partition("?")[0],
         "at": dt.datetime.now(dt.UTC).isoformat(),
@@ -585,9 +592,11 @@ def test_a_store_that_is_away_is_what_is_told(desk: Desk, monkeypatch: pytest.Mo
 def broken_day(desk: Desk) -> Desk:
     """A day with calls that failed in several ways, with one that is done and a new one."""
     broken, far, unheard, _done = desk.put("broken", "far", "unheard", "done")
-    desk.knows(broken, failed("", BadAudio("No audio.")))
-    desk.knows(far, failed("", DownloadRefused("No way.")))
-    desk.knows(unheard, {"event": "transcribed", "status": "no_speech", "transcript_id": "t", "audio_s": 3.0})
+    desk.failed(broken, BadAudio("No audio."))
+    desk.failed(far, DownloadRefused("No way."))
+    desk.s3.knows(
+        Transcribed(key=desk.key(unheard), recording=unheard.key, status="no_speech", transcript_id="t", audio_s=3.0)
+    )
     return desk
 
 
@@ -683,9 +692,9 @@ def test_what_is_over_the_budget_is_in_the_ledger_and_in_parts(desk: Desk, monke
     day = night.load_day(listed.day)
     assert (day.listed, day.chunks, day.rest) == (6, 1, 3)
     assert [one.key for one in night.load(listed.chunks[0]).recordings] == [recordings[0].key]
-    stopped = [event for event in desk.s3.known().all() if event["event"] == "stopped"]
-    assert [event["recording"] for event in stopped] == [one.key for one in recordings[1:]]
-    assert {event["failure_class"] for event in stopped} == {"budget"}
+    stopped = [event for event in desk.s3.known().all() if isinstance(event, Stopped)]
+    assert [event.recording for event in stopped] == [one.key for one in recordings[1:]]
+    assert {event.failure_class for event in stopped} == {"budget"}
 
 
 def test_a_budget_that_holds_nothing_makes_no_chunk(desk: Desk) -> None:
@@ -765,7 +774,7 @@ def test_a_job_that_is_over_the_budget_is_still_known(desk: Desk) -> None:
     night.end(night.load_day(listed.day))
     desk.speech.status = "completed"
     desk.run("run-2", **capped(0.000001))
-    assert desk.event(recording)["event"] == "submitted"
+    assert isinstance(desk.event(recording), Submitted)
     desk.run("run-3")
     assert desk.statuses() == {"a": "completed"}
     assert len(desk.speech.submitted) == 1
@@ -802,8 +811,8 @@ def test_transcripts_are_deleted_at_the_provider_once_they_are_kept(desk: Desk) 
     desk.put("a", "b")
     desk.run(**DELETING)
     assert (deletions(desk), desk.speech.jobs) == (["t-1", "t-2"], {})
-    deleted = [event for event in desk.s3.known().all() if event["event"] == "deleted"]
-    assert sorted((event["transcript_id"], event["recording"]) for event in deleted) == [
+    deleted = [event for event in desk.s3.known().all() if isinstance(event, Deleted)]
+    assert sorted((event.transcript_id, event.recording) for event in deleted) == [
         ("t-1", f"calls/{DAY}/a.mp3"),
         ("t-2", f"calls/{DAY}/b.mp3"),
     ]
@@ -899,17 +908,22 @@ def day_of(recordings: list[Recording], desk: Desk, fencing_token: int) -> DayLi
     return DayList(DAY, "run-1", "run-1", fencing_token, begun_at, listed=len(recordings), chunks=1, rest=0)
 
 
-def silent(desk: Desk, recording: Recording) -> Event:
-    key = transcript_key(recording, desk.s3.pipeline().transcription)
-    more = {"status": "no_speech", "transcript_id": "t", "audio_s": 1.0, "speech_usd": 0.25}
-    return {"event": "transcribed", "key": key, "recording": recording.key, **more}
+def silent(desk: Desk, recording: Recording) -> Transcribed:
+    return Transcribed(
+        key=desk.key(recording),
+        recording=recording.key,
+        status="no_speech",
+        transcript_id="t",
+        audio_s=1.0,
+        speech_usd=0.25,
+    )
 
 
 def test_the_end_makes_the_rows_of_a_task_that_was_killed_from_its_log(desk: Desk) -> None:
     a, b = desk.put("a", "b")
     ledger = desk.s3.ledger("run-1", "chunk-0000")
     ledger.write([silent(desk, a)])
-    desk.knows(b, silent(desk, b))  # by another run, whose events are none of this term
+    desk.s3.knows(silent(desk, b))  # by another run, whose events are none of this term
     published = desk.night().end(day_of([a, b], desk, ledger.lease.fencing_token))
     assert desk.statuses() == {"a": "no_speech", "b": "unfinished"}
     assert (published.run_speech_usd, published.unfinished) == (0.25, 1)
@@ -922,7 +936,7 @@ def test_the_end_knows_what_another_run_has_done_since_the_list(desk: Desk) -> N
     ledger.write([silent(desk, a)])
     ledger.lease.release()
     desk.s3.lease("run-2").take()
-    desk.knows(b, silent(desk, b), term=2, run_id="run-2")
+    desk.s3.knows(silent(desk, b), fencing_token=2, run_id="run-2")
     desk.s3.clock.now += LIFE_S + 1
     desk.night().end(day_of([a, b], desk, ledger.lease.fencing_token))
     assert desk.statuses() == {"a": "no_speech", "b": "no_speech"}
