@@ -479,3 +479,18 @@ def test_a_second_process_of_a_task_asks_nothing_while_the_first_still_can() -> 
     assert len(state.world.questions) == 2
     state.nothing_is_paid_twice()
     state.teardown()
+
+
+def test_a_run_that_lost_the_day_does_not_withdraw_the_intent_of_the_next() -> None:
+    """Run 2 loses the day before it submits; what it then writes is older than the submission of run 0."""
+    state = Nights()
+    state.begin(count=1, fates=[], lost_answers=[])
+    state.start()
+    state.go_to(which=2, at="submit")
+    state.pass_time(seconds=61)
+    state.go_to(which=0, at="submit")
+    state.go_on(which=0, steps=1)
+    state.pass_time(seconds=61)
+    state.finish(which=2, seconds=0)
+    state.nothing_is_paid_twice()
+    state.teardown()
