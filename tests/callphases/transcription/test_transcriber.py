@@ -27,21 +27,30 @@ from callphases.limits.quota import Slots
 from callphases.limits.throttle import ramp_s
 from callphases.pipeline import DEFAULT_SPEECH_MODELS
 from callphases.recordings import Recording
+from callphases.state import workers
+from callphases.state.bucket import PIECE_BYTES, RecordingBucket
+from callphases.state.events import (
+    Event,
+    Failed,
+    Intended,
+    Submitted,
+    Transcribed,
+    Withdrawn,
+    from_document,
+    to_document,
+)
+from callphases.state.keys import transcript_key
 from callphases.state.lease import FRESH_S, LIFE_S, Lease
-from callphases.state.ledger import Event, transcript_key
 from callphases.state.storage import ObjectPrefix
-from callphases.state.transcripts import Transcripts
-from callphases.transcription import transcriber
+from callphases.state.transcripts import TranscriptReader
 from callphases.transcription.assemblyai import AssemblyAI
+from callphases.transcription.delivery import TRIES_AT_PROVIDER, URL_LIFE_S
+from callphases.transcription.pacing import LOOKS_A_JOB
 from callphases.transcription.transcriber import (
     BATCH,
     LATE_PAUSES_S,
-    LOOKS_A_JOB,
     LOST_PAUSES_S,
     SUBMIT_ROUNDS,
-    TRIES_AT_PROVIDER,
-    UPLOAD_PIECE_BYTES,
-    URL_LIFE_S,
     Transcriber,
 )
 from doubles import (
@@ -71,7 +80,7 @@ NO_MONEY = answer({"error": "Your current account balance is negative."}, 400)
 SERVER_ERROR = "Server error, developers have been alerted."
 
 
-class Desk:
+class Runner:
     """Starts tasks of runs on the day as it is known by then, as Airflow does; another run ends the one before."""
 
     def __init__(self, s3: Store, speech: Speech) -> None:
@@ -79,7 +88,13 @@ class Desk:
         self._lease: Lease | None = None
 
     def run(
-        self, chunk: list[Recording], /, run_id: str = "run-1", since: dt.datetime = LONG_AGO, **more: Any
+        self,
+        chunk: list[Recording],
+        /,
+        run_id: str = "run-1",
+        since: dt.datetime = LONG_AGO,
+        slots: Slots | None = None,
+        **more: Any,
     ) -> Transcriber:
         """A process of a run's only task. ``more`` is the manifest's ``first`` and ``replay``, and settings."""
         if self._lease is not None and self._lease.run_token != run_id:
@@ -90,7 +105,8 @@ class Desk:
         listed = manifest(*chunk, run_id=run_id, listed_at=since, **of_chunk)
         pipeline = self.s3.pipeline(**merged({"limits": {"ramp": False}}, more))
         service = AssemblyAI(KEY, self.speech.web.url)
-        return Transcriber(service, self.s3.client, pipeline, self.s3.state, ledger, listed)
+        bucket = RecordingBucket(self.s3.client, self.s3.recordings)
+        return Transcriber(service, bucket, pipeline, self.s3.state, ledger, listed, slots)
 
     def submit(self, *recordings: Recording, **more: Any) -> Transcriber:
         run = self.run(list(recordings), **more)
@@ -102,26 +118,45 @@ class Desk:
         assert collect(run) == 0
         return run
 
+    def key(self, recording: Recording, **settings: Any) -> str:
+        """The transcript's."""
+        return transcript_key(recording, self.s3.pipeline(**settings).transcription)
+
     def event(self, recording: Recording, **settings: Any) -> Event:
-        """What the bucket knows of a recording."""
-        key = transcript_key(recording, self.s3.pipeline(**settings).transcription)
-        event = self.s3.known().find(key)
+        """The event that the state area has of a recording."""
+        event = self.s3.known().find(self.key(recording, **settings))
         assert event is not None
         return event
 
-    def events(self, *recordings: Recording) -> list[str]:
-        return [self.event(recording)["event"] for recording in recordings]
+    def events(self, *recordings: Recording, **settings: Any) -> list[type[Event]]:
+        """The kind of each recording's event."""
+        return [type(self.event(recording, **settings)) for recording in recordings]
+
+    def transcribed(self, recording: Recording) -> Transcribed:
+        event = self.event(recording)
+        assert isinstance(event, Transcribed)
+        return event
+
+    def failure(self, recording: Recording) -> Failed:
+        event = self.event(recording)
+        assert isinstance(event, Failed)
+        return event
+
+    def job(self, recording: Recording, **settings: Any) -> str | None:
+        """The id of the job that the state area has of a recording."""
+        event = self.event(recording, **settings)
+        assert isinstance(event, Submitted | Transcribed | Failed)
+        return event.transcript_id
 
     def url(self, recording: Recording) -> str:
         """A URL of a recording, as the service gets one."""
         where = {"Bucket": recording.bucket, "Key": recording.key}
         return str(self.s3.client.generate_presigned_url("get_object", Params=where))
 
-    def intended(self, recording: Recording, **more: Any) -> None:
+    def intended(self, recording: Recording) -> None:
         """An earlier run was killed, just before or just after it submitted this."""
-        key = transcript_key(recording, self.s3.pipeline().transcription)
         url = self.url(recording).partition("?")[0]
-        self.s3.knows({"event": "intended", "key": key, "recording": recording.key, "audio_url": url, **more})
+        self.s3.knows(Intended(key=self.key(recording), recording=recording.key, audio_url=url))
 
 
 def collect(run: Transcriber) -> int:
@@ -135,12 +170,12 @@ def collect(run: Transcriber) -> int:
 def one_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests in a known order, but where a test wants them as they come."""
     if "threads" not in request.keywords:
-        monkeypatch.setattr(transcriber, "ThreadPoolExecutor", OneThread)
+        monkeypatch.setattr(workers, "ThreadPoolExecutor", OneThread)
 
 
 @pytest.fixture
-def desk(s3: Store, speech: Speech) -> Desk:
-    return Desk(s3, speech)
+def runner(s3: Store, speech: Speech) -> Runner:
+    return Runner(s3, speech)
 
 
 def refusing(path: str, refusal: Answer, method: str = "GET") -> Callable[[Request], Answer | None]:
@@ -152,161 +187,164 @@ def refusing(path: str, refusal: Answer, method: str = "GET") -> Callable[[Reque
 
 @pytest.mark.parametrize("key", ["calls/a.mp3", "calls/a b+c%20'\"é🎧.mp3", "/calls//a.mp3"])
 @pytest.mark.parametrize("send", ["presigned", "upload"])
-def test_the_service_gets_the_recordings_bytes(desk: Desk, key: str, send: str) -> None:
-    body = bytes(range(256)) * (UPLOAD_PIECE_BYTES // 128)
-    desk.submit(desk.s3.put(key, body), recordings={"send": send})
-    assert desk.speech.heard == [body]
+def test_the_service_gets_the_recordings_bytes(runner: Runner, key: str, send: str) -> None:
+    body = bytes(range(256)) * (PIECE_BYTES // 128)
+    runner.submit(runner.s3.put(key, body), recordings={"send": send})
+    assert runner.speech.heard == [body]
 
 
-def test_a_presigned_url_outlives_the_queue_and_audio_takes_no_detour(desk: Desk) -> None:
-    desk.submit(desk.s3.put("calls/a.mp3"))
-    (url,) = [document["audio_url"] for document in desk.speech.submitted]
-    assert url.startswith(f"{desk.s3.url}/{desk.s3.recordings}/calls/a.mp3?")
+def test_a_presigned_url_outlives_the_queue_and_audio_takes_no_detour(runner: Runner) -> None:
+    runner.submit(runner.s3.put("calls/a.mp3"))
+    (url,) = [document["audio_url"] for document in runner.speech.submitted]
+    assert url.startswith(f"{runner.s3.url}/{runner.s3.recordings}/calls/a.mp3?")
     assert int(parse_qs(urlsplit(url).query)["X-Amz-Expires"][0]) == URL_LIFE_S >= 2 * 3600
-    assert desk.speech.uploads == {}
+    assert runner.speech.uploads == {}
 
 
-def test_a_large_upload_is_streamed_in_pieces(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3", b"x" * (2 * UPLOAD_PIECE_BYTES + 1))
-    desk.submit(recording, recordings={"send": "upload"})
-    (sent,) = desk.speech.asked("POST", "/v2/upload")
+def test_a_large_upload_is_streamed_in_pieces(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3", b"x" * (2 * PIECE_BYTES + 1))
+    runner.submit(recording, recordings={"send": "upload"})
+    (sent,) = runner.speech.asked("POST", "/v2/upload")
     assert sent.headers["transfer-encoding"] == "chunked"
 
 
-def test_the_options_are_the_pipelines(desk: Desk) -> None:
+def test_the_options_are_the_pipelines(runner: Runner) -> None:
     options = {"speech_models": ["universal-3-pro"], "redact_pii": True}
-    desk.submit(desk.s3.put("calls/a.mp3"), transcription=options)
-    (document,) = desk.speech.submitted
+    runner.submit(runner.s3.put("calls/a.mp3"), transcription=options)
+    (document,) = runner.speech.submitted
     assert document == {"audio_url": document["audio_url"], **options}
 
 
 @pytest.mark.parametrize("send", ["presigned", "upload"])
-def test_an_empty_file_is_not_sent(desk: Desk, send: str) -> None:
-    empty = desk.s3.put("calls/empty.mp3", b"")
-    desk.submit(empty, recordings={"send": send})
-    assert desk.speech.web.requests == []
-    assert (desk.event(empty)["failure_class"], desk.event(empty)["permanent"]) == ("empty_file", True)
+def test_an_empty_file_is_not_sent(runner: Runner, send: str) -> None:
+    empty = runner.s3.put("calls/empty.mp3", b"")
+    runner.submit(empty, recordings={"send": send})
+    assert runner.speech.web.requests == []
+    assert (runner.failure(empty).failure_class, runner.failure(empty).permanent) == ("empty_file", True)
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced"])
-def test_a_recording_that_changed_since_it_was_listed_is_not_uploaded(desk: Desk, change: str) -> None:
-    recording = desk.s3.put("calls/a.mp3", b"old")
+def test_a_recording_that_changed_since_it_was_listed_is_not_uploaded(runner: Runner, change: str) -> None:
+    recording = runner.s3.put("calls/a.mp3", b"old")
     if change == "deleted":
-        desk.s3.client.delete_object(Bucket=desk.s3.recordings, Key=recording.key)
+        runner.s3.client.delete_object(Bucket=runner.s3.recordings, Key=recording.key)
     else:
-        desk.s3.put("calls/a.mp3", b"new")
-    desk.submit(recording, recordings={"send": "upload"})
-    assert desk.speech.submitted == []
-    assert (desk.event(recording)["failure_class"], desk.event(recording)["permanent"]) == ("recording_gone", False)
+        runner.s3.put("calls/a.mp3", b"new")
+    runner.submit(recording, recordings={"send": "upload"})
+    assert runner.speech.submitted == []
+    assert (runner.failure(recording).failure_class, runner.failure(recording).permanent) == ("recording_gone", False)
 
 
 # Paying once
 
 
-def test_a_second_run_of_the_day_submits_nothing(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abc"]
+def test_a_second_run_of_the_day_submits_nothing(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abc"]
     for run_id in ("run-1", "run-1", "run-2"):
-        desk.transcribe(*recordings, run_id=run_id, since=NEXT_RUN)
-    assert len(desk.speech.submitted) == 3
+        runner.transcribe(*recordings, run_id=run_id, since=NEXT_RUN)
+    assert len(runner.speech.submitted) == 3
 
 
-def test_intents_are_durable_before_anything_is_sent_and_ids_before_anything_else_is_done(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
+def test_intents_are_durable_before_anything_is_sent_and_ids_before_anything_else_is_done(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
     happened: list[str] = []
-    known: list[list[str]] = []
+    known: list[list[type[Event]]] = []
 
     def look(request: Request) -> Answer | None:
         happened.append(request.method)
-        known.append(desk.events(*recordings))
+        known.append(runner.events(*recordings))
         return None
 
-    desk.speech.refuse = look
-    run = desk.run(recordings)
-    desk.s3.client.meta.events.register("after-call.s3.PutObject", lambda **_: happened.append("PUT"))
+    runner.speech.refuse = look
+    run = runner.run(recordings)
+    runner.s3.client.meta.events.register("after-call.s3.PutObject", lambda **_: happened.append("PUT"))
     run.submit()
     assert happened == ["PUT", "POST", "POST", "PUT"]
-    assert known == [["intended", "intended"]] * 2
-    assert desk.events(*recordings) == ["submitted", "submitted"]
+    assert known == [[Intended, Intended]] * 2
+    assert runner.events(*recordings) == [Submitted, Submitted]
 
 
-def test_a_batch_of_submissions_shares_a_write_with_the_ids_of_the_one_before(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{number}.mp3") for number in range(BATCH + 1)]
-    run = desk.run(recordings)
-    before = desk.s3.counted()["PutObject"]
+def test_a_batch_of_submissions_shares_a_write_with_the_ids_of_the_one_before(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{number}.mp3") for number in range(BATCH + 1)]
+    run = runner.run(recordings)
+    before = runner.s3.counted()["PutObject"]
     run.submit()
-    assert desk.s3.counted()["PutObject"] - before == 3
-    assert len(desk.speech.jobs) == BATCH + 1
-    assert desk.events(*recordings) == ["submitted"] * (BATCH + 1)
+    assert runner.s3.counted()["PutObject"] - before == 3
+    assert len(runner.speech.jobs) == BATCH + 1
+    assert runner.events(*recordings) == [Submitted] * (BATCH + 1)
 
 
-def test_an_intent_holds_no_signature(desk: Desk) -> None:
-    desk.submit(desk.s3.put("calls/a.mp3"))
-    written = b"".join(desk.s3.bytes_of(key) for key in desk.s3.keys("state/ledger/"))
+def test_an_intent_holds_no_signature(runner: Runner) -> None:
+    runner.submit(runner.s3.put("calls/a.mp3"))
+    written = b"".join(runner.s3.bytes_of(key) for key in runner.s3.keys("state/ledger/"))
     assert b"/calls/a.mp3" in written
     assert b"Signature" not in written
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_was(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abc"]
-    desk.speech.refuse = lambda request: NO_MONEY if request.method == "POST" and len(desk.speech.jobs) == 2 else None
+def test_a_run_that_was_cut_off_goes_on_where_it_was(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abc"]
+    runner.speech.refuse = lambda request: (
+        NO_MONEY if request.method == "POST" and len(runner.speech.jobs) == 2 else None
+    )
     with pytest.raises(AccountError):
-        desk.submit(*recordings)
-    desk.speech.refuse = lambda request: None
-    desk.transcribe(*recordings, run_id="run-2", since=NEXT_RUN)
-    assert len(desk.speech.jobs) == 3
+        runner.submit(*recordings)
+    runner.speech.refuse = lambda request: None
+    runner.transcribe(*recordings, run_id="run-2", since=NEXT_RUN)
+    assert len(runner.speech.jobs) == 3
 
 
-def test_what_was_not_sent_any_more_is_withdrawn(desk: Desk) -> None:
+def test_what_was_not_sent_any_more_is_withdrawn(runner: Runner) -> None:
     """Of the one that was refused nobody can be sure; it is looked for before it is sent again."""
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abcd"]
-    desk.speech.refuse = lambda request: NO_MONEY if request.method == "POST" and len(desk.speech.jobs) == 1 else None
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abcd"]
+    runner.speech.refuse = lambda request: (
+        NO_MONEY if request.method == "POST" and len(runner.speech.jobs) == 1 else None
+    )
     with pytest.raises(AccountError):
-        desk.submit(*recordings)
-    assert desk.events(*recordings) == ["submitted", "intended", "withdrawn", "withdrawn"]
+        runner.submit(*recordings)
+    assert runner.events(*recordings) == [Submitted, Intended, Withdrawn, Withdrawn]
 
 
-def test_a_run_that_loses_the_day_half_way_withdraws_the_rest(desk: Desk, clock: Clock) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abc"]
-    other = desk.s3.lease("other")
+def test_a_run_that_loses_the_day_half_way_withdraws_the_rest(runner: Runner, clock: Clock) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abc"]
+    other = runner.s3.lease("other")
 
     def stall(request: Request) -> Answer | None:
-        if not desk.speech.jobs:
+        if not runner.speech.jobs:
             clock.now += LIFE_S
             other.take()
         return None
 
-    desk.speech.refuse = stall
+    runner.speech.refuse = stall
     with pytest.raises(DayHeld, match="run other works"):
-        desk.submit(*recordings)
-    assert desk.events(*recordings) == ["submitted", "withdrawn", "withdrawn"]
-    assert len(desk.speech.jobs) == 1
+        runner.submit(*recordings)
+    assert runner.events(*recordings) == [Submitted, Withdrawn, Withdrawn]
+    assert len(runner.speech.jobs) == 1
     other.release()
-    desk.speech.refuse = lambda request: None
-    desk.transcribe(*recordings)
-    assert len(desk.speech.jobs) == 3
+    runner.speech.refuse = lambda request: None
+    runner.transcribe(*recordings)
+    assert len(runner.speech.jobs) == 3
 
 
-def test_a_run_that_was_stopped_by_another_task_withdraws_the_rest(desk: Desk, clock: Clock) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
+def test_a_run_that_was_stopped_by_another_task_withdraws_the_rest(runner: Runner, clock: Clock) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
 
     def stop(request: Request) -> Answer | None:
-        desk.s3.lease("run-1", "chunk-0001").stop(AccountError("The account has no money."))
+        runner.s3.lease("run-1", "chunk-0001").stop(AccountError("The account has no money."))
         clock.now += FRESH_S
         return None
 
-    desk.speech.refuse = stop
+    runner.speech.refuse = stop
     with pytest.raises(RunStopped, match=r"chunk-0001 stopped the run: The account has no money\."):
-        desk.submit(*recordings)
-    assert desk.events(*recordings) == ["submitted", "withdrawn"]
+        runner.submit(*recordings)
+    assert runner.events(*recordings) == [Submitted, Withdrawn]
 
 
-def test_what_was_withdrawn_is_not_looked_for(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.intended(recording)
-    key = transcript_key(recording, desk.s3.pipeline().transcription)
-    desk.s3.knows({"event": "withdrawn", "key": key, "recording": recording.key})
-    desk.submit(recording)
-    assert [request.method for request in desk.speech.web.requests] == ["POST"]
+def test_what_was_withdrawn_is_not_looked_for(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.intended(recording)
+    runner.s3.knows(Withdrawn(key=runner.key(recording), recording=recording.key))
+    runner.submit(recording)
+    assert [request.method for request in runner.speech.web.requests] == ["POST"]
 
 
 @pytest.mark.parametrize(
@@ -318,17 +356,17 @@ def test_what_was_withdrawn_is_not_looked_for(desk: Desk) -> None:
     ],
     ids=["another prompt", "another way to send", "other options"],
 )
-def test_only_other_options_are_paid_for_again(desk: Desk, settings: dict[str, Any], paid: int) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.submit(recording)
-    desk.submit(recording, run_id="run-2", since=NEXT_RUN, **settings)
-    assert len(desk.speech.submitted) == paid
+def test_only_other_options_are_paid_for_again(runner: Runner, settings: dict[str, Any], paid: int) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.submit(recording)
+    runner.submit(recording, run_id="run-2", since=NEXT_RUN, **settings)
+    assert len(runner.speech.submitted) == paid
 
 
-def test_other_bytes_below_the_same_key_are_another_recording(desk: Desk) -> None:
+def test_other_bytes_below_the_same_key_are_another_recording(runner: Runner) -> None:
     for body in (b"first", b"second"):
-        desk.submit(desk.s3.put("calls/a.mp3", body))
-    assert desk.speech.heard == [b"first", b"second"]
+        runner.submit(runner.s3.put("calls/a.mp3", body))
+    assert runner.speech.heard == [b"first", b"second"]
 
 
 # What was lost is found
@@ -353,46 +391,46 @@ def losing(speech: Speech, taken: bool, lost: Answer = LOST, times: int = 1) -> 
 
 @pytest.mark.parametrize("lost", [LOST, answer({}, 500), (504, {}, b"")], ids=["nothing", "500", "504"])
 @pytest.mark.parametrize("send", ["presigned", "upload"])
-def test_a_job_whose_answer_was_lost_is_found_and_not_paid_for_again(desk: Desk, send: str, lost: Answer) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.refuse = losing(desk.speech, taken=True, lost=lost)
-    desk.transcribe(*recordings, recordings={"send": send})
-    assert desk.events(*recordings) == ["transcribed"] * 2
-    assert len(desk.speech.jobs) == 2
+def test_a_job_whose_answer_was_lost_is_found_and_not_paid_for_again(runner: Runner, send: str, lost: Answer) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.refuse = losing(runner.speech, taken=True, lost=lost)
+    runner.transcribe(*recordings, recordings={"send": send})
+    assert runner.events(*recordings) == [Transcribed] * 2
+    assert len(runner.speech.jobs) == 2
 
 
-def test_a_job_that_is_listed_late_is_found_by_the_second_look(desk: Desk, clock: Clock) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.refuse = losing(desk.speech, taken=False)
+def test_a_job_that_is_listed_late_is_found_by_the_second_look(runner: Runner, clock: Clock) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.refuse = losing(runner.speech, taken=False)
 
     def appear(seconds: float) -> None:
         if seconds == LOST_PAUSES_S[1]:
-            desk.speech.take({"audio_url": desk.url(recording)})
+            runner.speech.take({"audio_url": runner.url(recording)})
 
     clock.asleep = appear
-    desk.submit(recording)
+    runner.submit(recording)
     assert [seconds for seconds in clock.slept if seconds > 1] == list(LOST_PAUSES_S)
-    assert len(desk.speech.submitted) == 1
-    assert desk.event(recording)["transcript_id"] == "t-1"
+    assert len(runner.speech.submitted) == 1
+    assert runner.job(recording) == "t-1"
 
 
-def test_a_job_that_the_service_takes_long_after_we_gave_up_is_waited_for(desk: Desk, clock: Clock) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.refuse = losing(desk.speech, taken=False, lost=(504, {}, b""))
+def test_a_job_that_the_service_takes_long_after_we_gave_up_is_waited_for(runner: Runner, clock: Clock) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.refuse = losing(runner.speech, taken=False, lost=(504, {}, b""))
     given_up = clock.now
 
     def appear(seconds: float) -> None:
-        if clock.now - given_up > 45 and not desk.speech.jobs:
-            desk.speech.take({"audio_url": desk.url(recording)})
+        if clock.now - given_up > 45 and not runner.speech.jobs:
+            runner.speech.take({"audio_url": runner.url(recording)})
 
     clock.asleep = appear
-    desk.submit(recording)
-    assert len(desk.speech.submitted) == len(desk.speech.jobs) == 1
-    assert desk.event(recording)["transcript_id"] == "t-1"
+    runner.submit(recording)
+    assert len(runner.speech.submitted) == len(runner.speech.jobs) == 1
+    assert runner.job(recording) == "t-1"
 
 
 @pytest.fixture
-def slow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def slow(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The service reads the first submission and is silent for longer than we wait; until the event is set."""
     answer_now = threading.Event()
     monkeypatch.setattr("callphases.transcription.assemblyai.SUBMIT_TIMEOUTS_S", (5.0, 0.2))
@@ -406,57 +444,57 @@ def slow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Even
         assert answer_now.wait(60)
         return LOST
 
-    desk.speech.refuse = stall
+    runner.speech.refuse = stall
     yield answer_now
     answer_now.set()
 
 
 def test_a_submission_whose_answer_takes_too_long_is_looked_for_for_longer(
-    desk: Desk, clock: Clock, slow: threading.Event
+    runner: Runner, clock: Clock, slow: threading.Event
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
+    recording = runner.s3.put("calls/a.mp3")
 
     def appear(seconds: float) -> None:
         slow.set()
-        if sum(clock.slept) > sum(LOST_PAUSES_S + LATE_PAUSES_S[:2]) and not desk.speech.jobs:
-            desk.speech.take({"audio_url": desk.url(recording)})
+        if sum(clock.slept) > sum(LOST_PAUSES_S + LATE_PAUSES_S[:2]) and not runner.speech.jobs:
+            runner.speech.take({"audio_url": runner.url(recording)})
 
     clock.asleep = appear
-    desk.submit(recording)
-    assert len(desk.speech.submitted) == 1
-    assert desk.event(recording)["transcript_id"] == "t-1"
+    runner.submit(recording)
+    assert len(runner.speech.submitted) == 1
+    assert runner.job(recording) == "t-1"
 
 
 def test_a_submission_whose_answer_takes_too_long_and_was_not_taken_is_sent_again(
-    desk: Desk, clock: Clock, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, clock: Clock, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
+    recording = runner.s3.put("calls/a.mp3")
 
     def go_on(seconds: float) -> None:
         slow.set()
         monkeypatch.setattr("callphases.transcription.assemblyai.SUBMIT_TIMEOUTS_S", (5.0, 60.0))
 
     clock.asleep = go_on
-    desk.submit(recording)
-    assert len(desk.speech.submitted) == 2
+    runner.submit(recording)
+    assert len(runner.speech.submitted) == 2
     assert sum(clock.slept) >= sum(LOST_PAUSES_S + LATE_PAUSES_S)
-    assert desk.event(recording)["transcript_id"] == "t-1"
+    assert runner.job(recording) == "t-1"
 
 
 @pytest.mark.parametrize("times", [1, 2, SUBMIT_ROUNDS - 1])
 @pytest.mark.parametrize("lost", [LOST, answer({}, 500)], ids=["nothing", "500"])
-def test_a_submission_that_was_not_taken_is_sent_again(desk: Desk, lost: Answer, times: int) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.refuse = losing(desk.speech, taken=False, lost=lost, times=times)
-    desk.submit(recording)
-    assert len(desk.speech.jobs) == 1
-    assert desk.event(recording)["transcript_id"] == "t-1"
+def test_a_submission_that_was_not_taken_is_sent_again(runner: Runner, lost: Answer, times: int) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.refuse = losing(runner.speech, taken=False, lost=lost, times=times)
+    runner.submit(recording)
+    assert len(runner.speech.jobs) == 1
+    assert runner.job(recording) == "t-1"
 
 
-def test_a_service_that_answers_no_submission_ends_the_run(desk: Desk) -> None:
-    desk.speech.refuse = lambda request: LOST if (request.method, request.path) == SUBMISSION else None
+def test_a_service_that_answers_no_submission_ends_the_run(runner: Runner) -> None:
+    runner.speech.refuse = lambda request: LOST if (request.method, request.path) == SUBMISSION else None
     with pytest.raises(ServiceUnavailable, match=f"1 submissions were sent {SUBMIT_ROUNDS} times and not answered"):
-        desk.submit(desk.s3.put("calls/a.mp3"))
+        runner.submit(runner.s3.put("calls/a.mp3"))
 
 
 def killed(run: Transcriber, when: Callable[[bytes], bool], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,112 +513,112 @@ def killed(run: Transcriber, when: Callable[[bytes], bool], monkeypatch: pytest.
             run.submit()
 
 
-def killed_before_it_knew_the_id(desk: Desk, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed(desk.run([recording]), lambda body: b'"submitted"' in body, monkeypatch)
-    assert desk.events(recording) == ["intended"]
-    assert len(desk.speech.jobs) == 1
+def killed_before_it_knew_the_id(runner: Runner, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(runner.run([recording]), lambda body: f'"{Submitted.kind}"'.encode() in body, monkeypatch)
+    assert runner.events(recording) == [Intended]
+    assert len(runner.speech.jobs) == 1
 
 
 @pytest.mark.parametrize("ahead_s", [-60, 0, 60, 3600], ids=["behind", "right", "ahead", "far ahead"])
 def test_a_job_whose_id_could_not_be_written_is_found_and_not_paid_for_again(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, ahead_s: int
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.clock = dt.timedelta(seconds=ahead_s)
-    killed_before_it_knew_the_id(desk, recording, monkeypatch)
-    desk.transcribe(recording, run_id="run-2", since=NEXT_RUN)
-    assert len(desk.speech.jobs) == 1
-    assert desk.event(recording)["event"] == "transcribed"
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.clock = dt.timedelta(seconds=ahead_s)
+    killed_before_it_knew_the_id(runner, recording, monkeypatch)
+    runner.transcribe(recording, run_id="run-2", since=NEXT_RUN)
+    assert len(runner.speech.jobs) == 1
+    assert isinstance(runner.event(recording), Transcribed)
 
 
 def test_another_process_of_a_task_waits_until_the_first_can_submit_no_more(
-    desk: Desk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    killed_before_it_knew_the_id(desk, recording, monkeypatch)
+    recording = runner.s3.put("calls/a.mp3")
+    killed_before_it_knew_the_id(runner, recording, monkeypatch)
     clock.now += 20
-    desk.speech.web.requests.clear()
+    runner.speech.web.requests.clear()
     looked_at: list[float] = []
-    desk.speech.refuse = lambda request: looked_at.append(clock.now)
+    runner.speech.refuse = lambda request: looked_at.append(clock.now)
     begun = clock.now
-    desk.submit(recording)
+    runner.submit(recording)
     assert looked_at[0] - begun >= LIFE_S - 20
-    assert len(desk.speech.jobs) == 1
-    assert desk.speech.submitted == []
+    assert len(runner.speech.jobs) == 1
+    assert runner.speech.submitted == []
 
 
 def test_another_process_of_a_task_keeps_the_day_while_it_waits(
-    desk: Desk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    killed_before_it_knew_the_id(desk, recording, monkeypatch)
+    recording = runner.s3.put("calls/a.mp3")
+    killed_before_it_knew_the_id(runner, recording, monkeypatch)
 
     def try_to_take_over(seconds: float) -> None:
         with pytest.raises(DayHeld):
-            desk.s3.lease("other").take()
+            runner.s3.lease("other").take()
 
     clock.asleep = try_to_take_over
-    desk.submit(recording)
+    runner.submit(recording)
     assert sum(clock.slept) >= LIFE_S
 
 
-def test_a_job_that_an_earlier_process_submits_meanwhile_is_found(desk: Desk, clock: Clock) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.refuse = lambda request: NO_MONEY
+def test_a_job_that_an_earlier_process_submits_meanwhile_is_found(runner: Runner, clock: Clock) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.refuse = lambda request: NO_MONEY
     with pytest.raises(AccountError):
-        desk.submit(recording)
-    desk.speech.web.requests.clear()
-    clock.asleep = lambda seconds: desk.speech.jobs or desk.speech.take({"audio_url": desk.url(recording)})
-    desk.speech.refuse = lambda request: None
-    desk.submit(recording)
-    assert desk.speech.submitted == []
-    assert desk.event(recording)["transcript_id"] == "t-1"
+        runner.submit(recording)
+    runner.speech.web.requests.clear()
+    clock.asleep = lambda seconds: runner.speech.jobs or runner.speech.take({"audio_url": runner.url(recording)})
+    runner.speech.refuse = lambda request: None
+    runner.submit(recording)
+    assert runner.speech.submitted == []
+    assert runner.job(recording) == "t-1"
 
 
-def test_a_job_whose_last_answer_was_lost_is_found_too(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    given_up = losing(desk.speech, taken=False, times=SUBMIT_ROUNDS - 1)
-    last = losing(desk.speech, taken=True)
-    desk.speech.refuse = lambda request: given_up(request) or last(request)
-    desk.submit(recording)
-    assert desk.event(recording)["transcript_id"] == "t-1"
-    assert len(desk.speech.jobs) == 1
+def test_a_job_whose_last_answer_was_lost_is_found_too(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    given_up = losing(runner.speech, taken=False, times=SUBMIT_ROUNDS - 1)
+    last = losing(runner.speech, taken=True)
+    runner.speech.refuse = lambda request: given_up(request) or last(request)
+    runner.submit(recording)
+    assert runner.job(recording) == "t-1"
+    assert len(runner.speech.jobs) == 1
 
 
-def test_a_job_of_long_before_is_not_taken_for_a_lost_one(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.clock = dt.timedelta(hours=-1)
-    desk.speech.take({"audio_url": desk.url(recording)})
-    desk.speech.clock = dt.timedelta(0)
-    desk.speech.refuse = losing(desk.speech, taken=False)
-    desk.submit(recording)
-    assert desk.event(recording)["transcript_id"] == "t-2"
+def test_a_job_of_long_before_is_not_taken_for_a_lost_one(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.clock = dt.timedelta(hours=-1)
+    runner.speech.take({"audio_url": runner.url(recording)})
+    runner.speech.clock = dt.timedelta(0)
+    runner.speech.refuse = losing(runner.speech, taken=False)
+    runner.submit(recording)
+    assert runner.job(recording) == "t-2"
 
 
-def test_a_job_of_another_recording_is_not_taken_for_a_lost_one(desk: Desk) -> None:
-    recording, other = desk.s3.put("calls/a.mp3"), desk.s3.put("calls/b.mp3")
-    desk.speech.take({"audio_url": desk.url(other)})
-    desk.intended(recording)
-    desk.submit(recording)
-    assert desk.event(recording)["transcript_id"] == "t-2"
+def test_a_job_of_another_recording_is_not_taken_for_a_lost_one(runner: Runner) -> None:
+    recording, other = runner.s3.put("calls/a.mp3"), runner.s3.put("calls/b.mp3")
+    runner.speech.take({"audio_url": runner.url(other)})
+    runner.intended(recording)
+    runner.submit(recording)
+    assert runner.job(recording) == "t-2"
 
 
-def test_a_job_that_failed_before_is_not_taken_for_a_lost_one(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status = "error"
-    desk.transcribe(recording)
-    desk.speech.refuse = losing(desk.speech, taken=False)
-    desk.submit(recording, run_id="run-2", since=NEXT_RUN)
-    assert desk.event(recording)["transcript_id"] == "t-2"
+def test_a_job_that_failed_before_is_not_taken_for_a_lost_one(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status = "error"
+    runner.transcribe(recording)
+    runner.speech.refuse = losing(runner.speech, taken=False)
+    runner.submit(recording, run_id="run-2", since=NEXT_RUN)
+    assert runner.job(recording) == "t-2"
 
 
-def test_a_known_job_of_the_same_recording_is_not_taken_for_a_lost_one(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.submit(recording)
-    desk.speech.refuse = losing(desk.speech, taken=False)
+def test_a_known_job_of_the_same_recording_is_not_taken_for_a_lost_one(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.submit(recording)
+    runner.speech.refuse = losing(runner.speech, taken=False)
     other = {"transcription": {"speech_models": ["universal-2"]}}
-    desk.submit(recording, run_id="run-2", since=NEXT_RUN, **other)
-    assert desk.event(recording, **other)["transcript_id"] == "t-2"
+    runner.submit(recording, run_id="run-2", since=NEXT_RUN, **other)
+    assert runner.job(recording, **other) == "t-2"
 
 
 @pytest.mark.parametrize(
@@ -595,84 +633,84 @@ def test_a_known_job_of_the_same_recording_is_not_taken_for_a_lost_one(desk: Des
     ids=["the same", "not told", "null", "other words", "another switch"],
 )
 def test_a_job_of_another_pipeline_is_not_taken_for_a_lost_one(
-    desk: Desk, options: dict[str, Any], found: bool
+    runner: Runner, options: dict[str, Any], found: bool
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.intended(recording)
-    desk.speech.take({"audio_url": desk.url(recording), **options})
-    desk.submit(recording)
-    assert len(desk.speech.submitted) == (0 if found else 1)
-    assert desk.event(recording)["transcript_id"] == ("t-1" if found else "t-2")
+    recording = runner.s3.put("calls/a.mp3")
+    runner.intended(recording)
+    runner.speech.take({"audio_url": runner.url(recording), **options})
+    runner.submit(recording)
+    assert len(runner.speech.submitted) == (0 if found else 1)
+    assert runner.job(recording) == ("t-1" if found else "t-2")
 
 
 @pytest.mark.parametrize("ours", ["t-1", "t-2"], ids=["the older", "the newer"])
-def test_of_two_jobs_the_one_with_our_speech_models_is_taken(desk: Desk, ours: str) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.intended(recording)
+def test_of_two_jobs_the_one_with_our_speech_models_is_taken(runner: Runner, ours: str) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.intended(recording)
     for one in ("t-1", "t-2"):
         models = DEFAULT_SPEECH_MODELS if one == ours else ["another"]
-        desk.speech.take({"audio_url": desk.url(recording), "speech_models": models})
-    desk.submit(recording)
-    assert desk.event(recording)["transcript_id"] == ours
+        runner.speech.take({"audio_url": runner.url(recording), "speech_models": models})
+    runner.submit(recording)
+    assert runner.job(recording) == ours
 
 
-def test_a_job_that_may_not_be_looked_at_is_taken_rather_than_paid_for_again(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.intended(recording)
-    desk.speech.take({"audio_url": desk.url(recording), "speaker_labels": False})
-    desk.speech.refuse = refusing("/v2/transcript/t-1", answer({"error": "This transcript is being moved"}, 403))
-    desk.submit(recording)
-    assert desk.event(recording)["transcript_id"] == "t-1"
+def test_a_job_that_may_not_be_looked_at_is_taken_rather_than_paid_for_again(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.intended(recording)
+    runner.speech.take({"audio_url": runner.url(recording), "speaker_labels": False})
+    runner.speech.refuse = refusing("/v2/transcript/t-1", answer({"error": "This transcript is being moved"}, 403))
+    runner.submit(recording)
+    assert runner.job(recording) == "t-1"
 
 
 @pytest.mark.parametrize("good", ["t-1", "t-2"], ids=["the older", "the newer"])
-def test_of_two_jobs_the_one_that_has_not_failed_is_taken(desk: Desk, good: str) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.intended(recording)
+def test_of_two_jobs_the_one_that_has_not_failed_is_taken(runner: Runner, good: str) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.intended(recording)
     for one in ("t-1", "t-2"):
-        desk.speech.take({"audio_url": desk.url(recording)})
-        desk.speech.endings[one] = {} if one == good else {"status": "error", "error": SERVER_ERROR}
-    desk.submit(recording)
-    assert desk.event(recording)["transcript_id"] == good
+        runner.speech.take({"audio_url": runner.url(recording)})
+        runner.speech.endings[one] = {} if one == good else {"status": "error", "error": SERVER_ERROR}
+    runner.submit(recording)
+    assert runner.job(recording) == good
 
 
-def test_a_lost_job_that_has_failed_is_found_and_submitted_again(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.intended(recording)
-    desk.speech.take({"audio_url": desk.url(recording)})
-    desk.speech.endings["t-1"] = {"status": "error", "error": SERVER_ERROR}
-    run = desk.submit(recording)
-    assert desk.speech.submitted == []
+def test_a_lost_job_that_has_failed_is_found_and_submitted_again(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.intended(recording)
+    runner.speech.take({"audio_url": runner.url(recording)})
+    runner.speech.endings["t-1"] = {"status": "error", "error": SERVER_ERROR}
+    run = runner.submit(recording)
+    assert runner.speech.submitted == []
     assert collect(run) == 1
     run.submit()
     assert collect(run) == 0
-    assert desk.event(recording)["transcript_id"] == "t-2"
+    assert runner.job(recording) == "t-2"
 
 
 @pytest.mark.parametrize("path", ["/v2/transcript/t-1", "/v2/transcript/t-1/vtt"])
-def test_a_finished_job_that_cannot_be_fetched_is_fetched_by_the_next_run(desk: Desk, path: str) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.submit(*recordings)
-    desk.speech.refuse = refusing(path, answer({"error": "This transcript is being moved"}, 403))
-    desk.transcribe(*recordings)
-    assert desk.event(recordings[0])["failure_class"] == "request_refused"
-    assert desk.event(recordings[1])["event"] == "transcribed"
-    desk.speech.refuse = lambda request: None
-    desk.transcribe(*recordings, run_id="run-2", since=NEXT_RUN)
-    assert desk.event(recordings[0])["event"] == "transcribed"
-    assert len(desk.speech.jobs) == 2
+def test_a_finished_job_that_cannot_be_fetched_is_fetched_by_the_next_run(runner: Runner, path: str) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.submit(*recordings)
+    runner.speech.refuse = refusing(path, answer({"error": "This transcript is being moved"}, 403))
+    runner.transcribe(*recordings)
+    assert runner.failure(recordings[0]).failure_class == "request_refused"
+    assert isinstance(runner.event(recordings[1]), Transcribed)
+    runner.speech.refuse = lambda request: None
+    runner.transcribe(*recordings, run_id="run-2", since=NEXT_RUN)
+    assert isinstance(runner.event(recordings[0]), Transcribed)
+    assert len(runner.speech.jobs) == 2
 
 
-def test_a_running_job_that_may_not_be_looked_up_is_not_paid_for_again(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status = "processing"
-    desk.submit(recording)
-    desk.speech.refuse = refusing("/v2/transcript/t-1", answer({"error": "This transcript is being moved"}, 403))
+def test_a_running_job_that_may_not_be_looked_up_is_not_paid_for_again(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status = "processing"
+    runner.submit(recording)
+    runner.speech.refuse = refusing("/v2/transcript/t-1", answer({"error": "This transcript is being moved"}, 403))
     with pytest.raises(ServiceUnavailable):
-        collect(desk.run([recording]))
-    desk.speech.refuse = lambda request: None
-    desk.submit(recording, run_id="run-2", since=NEXT_RUN)
-    assert len(desk.speech.jobs) == 1
+        collect(runner.run([recording]))
+    runner.speech.refuse = lambda request: None
+    runner.submit(recording, run_id="run-2", since=NEXT_RUN)
+    assert len(runner.speech.jobs) == 1
 
 
 # The ramp
@@ -688,75 +726,77 @@ def moments(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> dt.datetime:
             return NOON + dt.timedelta(seconds=clock.now - 1000)
 
     moments = SimpleNamespace(datetime=Moment, timedelta=dt.timedelta, UTC=dt.UTC)
-    for module in ("state.lease", "transcription.transcriber"):
+    for module in ("state.lease", "transcription.pacing"):
         monkeypatch.setattr(f"callphases.{module}.dt", moments)
     return NOON
 
 
 @pytest.mark.parametrize("first", [0, 500])
 def test_submissions_keep_to_the_ramp_that_all_tasks_share(
-    desk: Desk, clock: Clock, moments: dt.datetime, first: int
+    runner: Runner, clock: Clock, moments: dt.datetime, first: int
 ) -> None:
-    recordings = [desk.s3.put(f"calls/{number:02}.mp3") for number in range(30)]
+    recordings = [runner.s3.put(f"calls/{number:02}.mp3") for number in range(30)]
     sent_at: list[float] = []
-    desk.speech.refuse = lambda request: sent_at.append(clock.now)
+    runner.speech.refuse = lambda request: sent_at.append(clock.now)
     begun = clock.now
-    desk.submit(*recordings, first=first, limits={"ramp": True})
+    runner.submit(*recordings, first=first, limits={"ramp": True})
     due = [begun + ramp_s(first + number) for number in range(30)]
-    assert len(desk.speech.jobs) == 30
+    assert len(runner.speech.jobs) == 30
     assert all(-0.01 <= sent_s - due_s < 3 for sent_s, due_s in zip(sent_at, due, strict=True))
 
 
-def test_a_task_that_comes_late_does_not_catch_up_in_a_burst(desk: Desk, clock: Clock, moments: dt.datetime) -> None:
-    recordings = [desk.s3.put(f"calls/{number:02}.mp3") for number in range(10)]
-    early = desk.s3.lease("run-1", "chunk-0007")
+def test_a_task_that_comes_late_does_not_catch_up_in_a_burst(
+    runner: Runner, clock: Clock, moments: dt.datetime
+) -> None:
+    recordings = [runner.s3.put(f"calls/{number:02}.mp3") for number in range(10)]
+    early = runner.s3.lease("run-1", "chunk-0007")
     early.take()
     early.begin()
     clock.now += 3600
     sent_at: list[float] = []
-    desk.speech.refuse = lambda request: sent_at.append(clock.now)
+    runner.speech.refuse = lambda request: sent_at.append(clock.now)
     begun = clock.now
-    desk.submit(*recordings, limits={"ramp": True})
+    runner.submit(*recordings, limits={"ramp": True})
     distances = [later - sooner for sooner, later in pairwise(sent_at)]
     assert sent_at[0] - begun < 1, "its turn is long over"
     assert distances == pytest.approx([ramp_s(number + 1) - ramp_s(number) for number in range(9)], abs=0.05)
 
 
 def test_what_has_waited_for_the_ramp_is_confirmed_before_it_is_sent(
-    desk: Desk, clock: Clock, moments: dt.datetime
+    runner: Runner, clock: Clock, moments: dt.datetime
 ) -> None:
-    recordings = [desk.s3.put(f"calls/{number:02}.mp3") for number in range(40)]
-    known: list[str] = []
+    recordings = [runner.s3.put(f"calls/{number:02}.mp3") for number in range(40)]
+    known: list[type[Event]] = []
 
     def look(request: Request) -> Answer | None:
         key = urlsplit(request.json["audio_url"]).path.split("/", 2)[2]
-        known.append(desk.event(next(one for one in recordings if one.key == key))["event"])
+        known.extend(runner.events(next(one for one in recordings if one.key == key)))
         return None
 
-    desk.speech.refuse = look
-    before = desk.s3.counted()["PutObject"]
-    desk.submit(*recordings, limits={"ramp": True})
-    assert known == ["intended"] * 40
-    assert desk.s3.counted()["PutObject"] - before <= 8, "of the ledger each 10 s, and of the lease"
+    runner.speech.refuse = look
+    before = runner.s3.counted()["PutObject"]
+    runner.submit(*recordings, limits={"ramp": True})
+    assert known == [Intended] * 40
+    assert runner.s3.counted()["PutObject"] - before <= 8, "of the ledger each 10 s, and of the lease"
 
 
-def test_the_first_submission_of_a_run_waits_for_nothing(desk: Desk, clock: Clock, moments: dt.datetime) -> None:
-    desk.submit(desk.s3.put("calls/a.mp3"), limits={"ramp": True})
+def test_the_first_submission_of_a_run_waits_for_nothing(runner: Runner, clock: Clock, moments: dt.datetime) -> None:
+    runner.submit(runner.s3.put("calls/a.mp3"), limits={"ramp": True})
     assert sum(clock.slept) < 0.1
 
 
-def test_without_the_ramp_nothing_waits(desk: Desk, clock: Clock, moments: dt.datetime) -> None:
-    desk.submit(*[desk.s3.put(f"calls/{number:02}.mp3") for number in range(30)], first=500)
+def test_without_the_ramp_nothing_waits(runner: Runner, clock: Clock, moments: dt.datetime) -> None:
+    runner.submit(*[runner.s3.put(f"calls/{number:02}.mp3") for number in range(30)], first=500)
     assert sum(clock.slept) < 1
 
 
-def test_who_waits_for_the_ramp_keeps_the_day(desk: Desk, clock: Clock, moments: dt.datetime) -> None:
+def test_who_waits_for_the_ramp_keeps_the_day(runner: Runner, clock: Clock, moments: dt.datetime) -> None:
     def try_to_take_over(seconds: float) -> None:
         with pytest.raises(DayHeld):
-            desk.s3.lease("other").take()
+            runner.s3.lease("other").take()
 
     clock.asleep = try_to_take_over
-    desk.submit(desk.s3.put("calls/a.mp3"), first=500, limits={"ramp": True})
+    runner.submit(runner.s3.put("calls/a.mp3"), first=500, limits={"ramp": True})
     assert sum(clock.slept) > LIFE_S
 
 
@@ -782,30 +822,30 @@ MODELS = {"transcription": {"speech_models": ["one", "two", "three"], "speaker_l
 
 
 def test_a_speech_model_that_is_not_served_is_left_out_from_then_on(
-    desk: Desk, caplog: pytest.LogCaptureFixture
+    runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.refuse = not_serving("two")
-    desk.submit(*recordings, **MODELS)
-    sent = [document["speech_models"] for document in desk.speech.submitted]
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.refuse = not_serving("two")
+    runner.submit(*recordings, **MODELS)
+    sent = [document["speech_models"] for document in runner.speech.submitted]
     assert sent == [["one", "two", "three"], ["one", "three"], ["one", "three"]]
-    assert all(document["speaker_labels"] for document in desk.speech.submitted)
+    assert all(document["speaker_labels"] for document in runner.speech.submitted)
     assert "It is left out; going on with one, three." in caplog.text
 
 
-def test_a_refusal_that_names_no_model_leaves_out_the_first(desk: Desk) -> None:
+def test_a_refusal_that_names_no_model_leaves_out_the_first(runner: Runner) -> None:
     refusals = [answer({"error": "This model has been retired"}, 400)]
-    desk.speech.refuse = lambda request: refusals.pop() if refusals else None
-    desk.submit(desk.s3.put("calls/a.mp3"), **MODELS)
-    assert desk.speech.submitted[-1]["speech_models"] == ["two", "three"]
+    runner.speech.refuse = lambda request: refusals.pop() if refusals else None
+    runner.submit(runner.s3.put("calls/a.mp3"), **MODELS)
+    assert runner.speech.submitted[-1]["speech_models"] == ["two", "three"]
 
 
-def test_what_was_transcribed_with_the_models_that_were_left_is_not_paid_for_again(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.refuse = not_serving("one")
-    desk.transcribe(recording, **MODELS)
-    desk.transcribe(recording, run_id="run-2", since=NEXT_RUN, **MODELS)
-    assert len(desk.speech.jobs) == 1
+def test_what_was_transcribed_with_the_models_that_were_left_is_not_paid_for_again(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.refuse = not_serving("one")
+    runner.transcribe(recording, **MODELS)
+    runner.transcribe(recording, run_id="run-2", since=NEXT_RUN, **MODELS)
+    assert len(runner.speech.jobs) == 1
 
 
 @pytest.mark.parametrize(
@@ -817,37 +857,39 @@ def test_what_was_transcribed_with_the_models_that_were_left_is_not_paid_for_aga
     ],
 )
 def test_where_no_speech_model_is_left_the_setting_is_named(
-    desk: Desk, transcription: dict[str, Any], asked: int
+    runner: Runner, transcription: dict[str, Any], asked: int
 ) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.refuse = lambda request: answer({"error": f"speech model {first_of(request)} is retired"}, 400)
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.refuse = lambda request: answer({"error": f"speech model {first_of(request)} is retired"}, 400)
     with pytest.raises(NoModelLeft, match=r"transcription\.speech_models.*one"):
-        desk.submit(*recordings, transcription=transcription)
-    assert len(desk.speech.submitted) == asked
+        runner.submit(*recordings, transcription=transcription)
+    assert len(runner.speech.submitted) == asked
 
 
-def test_jobs_that_end_because_their_model_is_gone_are_submitted_without_it(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
+def test_jobs_that_end_because_their_model_is_gone_are_submitted_without_it(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
     gone = {"status": "error", "error": "speech model one is no longer supported"}
-    desk.speech.endings = {"t-1": gone, "t-2": gone}
-    run = desk.submit(*recordings, **MODELS)
+    runner.speech.endings = {"t-1": gone, "t-2": gone}
+    run = runner.submit(*recordings, **MODELS)
     assert collect(run) == 2
     run.submit()
-    assert [document["speech_models"] for document in desk.speech.submitted[2:]] == [["two", "three"]] * 2
+    assert [document["speech_models"] for document in runner.speech.submitted[2:]] == [["two", "three"]] * 2
     assert collect(run) == 0
-    assert [desk.event(recording, **MODELS)["event"] for recording in recordings] == ["transcribed"] * 2
+    assert runner.events(*recordings, **MODELS) == [Transcribed] * 2
 
 
 # Failing
 
 
-def test_a_recording_that_is_refused_stops_no_other(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.refuse = lambda request: REFUSED if request.json["audio_url"].split("?")[0].endswith("a.mp3") else None
-    desk.submit(*recordings)
-    failure = desk.event(recordings[0])
-    assert (failure["event"], failure["failure_class"], failure["permanent"]) == ("failed", "request_refused", False)
-    assert desk.event(recordings[1])["event"] == "submitted"
+def test_a_recording_that_is_refused_stops_no_other(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.refuse = lambda request: (
+        REFUSED if request.json["audio_url"].split("?")[0].endswith("a.mp3") else None
+    )
+    runner.submit(*recordings)
+    failure = runner.failure(recordings[0])
+    assert (failure.failure_class, failure.permanent) == ("request_refused", False)
+    assert isinstance(runner.event(recordings[1]), Submitted)
     assert "calls/a.mp3: The speech service answered 400" in caplog.text
 
 
@@ -858,12 +900,12 @@ def test_a_recording_that_is_refused_stops_no_other(desk: Desk, caplog: pytest.L
         (NO_MONEY, "topped up"),
     ],
 )
-def test_what_concerns_the_account_stops_at_once(desk: Desk, refusal: Answer, words: str) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.refuse = lambda request: refusal
+def test_what_concerns_the_account_stops_at_once(runner: Runner, refusal: Answer, words: str) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.refuse = lambda request: refusal
     with pytest.raises(AccountError, match=words):
-        desk.submit(*recordings)
-    assert len(desk.speech.web.requests) == 1
+        runner.submit(*recordings)
+    assert len(runner.speech.web.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -876,27 +918,27 @@ def test_what_concerns_the_account_stops_at_once(desk: Desk, refusal: Answer, wo
     ],
 )
 def test_a_failed_job_is_submitted_again_only_where_that_may_help(
-    desk: Desk, error: str, failure_class: str, tried_again: bool
+    runner: Runner, error: str, failure_class: str, tried_again: bool
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status, desk.speech.ending = "error", {"error": error}
-    desk.transcribe(recording).submit()
-    assert len(desk.speech.submitted) == 1, "in the same pass over the day it is settled"
-    event = desk.event(recording)
-    assert (event["failure_class"], event["transcript_id"]) == (failure_class, "t-1")
-    assert "Signature" not in event["failure_message"]
-    desk.submit(recording, run_id="run-2", since=NEXT_RUN)
-    assert len(desk.speech.submitted) == (2 if tried_again else 1)
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status, runner.speech.ending = "error", {"error": error}
+    runner.transcribe(recording).submit()
+    assert len(runner.speech.submitted) == 1, "in the same pass over the day it is settled"
+    event = runner.failure(recording)
+    assert (event.failure_class, event.transcript_id) == (failure_class, "t-1")
+    assert "Signature" not in event.failure_message
+    runner.submit(recording, run_id="run-2", since=NEXT_RUN)
+    assert len(runner.speech.submitted) == (2 if tried_again else 1)
 
 
-def test_a_replay_submits_again_what_failed_for_good_and_once(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status, desk.speech.ending = "error", {"error": "Transcoding failed."}
-    desk.transcribe(recording)
+def test_a_replay_submits_again_what_failed_for_good_and_once(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status, runner.speech.ending = "error", {"error": "Transcoding failed."}
+    runner.transcribe(recording)
     for _ in range(2):
-        desk.transcribe(recording, run_id="run-2", since=dt.datetime.now(dt.UTC), replay=True).submit()
-        desk.transcribe(recording, run_id="run-3", since=NEXT_RUN)
-    assert len(desk.speech.submitted) == 3
+        runner.transcribe(recording, run_id="run-2", since=dt.datetime.now(dt.UTC), replay=True).submit()
+        runner.transcribe(recording, run_id="run-3", since=NEXT_RUN)
+    assert len(runner.speech.submitted) == 3
 
 
 @pytest.mark.parametrize(
@@ -907,265 +949,274 @@ def test_a_replay_submits_again_what_failed_for_good_and_once(desk: Desk) -> Non
     ],
 )
 def test_a_job_that_fails_on_the_way_is_submitted_again_a_few_times_in_the_same_pass(
-    desk: Desk, error: str, failure_class: str
+    runner: Runner, error: str, failure_class: str
 ) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status, desk.speech.ending = "error", {"error": error}
-    run = desk.submit(recording)
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status, runner.speech.ending = "error", {"error": error}
+    run = runner.submit(recording)
     for _ in range(TRIES_AT_PROVIDER - 1):
         assert collect(run) == 1, "there is something left to do"
         run.submit()
     assert collect(run) == 0
     run.submit()
-    assert len(desk.speech.submitted) == TRIES_AT_PROVIDER
-    event = desk.event(recording)
-    assert event["failure_class"] == failure_class
-    assert "Signature" not in event["failure_message"]
+    assert len(runner.speech.submitted) == TRIES_AT_PROVIDER
+    event = runner.failure(recording)
+    assert event.failure_class == failure_class
+    assert "Signature" not in event.failure_message
 
 
-def test_the_tries_at_the_provider_are_counted_over_the_processes_of_a_task(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status, desk.speech.ending = "error", {"error": SERVER_ERROR}
+def test_the_tries_at_the_provider_are_counted_over_the_processes_of_a_task(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status, runner.speech.ending = "error", {"error": SERVER_ERROR}
     for left in [1] * (TRIES_AT_PROVIDER - 1) + [0]:
-        assert collect(desk.submit(recording)) == left
-    desk.submit(recording)
-    assert len(desk.speech.submitted) == TRIES_AT_PROVIDER
+        assert collect(runner.submit(recording)) == left
+    runner.submit(recording)
+    assert len(runner.speech.submitted) == TRIES_AT_PROVIDER
 
 
-def test_the_next_run_has_tries_of_its_own(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status, desk.speech.ending = "error", {"error": SERVER_ERROR}
-    assert collect(desk.submit(recording)) == 1
-    assert collect(desk.submit(recording, run_id="run-2", since=NEXT_RUN)) == 1
-    assert desk.event(recording)["tries"] == 1
+def test_the_next_run_has_tries_of_its_own(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status, runner.speech.ending = "error", {"error": SERVER_ERROR}
+    assert collect(runner.submit(recording)) == 1
+    assert collect(runner.submit(recording, run_id="run-2", since=NEXT_RUN)) == 1
+    assert runner.failure(recording).tries == 1
 
 
-def test_a_submission_whose_answer_was_lost_counts_as_one_try(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.status, desk.speech.ending = "error", {"error": SERVER_ERROR}
-    desk.speech.refuse = losing(desk.speech, taken=False, times=3)
-    assert collect(desk.submit(recording)) == 1
-    assert desk.event(recording)["tries"] == 1
+def test_a_submission_whose_answer_was_lost_counts_as_one_try(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.status, runner.speech.ending = "error", {"error": SERVER_ERROR}
+    runner.speech.refuse = losing(runner.speech, taken=False, times=3)
+    assert collect(runner.submit(recording)) == 1
+    assert runner.failure(recording).tries == 1
 
 
-def test_no_signature_is_kept_with_the_transcript(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.transcribe(recording)
-    kept = desk.s3.state.get(desk.event(recording)["transcript_uri"].removeprefix(desk.s3.state.uri))
+def test_no_signature_is_kept_with_the_transcript(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
+    kept = runner.s3.state.get(runner.transcribed(recording).transcript_uri.removeprefix(runner.s3.state.uri))
     assert kept is not None
     assert b"calls/a.mp3" in kept
     assert b"Signature" not in kept
 
 
-def test_a_job_that_the_service_does_not_know_any_more_hides_no_other(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.submit(*recordings)
-    del desk.speech.jobs["t-1"]
-    desk.transcribe(*recordings)
-    assert "transcript id not found" in desk.event(recordings[0])["failure_message"]
-    assert desk.event(recordings[1])["event"] == "transcribed"
+def test_a_job_that_the_service_does_not_know_any_more_hides_no_other(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.submit(*recordings)
+    del runner.speech.jobs["t-1"]
+    runner.transcribe(*recordings)
+    assert "transcript id not found" in runner.failure(recordings[0]).failure_message
+    assert isinstance(runner.event(recordings[1]), Transcribed)
 
 
-def test_what_was_collected_before_the_service_went_away_is_collected_by_the_next_try(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.submit(*recordings)
-    vtt = [f"/v2/transcript/{one}/vtt" for one in desk.speech.jobs]
+def test_what_was_collected_before_the_service_went_away_is_collected_by_the_next_try(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.submit(*recordings)
+    vtt = [f"/v2/transcript/{one}/vtt" for one in runner.speech.jobs]
     gone = answer({}, 503)
     # Whichever job comes second: once the captions of one were asked for, those of the other are not there.
-    desk.speech.refuse = lambda request: (
-        gone if request.path in vtt and {one.path for one in desk.speech.web.requests} >= set(vtt) else None
+    runner.speech.refuse = lambda request: (
+        gone if request.path in vtt and {one.path for one in runner.speech.web.requests} >= set(vtt) else None
     )
     with pytest.raises(ServiceUnavailable):
-        collect(desk.run(recordings))
-    assert set(desk.events(*recordings)) <= {"submitted", "transcribed"}
-    desk.speech.refuse = lambda request: None
-    desk.transcribe(*recordings)
-    assert desk.events(*recordings) == ["transcribed"] * 2
-    assert len(desk.speech.jobs) == 2
+        collect(runner.run(recordings))
+    assert set(runner.events(*recordings)) <= {Submitted, Transcribed}
+    runner.speech.refuse = lambda request: None
+    runner.transcribe(*recordings)
+    assert runner.events(*recordings) == [Transcribed] * 2
+    assert len(runner.speech.jobs) == 2
 
 
 # Collecting
 
 
 @pytest.mark.threads
-def test_many_are_submitted_and_collected_at_once(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{number:03}.mp3") for number in range(BATCH + 10)]
-    run = desk.transcribe(*recordings)
-    assert sorted(urlsplit(job["audio_url"]).path[-7:-4] for job in desk.speech.submitted) == [
+def test_many_are_submitted_and_collected_at_once(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{number:03}.mp3") for number in range(BATCH + 10)]
+    run = runner.transcribe(*recordings)
+    assert sorted(urlsplit(job["audio_url"]).path[-7:-4] for job in runner.speech.submitted) == [
         f"{number:03}" for number in range(BATCH + 10)
     ]
-    assert desk.events(*recordings) == ["transcribed"] * len(recordings)
-    read_back = Transcripts(desk.s3.state)
-    assert all(read_back.cues(desk.event(recording)) for recording in recordings)
-    assert run.waiting().jobs == []
+    assert runner.events(*recordings) == [Transcribed] * len(recordings)
+    read_back = TranscriptReader(runner.s3.state)
+    assert all(read_back.cues(runner.transcribed(recording)) for recording in recordings)
+    assert run.run(patience_s=0) is None
 
 
-def test_a_task_submits_no_more_than_there_is_room_for(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abcde"]
-    desk.speech.status = "processing"
-    run = desk.run(recordings)
-    run.slots = Slots(desk.s3.state, "runs/slots.json", 3, "chunk-0000")
+def test_a_task_submits_no_more_than_there_is_room_for(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abcde"]
+    runner.speech.status = "processing"
+    run = runner.run(recordings, slots=Slots(runner.s3.state, "runs/slots.json", 3, "chunk-0000"))
     assert (run.submit(), collect(run)) == (2, 5)
-    other = Slots(desk.s3.state, "runs/slots.json", 3, "chunk-0001", first=5)
+    other = Slots(runner.s3.state, "runs/slots.json", 3, "chunk-0001", first=5)
     assert other.acquire(0, 4, 0) == 0
-    desk.speech.endings = {"t-1": {"status": "completed"}}
+    runner.speech.endings = {"t-1": {"status": "completed"}}
     run.look()
     assert run.submit() == 1, "one has ended, so one may follow"
-    assert len(desk.speech.submitted) == 4
-    desk.speech.status = "completed"
+    assert len(runner.speech.submitted) == 4
+    runner.speech.status = "completed"
     for _ in range(3):
         run.look()
         run.submit()
         run.collect()
     run.keep()
-    assert desk.events(*recordings) == ["transcribed"] * 5
+    assert runner.events(*recordings) == [Transcribed] * 5
     assert other.acquire(0, 4, 0) == 3, "what is not needed any more is the others'"
 
 
-def test_the_time_that_jobs_take_is_what_a_task_waits_by(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    run = desk.submit(recording)
-    assert run.next_in_s() == 0, "nobody knows yet"
-    created = dt.datetime.fromisoformat(desk.speech.jobs["t-1"]["created"])
-    desk.speech.ending = {"completed": (created + dt.timedelta(seconds=8)).isoformat()}
+def test_the_time_that_jobs_take_is_what_a_task_waits_by(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    run = runner.submit(recording)
+    assert run.pacing.next_in_s(1, 0) == 0, "nobody knows yet"
+    created = dt.datetime.fromisoformat(runner.speech.jobs["t-1"]["created"])
+    runner.speech.ending = {"completed": (created + dt.timedelta(seconds=8)).isoformat()}
     run.look()
-    assert run.job_s == run.next_in_s() == 8
-    assert 0.8 * 8 / LOOKS_A_JOB <= run.pause_s() <= 1.2 * 8 / LOOKS_A_JOB
+    assert run.pacing.job_s == run.pacing.next_in_s(1, 0) == 8
+    assert 0.8 * 8 / LOOKS_A_JOB <= run.pacing.pause_s() <= 1.2 * 8 / LOOKS_A_JOB
 
 
-def test_jobs_under_way_are_waited_for(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.status = "processing"
-    run = desk.submit(*recordings)
+def test_jobs_under_way_are_waited_for(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.status = "processing"
+    run = runner.submit(*recordings)
     assert collect(run) == 2
-    assert {one: found for one, (_, found) in run.under_way().items()} == {"t-1": recordings[0], "t-2": recordings[1]}
-    assert run.waiting().jobs == ["t-1", "t-2"]
-    desk.speech.status = "completed"
+    assert run.under_way() == {"t-1": runner.key(recordings[0]), "t-2": runner.key(recordings[1])}
+    waiting = run.run(patience_s=0)
+    assert waiting is not None
+    assert waiting.jobs == ["t-1", "t-2"]
+    runner.speech.status = "completed"
     assert collect(run) == 0
     assert run.under_way() == {}
 
 
-def test_nothing_under_way_is_no_request(desk: Desk) -> None:
-    assert collect(desk.run([desk.s3.put("calls/a.mp3")])) == 0
-    assert desk.speech.web.requests == []
+def test_nothing_under_way_is_no_request(runner: Runner) -> None:
+    assert collect(runner.run([runner.s3.put("calls/a.mp3")])) == 0
+    assert runner.speech.web.requests == []
 
 
-def test_a_transcript_is_saved_with_what_it_took(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.transcribe(recording)
-    event = desk.event(recording)
-    assert event["status"] == "completed"
-    assert (event["audio_s"], event["language"], event["speech_model"]) == (6.0, "en", "universal-3-5-pro")
-    assert event["speech_usd"] == pytest.approx(6 / 3600 * 0.23)
-    saved = json.loads(desk.s3.bytes_of(event["transcript_uri"].removeprefix(f"s3://{desk.s3.warehouse}/")))
-    assert saved["id"] == event["transcript_id"]
+def test_a_transcript_is_saved_with_what_it_took(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
+    event = runner.transcribed(recording)
+    assert event.status == "completed"
+    assert (event.audio_s, event.language, event.speech_model) == (6.0, "en", "universal-3-5-pro")
+    assert event.speech_usd == pytest.approx(6 / 3600 * 0.23)
+    saved = json.loads(runner.s3.bytes_of(event.transcript_uri.removeprefix(f"s3://{runner.s3.warehouse}/")))
+    assert saved["id"] == event.transcript_id
 
 
 CUES = [(0.5, "A", "Thank you for calling."), (2.5, "B", "My invoice is wrong.")]
 
 
-def read(transcripts: Transcripts, event: Event) -> list[tuple[float, str | None, str]]:
+def read(transcripts: TranscriptReader, event: Transcribed) -> list[tuple[float, str | None, str]]:
     return [(cue.start_s, cue.speaker, cue.text) for cue in transcripts.cues(event)]
 
 
-def test_cues_that_were_collected_together_are_read_with_one_request(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "abc"]
-    desk.transcribe(*recordings)
-    events = [desk.event(recording) for recording in recordings]
-    before, transcripts = desk.s3.counted()["GetObject"], Transcripts(desk.s3.state)
+def test_cues_that_were_collected_together_are_read_with_one_request(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abc"]
+    runner.transcribe(*recordings)
+    events = [runner.transcribed(recording) for recording in recordings]
+    before, transcripts = runner.s3.counted()["GetObject"], TranscriptReader(runner.s3.state)
     assert [read(transcripts, event) for event in events] == [CUES] * 3
-    assert desk.s3.counted()["GetObject"] - before == 1
+    assert runner.s3.counted()["GetObject"] - before == 1
 
 
-def test_cues_are_kept_with_how_sure_they_are(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.ending = {"words": [WORDS[0] | {"confidence": 0.9}, WORDS[1]]}
-    desk.transcribe(recording)
-    assert [cue.confidence for cue in Transcripts(desk.s3.state).cues(desk.event(recording))] == [0.9, None]
+def test_cues_are_kept_with_how_sure_they_are(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.ending = {"words": [WORDS[0] | {"confidence": 0.9}, WORDS[1]]}
+    runner.transcribe(recording)
+    assert [cue.confidence for cue in TranscriptReader(runner.s3.state).cues(runner.transcribed(recording))] == [
+        0.9,
+        None,
+    ]
 
 
-def test_cues_that_were_kept_by_an_earlier_version_are_as_sure_as_nobody_knows(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.transcribe(recording)
-    event = desk.event(recording)
-    kept = json.loads(desk.s3.state.get(event["cues"]) or b"")
+def test_cues_that_were_kept_by_an_earlier_version_are_as_sure_as_nobody_knows(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
+    event = runner.transcribed(recording)
+    kept = json.loads(runner.s3.state.get(event.cues) or b"")
     for cue in kept["cues"]:
         del cue["confidence"]
-    desk.s3.state.put(event["cues"], json.dumps(kept).encode())
-    transcripts = Transcripts(desk.s3.state)
+    runner.s3.state.put(event.cues, json.dumps(kept).encode())
+    transcripts = TranscriptReader(runner.s3.state)
     assert read(transcripts, event) == CUES
     assert [cue.confidence for cue in transcripts.cues(event)] == [None, None]
 
 
-def test_cues_that_were_not_kept_together_are_read_from_the_transcript(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    run = desk.submit(*recordings)
+def test_cues_that_were_not_kept_together_are_read_from_the_transcript(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    run = runner.submit(*recordings)
     run.look()
     run.collect()
     run.ledger.write()  # and killed before it could keep the cues
-    before, transcripts = desk.s3.counted()["GetObject"], Transcripts(desk.s3.state)
-    assert [read(transcripts, run.ledger.find(key)) for key in run._keys] == [CUES] * 2
-    assert desk.s3.counted()["GetObject"] - before == 5
+    events = [runner.transcribed(recording) for recording in recordings]
+    before, transcripts = runner.s3.counted()["GetObject"], TranscriptReader(runner.s3.state)
+    assert [read(transcripts, event) for event in events] == [CUES] * 2
+    assert runner.s3.counted()["GetObject"] - before == 5
 
 
-def test_cues_of_an_earlier_version_are_read_from_the_transcript(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.transcribe(recording)
-    event = {name: value for name, value in desk.event(recording).items() if name not in ("cues", "recording", "term")}
-    assert read(Transcripts(desk.s3.state), event) == CUES
+def test_cues_of_an_earlier_version_are_read_from_the_transcript(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
+    document = to_document(runner.event(recording))
+    for name in ("cues", "recording", "term"):
+        del document[name]
+    event = from_document(document)
+    assert isinstance(event, Transcribed)
+    assert read(TranscriptReader(runner.s3.state), event) == CUES
 
 
 @pytest.mark.parametrize("text", ["", None, "  \n"])
-def test_of_silence_no_captions_are_asked_for(desk: Desk, text: str | None) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.ending = {"text": text, "words": [], "audio_duration": 8}
-    desk.transcribe(recording)
-    assert desk.event(recording)["status"] == "no_speech"
-    assert desk.event(recording)["audio_s"] == 8.0
-    assert not [request for request in desk.speech.web.requests if request.path.endswith("/vtt")]
+def test_of_silence_no_captions_are_asked_for(runner: Runner, text: str | None) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.ending = {"text": text, "words": [], "audio_duration": 8}
+    runner.transcribe(recording)
+    assert runner.transcribed(recording).status == "no_speech"
+    assert runner.transcribed(recording).audio_s == 8.0
+    assert not [request for request in runner.speech.web.requests if request.path.endswith("/vtt")]
 
 
-def test_a_transcript_that_is_gone_from_the_state_area_says_what_to_do(desk: Desk) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.transcribe(recording)
-    for key in desk.s3.keys("state/transcripts/"):
-        desk.s3.client.delete_object(Bucket=desk.s3.warehouse, Key=key)
+def test_a_transcript_that_is_gone_from_the_state_area_says_what_to_do(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
+    for key in runner.s3.keys("state/transcripts/"):
+        runner.s3.client.delete_object(Bucket=runner.s3.warehouse, Key=key)
     with pytest.raises(TranscriptGone, match=r"not there any more.*below output\.state"):
-        Transcripts(desk.s3.state).cues(desk.event(recording))
+        TranscriptReader(runner.s3.state).cues(runner.transcribed(recording))
 
 
-def test_captions_that_are_none_are_the_providers_error(desk: Desk) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
-    desk.speech.refuse = refusing("/v2/transcript/t-1/vtt", text_answer("<html>"))
-    desk.transcribe(*recordings)
-    transcripts = Transcripts(desk.s3.state)
+def test_captions_that_are_none_are_the_providers_error(runner: Runner) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
+    runner.speech.refuse = refusing("/v2/transcript/t-1/vtt", text_answer("<html>"))
+    runner.transcribe(*recordings)
+    transcripts = TranscriptReader(runner.s3.state)
     with pytest.raises(ProviderError, match="not WebVTT"):
-        transcripts.cues(desk.event(recordings[0]))
-    assert read(transcripts, desk.event(recordings[1])) == CUES
+        transcripts.cues(runner.transcribed(recordings[0]))
+    assert read(transcripts, runner.transcribed(recordings[1])) == CUES
 
 
-def test_nothing_secret_and_nothing_said_is_logged(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    recordings = [desk.s3.put(f"calls/{name}.mp3") for name in "ab"]
+def test_nothing_secret_and_nothing_said_is_logged(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
     with caplog.at_level(logging.DEBUG, logger="callphases"):
-        desk.transcribe(*recordings)
+        runner.transcribe(*recordings)
     assert "2 of 2 recordings are transcribed" in caplog.text
     for secret in (KEY, "Signature", "invoice"):
         assert secret not in caplog.text
 
 
-def test_what_the_service_warns_of_is_logged_without_secrets(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_service_warns_of_is_logged_without_secrets(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
     url = f"https://calls.example/{DAY}/a.mp3?X-Amz-Signature=abc"
     warnings = [{"message": f"Fell back to another model for {url}."}, {"message": "Low volume."}]
-    desk.speech.ending = {"metadata": {"warnings": warnings}}
-    desk.transcribe(desk.s3.put("calls/a.mp3"))
+    runner.speech.ending = {"metadata": {"warnings": warnings}}
+    runner.transcribe(runner.s3.put("calls/a.mp3"))
     assert "calls/a.mp3: the service warns: Fell back to another model for https://calls.example/" in caplog.text
     assert "calls/a.mp3: the service warns: Low volume." in caplog.text
     assert "Signature" not in caplog.text
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"warnings": None}, {"warnings": []}])
-def test_a_service_that_warns_of_nothing_is_heard(desk: Desk, metadata: Any) -> None:
-    recording = desk.s3.put("calls/a.mp3")
-    desk.speech.ending = {"metadata": metadata}
-    desk.transcribe(recording)
-    assert desk.event(recording)["event"] == "transcribed"
+def test_a_service_that_warns_of_nothing_is_heard(runner: Runner, metadata: Any) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.ending = {"metadata": metadata}
+    runner.transcribe(recording)
+    assert isinstance(runner.event(recording), Transcribed)
