@@ -1,4 +1,4 @@
-"""A run from its list to its tables, step by step, and what a step finds that another run has left."""
+"""A run of a day, step by step from listing to publishing, alone and after other runs."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ NO_KEY = answer({"error": "Authentication error, API token missing/invalid"}, 40
 RETIRED = answer({"error": {"code": 400, "message": "model x is not supported"}}, 400)
 
 
-class Desk:
-    """A bucket with recordings of a day, and runs on it."""
+class Runner:
+    """Puts the recordings of a day in a bucket, and runs the day."""
 
     def __init__(self, s3: Store, speech: Speech, models: Web) -> None:
         self.s3, self.speech, self.models = s3, speech, models
@@ -73,24 +73,24 @@ class Desk:
     def put(self, *names: str, body: bytes = b"RIFF") -> list[Recording]:
         return [self.s3.put(f"calls/{DAY}/{name}.mp3", body) for name in names]
 
-    def night(self, **settings: Any) -> DayRun:
+    def day_run(self, **settings: Any) -> DayRun:
         pipeline = self.s3.pipeline(**merged({"limits": {"ramp": False}}, settings))
         return DayRun(pipeline, self.s3.client, AssemblyAI(KEY, self.speech.web.url), Gateway(KEY, self.models.url))
 
     def run(self, run_id: str = "run-1", replay: str | None = None, **settings: Any) -> Published:
-        """A whole run, one task after the other."""
-        night = self.night(**settings)
-        listed = night.begin(DAY, run_id, replay)
+        """Run the day, one task after the other."""
+        day_run = self.day_run(**settings)
+        listed = day_run.begin(DAY, run_id, replay)
         for uri in listed.chunks:
-            assert night.transcribe(night.load(uri), math.inf) is None
-            night.segment(night.load(uri))
-        return night.end(night.load_day(listed.day))
+            assert day_run.transcribe(day_run.load(uri), math.inf) is None
+            day_run.segment(day_run.load(uri))
+        return day_run.end(day_run.load_day(listed.day))
 
     def rows(self, table: str = "calls") -> list[dict[str, Any]]:
         return read_rows(self.s3.tables, table, DAY)
 
     def statuses(self) -> dict[str, str]:
-        """What the table says of each recording: its status, or the class of its failure."""
+        """The status of each recording in the table, or its failure class."""
         return {
             row["recording_uri"].rsplit("/", 1)[-1].removesuffix(".mp3"): row["failure_class"] or row["status"]
             for row in self.rows()
@@ -117,8 +117,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(s3: Store, speech: Speech, models: Web) -> Desk:
-    return Desk(s3, speech, models)
+def runner(s3: Store, speech: Speech, models: Web) -> Runner:
+    return Runner(s3, speech, models)
 
 
 def wav(seconds: float) -> bytes:
@@ -134,95 +134,95 @@ def wav(seconds: float) -> bytes:
 # A whole run
 
 
-def test_a_run_makes_rows_of_recordings(desk: Desk) -> None:
-    desk.put("a", "b")
-    published = desk.run()
-    assert desk.statuses() == {"a": "completed", "b": "completed"}
-    assert len(desk.rows("phases")) == 4
+def test_run_writes_rows_for_its_recordings(runner: Runner) -> None:
+    runner.put("a", "b")
+    published = runner.run()
+    assert runner.statuses() == {"a": "completed", "b": "completed"}
+    assert len(runner.rows("phases")) == 4
     assert (published.listed, published.unfinished, published.stopped) == (2, 0, None)
     assert published.run_speech_usd == published.speech_usd == pytest.approx(2 * 6 / 3600 * 0.23)
     assert published.run_llm_usd == published.llm_usd > 0
-    assert desk.lease()["released"]
+    assert runner.lease()["released"]
 
 
-def test_a_second_run_pays_nothing_and_makes_the_same_rows(desk: Desk) -> None:
-    desk.put("a", "b")
-    desk.run()
-    before = desk.rows(), desk.rows("phases")
-    published = desk.run("run-2")
-    assert (len(desk.speech.submitted), desk.questions) == (2, 2)
-    assert (desk.rows(), desk.rows("phases")) == before
+def test_second_run_pays_nothing_and_writes_the_same_rows(runner: Runner) -> None:
+    runner.put("a", "b")
+    runner.run()
+    before = runner.rows(), runner.rows("phases")
+    published = runner.run("run-2")
+    assert (len(runner.speech.submitted), runner.questions) == (2, 2)
+    assert (runner.rows(), runner.rows("phases")) == before
     assert (published.run_speech_usd, published.run_llm_usd) == (0, 0)
 
 
-def test_another_prompt_asks_again_and_transcribes_nothing(desk: Desk) -> None:
-    desk.put("a", "b")
-    desk.run()
-    desk.run("run-2", phases=[{"name": "Introduction"}, {"name": "Complaint"}])
-    assert (len(desk.speech.submitted), desk.questions) == (2, 4)
+def test_changed_prompt_asks_the_model_again_and_transcribes_nothing(runner: Runner) -> None:
+    runner.put("a", "b")
+    runner.run()
+    runner.run("run-2", phases=[{"name": "Introduction"}, {"name": "Complaint"}])
+    assert (len(runner.speech.submitted), runner.questions) == (2, 4)
 
 
-def test_a_hundred_calls_take_few_requests_to_the_store(desk: Desk) -> None:
-    desk.put(*[f"{number:03}" for number in range(100)])
-    desk.s3.asked.clear()
+def test_hundred_calls_take_at_most_400_requests_to_the_store(runner: Runner) -> None:
+    runner.put(*[f"{number:03}" for number in range(100)])
+    runner.s3.asked.clear()
     asked: Counter[str] = Counter()
-    desk.s3.client.meta.events.register("before-send.s3", lambda request, **_: asked.update([request.method]))
-    desk.run()
-    assert Counter(desk.statuses().values()) == {"completed": 100}
-    assert (len(desk.speech.jobs), desk.questions) == (100, 100)
+    runner.s3.client.meta.events.register("before-send.s3", lambda request, **_: asked.update([request.method]))
+    runner.run()
+    assert Counter(runner.statuses().values()) == {"completed": 100}
+    assert (len(runner.speech.jobs), runner.questions) == (100, 100)
     assert asked.total() <= 4 * 100
     assert asked.total() >= 200, "of which are transcripts and captions"
 
 
 @pytest.mark.parametrize("count", [1, 21])
-def test_a_step_that_is_done_again_does_nothing(desk: Desk, count: int) -> None:
-    desk.put(*[f"{number:02}" for number in range(count)])
-    night = desk.night()
-    listed = night.begin(DAY, "run-1")
+def test_repeated_step_does_nothing(runner: Runner, count: int) -> None:
+    runner.put(*[f"{number:02}" for number in range(count)])
+    day_run = runner.day_run()
+    listed = day_run.begin(DAY, "run-1")
     for uri in listed.chunks * 2:
-        night.transcribe(night.load(uri), math.inf)
-        night.segment(night.load(uri))
-    night.end(night.load_day(listed.day))
-    night.end(night.load_day(listed.day))
-    assert (len(desk.speech.submitted), desk.questions) == (count, count)
+        day_run.transcribe(day_run.load(uri), math.inf)
+        day_run.segment(day_run.load(uri))
+    day_run.end(day_run.load_day(listed.day))
+    day_run.end(day_run.load_day(listed.day))
+    assert (len(runner.speech.submitted), runner.questions) == (count, count)
 
 
-def test_what_is_still_under_way_when_patience_ends_is_told(desk: Desk, clock: Clock) -> None:
-    desk.put("a", "b")
-    desk.speech.status = "processing"
-    night = desk.night()
-    chunks = [night.load(uri) for uri in night.begin(DAY, "run-1").chunks]
+def test_transcribe_returns_the_jobs_still_running_after_its_patience(runner: Runner, clock: Clock) -> None:
+    runner.put("a", "b")
+    runner.speech.status = "processing"
+    day_run = runner.day_run()
+    chunks = [day_run.load(uri) for uri in day_run.begin(DAY, "run-1").chunks]
     begun = clock.now
-    waiting = night.transcribe(chunks[0], 30)
+    waiting = day_run.transcribe(chunks[0], 30)
     assert waiting is not None
     assert (waiting.jobs, waiting.unsent) == (["t-1"], 0)
     assert 20 <= clock.now - begun <= 30
     assert max(clock.slept) <= 1.2 * LONGEST_PAUSE_S
-    desk.speech.status = "completed"
-    assert night.transcribe(chunks[0], 30) is None
-    assert len(desk.speech.submitted) == 1
+    runner.speech.status = "completed"
+    assert day_run.transcribe(chunks[0], 30) is None
+    assert len(runner.speech.submitted) == 1
 
 
-def test_who_waits_for_jobs_keeps_the_day(desk: Desk, clock: Clock) -> None:
-    desk.put("a")
-    desk.speech.status = "processing"
+def test_lease_is_renewed_while_jobs_run(runner: Runner, clock: Clock) -> None:
+    runner.put("a")
+    runner.speech.status = "processing"
 
     def try_to_begin(seconds: float) -> None:
         with pytest.raises(DayHeld):
-            desk.s3.lease("other").take()
+            runner.s3.lease("other").take()
 
     clock.asleep = try_to_begin
-    night = desk.night()
-    listed = night.begin(DAY, "run-1")
-    night.transcribe(night.load(listed.chunks[0]), 5 * LIFE_S)
+    day_run = runner.day_run()
+    listed = day_run.begin(DAY, "run-1")
+    day_run.transcribe(day_run.load(listed.chunks[0]), 5 * LIFE_S)
     assert sum(clock.slept) > 4 * LIFE_S
 
 
-def test_a_job_that_fails_on_the_way_is_submitted_again_by_the_same_step(desk: Desk) -> None:
-    (recording,) = desk.put("a")
-    desk.speech.endings["t-1"] = {"status": "error", "error": "Server error, developers have been alerted."}
-    assert desk.run().statuses == {"completed": 1}
-    event = desk.event(recording)
+def test_job_with_a_server_error_is_submitted_again_in_the_same_step(runner: Runner) -> None:
+    (recording,) = runner.put("a")
+    runner.speech.endings["t-1"] = {"status": "error", "error": "Server error, developers have been alerted."}
+    assert runner.run().statuses == {"completed": 1}
+    event = runner.event(recording)
     assert isinstance(event, Transcribed)
     assert event.transcript_id == "t-2"
 
@@ -230,30 +230,30 @@ def test_a_job_that_fails_on_the_way_is_submitted_again_by_the_same_step(desk: D
 # Beginning
 
 
-def test_a_day_with_nothing_to_do_asks_no_service(desk: Desk) -> None:
-    assert desk.night().begin(DAY, "run-1").chunks == []
-    assert desk.speech.web.requests + desk.models.requests == []
+def test_day_without_recordings_sends_no_request_to_a_service(runner: Runner) -> None:
+    assert runner.day_run().begin(DAY, "run-1").chunks == []
+    assert runner.speech.web.requests + runner.models.requests == []
 
 
-def test_a_day_that_is_done_asks_no_service_and_is_published_again(desk: Desk) -> None:
-    desk.put("a")
-    desk.run()
-    for key in desk.s3.keys("tables/"):
-        desk.s3.client.delete_object(Bucket=desk.s3.warehouse, Key=key)
-    desk.speech.web.requests.clear()
-    desk.models.requests.clear()
-    desk.run("run-2")
-    assert desk.speech.web.requests + desk.models.requests == []
-    assert desk.statuses() == {"a": "completed"}
+def test_finished_day_is_published_again_without_requests_to_a_service(runner: Runner) -> None:
+    runner.put("a")
+    runner.run()
+    for key in runner.s3.keys("tables/"):
+        runner.s3.client.delete_object(Bucket=runner.s3.warehouse, Key=key)
+    runner.speech.web.requests.clear()
+    runner.models.requests.clear()
+    runner.run("run-2")
+    assert runner.speech.web.requests + runner.models.requests == []
+    assert runner.statuses() == {"a": "completed"}
 
 
-def test_the_chunks_of_a_run_have_all_that_they_need(desk: Desk) -> None:
-    recordings = desk.put(*[f"{number:02}" for number in range(45)])
-    desk.s3.knows(Intended(key=desk.key(recordings[41]), recording=recordings[41].key, audio_url="u"))
-    night = desk.night()
-    listed = night.begin(DAY, "run/1")
-    chunks = [night.load(uri) for uri in listed.chunks]
-    day = night.load_day(listed.day)
+def test_chunk_manifests_are_complete(runner: Runner) -> None:
+    recordings = runner.put(*[f"{number:02}" for number in range(45)])
+    runner.s3.knows(Intended(key=runner.key(recordings[41]), recording=recordings[41].key, audio_url="u"))
+    day_run = runner.day_run()
+    listed = day_run.begin(DAY, "run/1")
+    chunks = [day_run.load(uri) for uri in listed.chunks]
+    day = day_run.load_day(listed.day)
     assert [one.key for chunk in chunks for one in chunk.recordings] == [one.key for one in recordings]
     assert [chunk.first for chunk in chunks] == [0, 15, 30]
     assert [chunk.name for chunk in chunks] == ["chunk-0000", "chunk-0001", "chunk-0002"]
@@ -266,59 +266,59 @@ def test_the_chunks_of_a_run_have_all_that_they_need(desk: Desk) -> None:
     assert (day.day, day.listed, day.chunks, day.rest) == (DAY, 45, 3, 0)
 
 
-def test_a_night_with_long_calls_has_fewer_of_them_in_a_chunk(desk: Desk) -> None:
-    desk.put(*[f"a{number:02}" for number in range(30)], body=b"RIFF" * 1000)
-    desk.put(*[f"b{number:02}" for number in range(30)])
-    night = desk.night()
-    chunks = [night.load(uri) for uri in night.begin(DAY, "run-1").chunks]
+def test_chunks_of_long_calls_have_fewer_recordings(runner: Runner) -> None:
+    runner.put(*[f"a{number:02}" for number in range(30)], body=b"RIFF" * 1000)
+    runner.put(*[f"b{number:02}" for number in range(30)])
+    day_run = runner.day_run()
+    chunks = [day_run.load(uri) for uri in day_run.begin(DAY, "run-1").chunks]
     assert [len(chunk.recordings) for chunk in chunks] == [10, 10, 10, 30]
 
 
-def test_what_is_in_no_chunk_is_written_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_recordings_in_no_chunk_are_written_in_parts(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callphases.day_run.REST_PART", 2)
-    for one in desk.put("a", "b", "c"):
-        desk.failed(one, BadAudio("No audio."))
-    desk.put("d")
-    night = desk.night()
-    listed = night.begin(DAY, "run-1")
-    day = night.load_day(listed.day)
+    for one in runner.put("a", "b", "c"):
+        runner.failed(one, BadAudio("No audio."))
+    runner.put("d")
+    day_run = runner.day_run()
+    listed = day_run.begin(DAY, "run-1")
+    day = day_run.load_day(listed.day)
     assert (day.listed, day.chunks, day.rest) == (4, 1, 2)
-    parts = [key.rpartition("/rows/")[2] for key in desk.s3.keys(f"state/runs/dt={DAY}/") if "/rows/" in key]
+    parts = [key.rpartition("/rows/")[2] for key in runner.s3.keys(f"state/runs/dt={DAY}/") if "/rows/" in key]
     assert [part.partition(".")[0] for part in parts] == ["rest-0000", "rest-0001"]
 
 
-def test_a_list_of_several_pages_keeps_the_day_and_takes_a_request_a_page(desk: Desk, clock: Clock) -> None:
-    desk.put(*[f"{number:02}" for number in range(30)])
+def test_lease_is_renewed_during_a_listing_of_several_pages(runner: Runner, clock: Clock) -> None:
+    runner.put(*[f"{number:02}" for number in range(30)])
 
     def page(**_: object) -> None:
         clock.now += LIFE_S - 1
         with pytest.raises(DayHeld):
-            desk.s3.lease("other").take()
+            runner.s3.lease("other").take()
 
-    events = desk.s3.client.meta.events
+    events = runner.s3.client.meta.events
     events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=10))
     events.register("after-call.s3.ListObjectsV2", lambda context, **_: page() if "calls/" in context["key"] else None)
-    assert len(desk.night().begin(DAY, "run-1").chunks) == 3
-    assert desk.s3.listed.count(f"calls/{DAY}/") == 3
+    assert len(runner.day_run().begin(DAY, "run-1").chunks) == 3
+    assert runner.s3.listed.count(f"calls/{DAY}/") == 3
 
 
-def test_transcripts_go_with_the_rows_of_a_recording_that_is_gone(desk: Desk) -> None:
-    gone, stays = desk.put("gone", "stays")
-    desk.run()
-    ids = {row["recording_uri"]: row["transcript_id"] for row in desk.rows()}
-    desk.s3.client.delete_object(Bucket=desk.s3.recordings, Key=gone.key)
-    desk.run("run-2")
-    assert len(desk.rows()) == 2
-    desk.run("run-3", recordings={"when_deleted": "drop"})
-    assert [row["recording_uri"] for row in desk.rows()] == [stays.uri]
-    key = desk.key(gone)
-    objects = {name: desk.s3.bytes_of(name) for name in desk.s3.keys("state/transcripts/")}
+def test_transcripts_of_a_deleted_recording_are_deleted_with_its_rows(runner: Runner) -> None:
+    gone, stays = runner.put("gone", "stays")
+    runner.run()
+    ids = {row["recording_uri"]: row["transcript_id"] for row in runner.rows()}
+    runner.s3.client.delete_object(Bucket=runner.s3.recordings, Key=gone.key)
+    runner.run("run-2")
+    assert len(runner.rows()) == 2
+    runner.run("run-3", recordings={"when_deleted": "drop"})
+    assert [row["recording_uri"] for row in runner.rows()] == [stays.uri]
+    key = runner.key(gone)
+    objects = {name: runner.s3.bytes_of(name) for name in runner.s3.keys("state/transcripts/")}
     assert objects, "those of the other call"
     assert not any(key in name or key.encode() in body for name, body in objects.items())
-    assert deletions(desk) == [ids[gone.uri]]
+    assert deletions(runner) == [ids[gone.uri]]
     other = {"phases": [{"name": "Introduction"}, {"name": "Complaint"}]}
-    desk.run("run-4", recordings={"when_deleted": "drop"}, **other)
-    assert desk.statuses() == {"stays": "completed"}
+    runner.run("run-4", recordings={"when_deleted": "drop"}, **other)
+    assert runner.statuses() == {"stays": "completed"}
 
 
 # An archive without dates in its prefix
@@ -328,97 +328,97 @@ NEXT_DAY = DAY + dt.timedelta(days=1)
 WEEK = [DAY - dt.timedelta(days=number) for number in range(7)]
 
 
-def flat_day(desk: Desk, day: dt.date, run_id: str) -> int:
+def flat_day(runner: Runner, day: dt.date, run_id: str) -> int:
     """Run a day of an archive; returns how many recordings it has."""
-    night = desk.night(**FLAT)
-    listed = night.begin(day, run_id)
+    day_run = runner.day_run(**FLAT)
+    listed = day_run.begin(day, run_id)
     for uri in listed.chunks:
-        night.transcribe(night.load(uri), math.inf)
-        night.segment(night.load(uri))
-    return night.end(night.load_day(listed.day)).listed
+        day_run.transcribe(day_run.load(uri), math.inf)
+        day_run.segment(day_run.load(uri))
+    return day_run.end(day_run.load_day(listed.day)).listed
 
 
-def test_an_archive_is_listed_once_for_all_its_days_and_once_for_all_of_them_again(desk: Desk) -> None:
+def test_archive_is_listed_once_for_each_pass_over_its_days(runner: Runner) -> None:
     for day in WEEK:
-        desk.s3.put(f"calls/{day:%Y%m%d}-a.mp3")
-    assert [flat_day(desk, day, "run-1") for day in WEEK] == [1] * 7
-    assert desk.s3.listed.count("calls/") == 1
+        runner.s3.put(f"calls/{day:%Y%m%d}-a.mp3")
+    assert [flat_day(runner, day, "run-1") for day in WEEK] == [1] * 7
+    assert runner.s3.listed.count("calls/") == 1
     for day in WEEK:
-        desk.s3.put(f"calls/{day:%Y%m%d}-late.mp3")
-    assert [flat_day(desk, day, "run-2") for day in WEEK] == [2] * 7
-    assert desk.s3.listed.count("calls/") == 2
-    assert len(desk.speech.submitted) == 14
+        runner.s3.put(f"calls/{day:%Y%m%d}-late.mp3")
+    assert [flat_day(runner, day, "run-2") for day in WEEK] == [2] * 7
+    assert runner.s3.listed.count("calls/") == 2
+    assert len(runner.speech.submitted) == 14
 
 
-def test_a_run_that_could_not_begin_has_not_taken_its_day(desk: Desk) -> None:
-    desk.s3.put(f"calls/{DAY:%Y%m%d}-a.mp3")
-    desk.speech.refuse = lambda request: NO_KEY
+def test_failed_begin_leaves_its_day_in_the_archives_listing(runner: Runner) -> None:
+    runner.s3.put(f"calls/{DAY:%Y%m%d}-a.mp3")
+    runner.speech.refuse = lambda request: NO_KEY
     for _ in range(2):
         with pytest.raises(WrongKey):
-            desk.night(**FLAT).begin(DAY, "run-1")
-    desk.speech.refuse = lambda request: None
-    assert flat_day(desk, DAY, "run-1") == 1
-    assert desk.s3.listed.count("calls/") == 1
+            runner.day_run(**FLAT).begin(DAY, "run-1")
+    runner.speech.refuse = lambda request: None
+    assert flat_day(runner, DAY, "run-1") == 1
+    assert runner.s3.listed.count("calls/") == 1
 
 
-def test_an_archive_that_another_run_lists_leaves_the_day_free(desk: Desk, clock: Clock) -> None:
-    flat_day(desk, DAY, "run-1")
-    (turn,) = [key for key in desk.s3.keys("state/index/") if key.endswith("lease.json")]
-    held = {**json.loads(desk.s3.bytes_of(turn)), "holder": "another", "released": False}
-    desk.s3.state.put(turn.removeprefix("state/"), json.dumps(held).encode())
+def test_day_is_released_while_another_run_lists_the_archive(runner: Runner, clock: Clock) -> None:
+    flat_day(runner, DAY, "run-1")
+    (turn,) = [key for key in runner.s3.keys("state/index/") if key.endswith("lease.json")]
+    held = {**json.loads(runner.s3.bytes_of(turn)), "holder": "another", "released": False}
+    runner.s3.state.put(turn.removeprefix("state/"), json.dumps(held).encode())
     with pytest.raises(DayHeld, match="lists the archive"):
-        desk.night(**FLAT).begin(DAY, "run-2")
-    assert desk.lease()["released"]
+        runner.day_run(**FLAT).begin(DAY, "run-2")
+    assert runner.lease()["released"]
     clock.now += LIFE_S
-    assert desk.night(**FLAT).begin(DAY, "run-2").chunks == []
+    assert runner.day_run(**FLAT).begin(DAY, "run-2").chunks == []
 
 
-@pytest.mark.parametrize("given", [NO_KEY, answer({}, 503)], ids=["key", "away"])
-def test_a_run_that_would_fail_pays_nothing_and_lets_the_next_begin(desk: Desk, given: Answer) -> None:
-    desk.put("a")
-    desk.speech.refuse = lambda request: given
+@pytest.mark.parametrize("refusal", [NO_KEY, answer({}, 503)], ids=["key", "away"])
+def test_failed_begin_pays_nothing_and_releases_the_day(runner: Runner, refusal: Answer) -> None:
+    runner.put("a")
+    runner.speech.refuse = lambda request: refusal
     with pytest.raises((WrongKey, ServiceUnavailable)):
-        desk.night().begin(DAY, "run-1")
-    assert desk.lease()["released"]
-    assert desk.speech.submitted == []
-    desk.speech.refuse = lambda request: None
-    assert desk.run("run-2").statuses == {"completed": 1}
+        runner.day_run().begin(DAY, "run-1")
+    assert runner.lease()["released"]
+    assert runner.speech.submitted == []
+    runner.speech.refuse = lambda request: None
+    assert runner.run("run-2").statuses == {"completed": 1}
 
 
-def test_models_that_are_gone_are_seen_before_anything_is_paid(desk: Desk) -> None:
-    desk.put("a")
-    desk.models.respond = lambda request: RETIRED
+def test_retired_models_are_reported_before_anything_is_paid(runner: Runner) -> None:
+    runner.put("a")
+    runner.models.respond = lambda request: RETIRED
     with pytest.raises(NoModelLeft, match=r"segmentation\.models"):
-        desk.night().begin(DAY, "run-1")
-    assert desk.speech.submitted == []
-    assert desk.lease()["released"]
+        runner.day_run().begin(DAY, "run-1")
+    assert runner.speech.submitted == []
+    assert runner.lease()["released"]
 
 
-def test_a_bucket_that_is_not_there_lets_the_next_begin(desk: Desk) -> None:
+def test_missing_bucket_releases_the_day(runner: Runner) -> None:
     with pytest.raises(ConfigurationError, match=r"recordings\.bucket"):
-        desk.night(recordings={"bucket": "nowhere"}).begin(DAY, "run-1")
-    assert desk.lease()["released"]
+        runner.day_run(recordings={"bucket": "nowhere"}).begin(DAY, "run-1")
+    assert runner.lease()["released"]
 
 
-def test_a_day_that_another_run_works_on_is_not_begun(desk: Desk, clock: Clock) -> None:
-    desk.put("a")
-    desk.night().begin(DAY, "run-1")
+def test_begin_fails_while_another_run_holds_the_day(runner: Runner, clock: Clock) -> None:
+    runner.put("a")
+    runner.day_run().begin(DAY, "run-1")
     with pytest.raises(DayHeld, match="run-1-"):
-        desk.night().begin(DAY, "run-2")
+        runner.day_run().begin(DAY, "run-2")
     clock.now += LIFE_S
-    assert len(desk.night().begin(DAY, "run-2").chunks) == 1
+    assert len(runner.day_run().begin(DAY, "run-2").chunks) == 1
 
 
-def test_a_run_that_was_cleared_is_another_execution(desk: Desk) -> None:
-    desk.put("a")
-    desk.night().begin(DAY, "run-1")
+def test_cleared_run_does_not_share_the_lease_of_its_first_execution(runner: Runner) -> None:
+    runner.put("a")
+    runner.day_run().begin(DAY, "run-1")
     with pytest.raises(DayHeld):
-        desk.night().begin(DAY, "run-1")
+        runner.day_run().begin(DAY, "run-1")
 
 
-def test_a_run_whose_day_was_taken_over_does_not_go_on(desk: Desk, clock: Clock) -> None:
-    desk.put("a")
-    first, second = desk.night(), desk.night()
+def test_run_that_lost_its_day_stops_at_every_step(runner: Runner, clock: Clock) -> None:
+    runner.put("a")
+    first, second = runner.day_run(), runner.day_run()
     listed = first.begin(DAY, "run-1")
     clock.now += LIFE_S
     second.begin(DAY, "run-2")
@@ -429,33 +429,33 @@ def test_a_run_whose_day_was_taken_over_does_not_go_on(desk: Desk, clock: Clock)
     ):
         with pytest.raises(DayHeld, match="run-2-"):
             step()
-    assert desk.speech.submitted == []
-    assert desk.rows() == []
+    assert runner.speech.submitted == []
+    assert runner.rows() == []
 
 
-def test_a_run_that_gets_its_day_back_knows_what_the_other_has_done(desk: Desk, clock: Clock) -> None:
-    desk.put("a", "b")
-    night = desk.night()
-    listed = night.begin(DAY, "run-1")
+def test_run_that_regains_its_day_pays_nothing_that_the_other_has_paid(runner: Runner, clock: Clock) -> None:
+    runner.put("a", "b")
+    day_run = runner.day_run()
+    listed = day_run.begin(DAY, "run-1")
     clock.now += LIFE_S
-    desk.run("run-2")
+    runner.run("run-2")
     for uri in listed.chunks:
-        night.transcribe(night.load(uri), math.inf)
-        night.segment(night.load(uri))
-    assert night.end(night.load_day(listed.day)).statuses == {"completed": 2}
-    assert (len(desk.speech.submitted), desk.questions) == (2, 2)
+        day_run.transcribe(day_run.load(uri), math.inf)
+        day_run.segment(day_run.load(uri))
+    assert day_run.end(day_run.load_day(listed.day)).statuses == {"completed": 2}
+    assert (len(runner.speech.submitted), runner.questions) == (2, 2)
 
 
 @pytest.mark.parametrize("event", ["submitted", "intended"])
-def test_what_an_earlier_version_has_submitted_is_not_paid_for_again(desk: Desk, event: str) -> None:
-    """Its events were objects of their own, with neither terms nor recordings."""
-    (recording,) = desk.put("a")
+def test_submission_of_an_earlier_version_is_not_paid_for_again(runner: Runner, event: str) -> None:
+    """That version wrote each event to an object of its own, without fencing token and recording."""
+    (recording,) = runner.put("a")
     where = {"Bucket": recording.bucket, "Key": recording.key}
-    url = desk.s3.client.generate_presigned_url("get_object", Params=where)
-    desk.speech.take({"audio_url": url})
+    url = runner.s3.client.generate_presigned_url("get_object", Params=where)
+    runner.speech.take({"audio_url": url})
     old = {
         "event": event,
-        "key": desk.key(recording),
+        "key": runner.key(recording),
         "transcript_id": "t-1",
         "audio_url": url.partition("?")[0],
         "at": dt.datetime.now(dt.UTC).isoformat(),
@@ -463,71 +463,71 @@ def test_what_an_earlier_version_has_submitted_is_not_paid_for_again(desk: Desk,
     }
     if event == "intended":
         del old["transcript_id"]
-    desk.s3.state.put(f"ledger/dt={DAY}/{1:020d}-abcdef01.jsonl", json.dumps(old).encode() + b"\n")
-    assert desk.run().statuses == {"completed": 1}
-    assert desk.speech.submitted == []
+    runner.s3.state.put(f"ledger/dt={DAY}/{1:020d}-abcdef01.jsonl", json.dumps(old).encode() + b"\n")
+    assert runner.run().statuses == {"completed": 1}
+    assert runner.speech.submitted == []
 
 
-# What stops
+# Runs that stop
 
 
-def stopping(desk: Desk, name: str, refusal: Answer) -> None:
-    """The service answers so when one recording is submitted."""
-    desk.speech.refuse = lambda request: (
+def stopping(runner: Runner, name: str, refusal: Answer) -> None:
+    """The service answers ``refusal`` when the recording ``name`` is submitted."""
+    runner.speech.refuse = lambda request: (
         refusal if request.method == "POST" and f"/{name}.mp3" in request.json["audio_url"] else None
     )
 
 
-def begun(desk: Desk, **settings: Any) -> tuple[DayRun, Listed, dict[str, Manifest]]:
-    """A run that has begun, and its chunks by the name of their only recording."""
-    night = desk.night(**settings)
-    listed = night.begin(DAY, "run-1")
-    chunks = [night.load(uri) for uri in listed.chunks]
-    return night, listed, {chunk.recordings[0].key.rsplit("/", 1)[-1].removesuffix(".mp3"): chunk for chunk in chunks}
+def begun(runner: Runner, **settings: Any) -> tuple[DayRun, Listed, dict[str, Manifest]]:
+    """Begin a run; returns its chunks by the name of their only recording."""
+    day_run = runner.day_run(**settings)
+    listed = day_run.begin(DAY, "run-1")
+    chunks = [day_run.load(uri) for uri in listed.chunks]
+    return day_run, listed, {chunk.recordings[0].key.rsplit("/", 1)[-1].removesuffix(".mp3"): chunk for chunk in chunks}
 
 
-def test_what_concerns_the_account_stops_the_other_tasks_and_is_told_at_the_end(desk: Desk) -> None:
-    desk.put("a", "b", "c")
-    stopping(desk, "b", NO_MONEY)
-    night, listed, chunks = begun(desk)
-    night.transcribe(chunks["a"], math.inf)
+def test_account_error_stops_the_other_tasks_and_is_reported_at_the_end(runner: Runner) -> None:
+    runner.put("a", "b", "c")
+    stopping(runner, "b", NO_MONEY)
+    day_run, listed, chunks = begun(runner)
+    day_run.transcribe(chunks["a"], math.inf)
     with pytest.raises(NoBalance):
-        night.transcribe(chunks["b"], math.inf)
-    for step in (lambda: night.transcribe(chunks["c"], math.inf), lambda: night.segment(chunks["a"])):
+        day_run.transcribe(chunks["b"], math.inf)
+    for step in (lambda: day_run.transcribe(chunks["c"], math.inf), lambda: day_run.segment(chunks["a"])):
         with pytest.raises(RunStopped, match=r"chunk-0001 stopped the run: .*balance is negative"):
             step()
-    published = night.end(night.load_day(listed.day))
+    published = day_run.end(day_run.load_day(listed.day))
     assert "balance is negative" in (published.stopped or "")
-    assert desk.statuses() == {"a": "unfinished", "b": "balance", "c": "unfinished"}
-    assert (published.unfinished, len(desk.speech.jobs)) == (3, 1)
-    assert desk.lease()["released"]
+    assert runner.statuses() == {"a": "unfinished", "b": "balance", "c": "unfinished"}
+    assert (published.unfinished, len(runner.speech.jobs)) == (3, 1)
+    assert runner.lease()["released"]
 
 
-def test_the_run_after_a_stopped_one_does_the_rest(desk: Desk) -> None:
-    desk.put("a", "b")
-    stopping(desk, "b", NO_MONEY)
-    night, listed, chunks = begun(desk)
-    night.transcribe(chunks["a"], math.inf)
+def test_next_run_completes_a_stopped_one(runner: Runner) -> None:
+    runner.put("a", "b")
+    stopping(runner, "b", NO_MONEY)
+    day_run, listed, chunks = begun(runner)
+    day_run.transcribe(chunks["a"], math.inf)
     with pytest.raises(NoBalance):
-        night.transcribe(chunks["b"], math.inf)
-    night.end(night.load_day(listed.day))
-    desk.speech.refuse = lambda request: None
-    published = desk.run("run-2")
+        day_run.transcribe(chunks["b"], math.inf)
+    day_run.end(day_run.load_day(listed.day))
+    runner.speech.refuse = lambda request: None
+    published = runner.run("run-2")
     assert (published.statuses, published.stopped) == ({"completed": 2}, None)
-    assert len(desk.speech.jobs) == 2
+    assert len(runner.speech.jobs) == 2
 
 
-def test_a_task_that_stopped_its_run_may_be_started_again(desk: Desk) -> None:
-    desk.put("a", "b")
-    stopping(desk, "b", NO_MONEY)
-    night, listed, chunks = begun(desk)
+def test_task_that_stopped_its_run_can_be_started_again(runner: Runner) -> None:
+    runner.put("a", "b")
+    stopping(runner, "b", NO_MONEY)
+    day_run, listed, chunks = begun(runner)
     with pytest.raises(NoBalance):
-        night.transcribe(chunks["b"], math.inf)
-    desk.speech.refuse = lambda request: None
+        day_run.transcribe(chunks["b"], math.inf)
+    runner.speech.refuse = lambda request: None
     for name in ("b", "a"):
-        night.transcribe(chunks[name], math.inf)
-        night.segment(chunks[name])
-    published = night.end(night.load_day(listed.day))
+        day_run.transcribe(chunks[name], math.inf)
+        day_run.segment(chunks[name])
+    published = day_run.end(day_run.load_day(listed.day))
     assert (published.statuses, published.stopped) == ({"completed": 2}, None)
 
 
@@ -541,69 +541,69 @@ def test_a_task_that_stopped_its_run_may_be_started_again(desk: Desk) -> None:
         (answer({}, 429), ThrottledOut, "throttled_out"),
     ],
 )
-def test_calls_that_could_not_be_divided_say_why(
-    desk: Desk, refusal: Answer, error: type[Exception], failure_class: str
+def test_row_says_why_a_call_could_not_be_segmented(
+    runner: Runner, refusal: Answer, error: type[Exception], failure_class: str
 ) -> None:
-    desk.put("a")
-    desk.respond = lambda request: refusal
-    night, listed, chunks = begun(desk)
-    night.transcribe(chunks["a"], math.inf)
+    runner.put("a")
+    runner.respond = lambda request: refusal
+    day_run, listed, chunks = begun(runner)
+    day_run.transcribe(chunks["a"], math.inf)
     with pytest.raises(error):
-        night.segment(chunks["a"])
-    published = night.end(night.load_day(listed.day))
-    (row,) = desk.rows()
+        day_run.segment(chunks["a"])
+    published = day_run.end(day_run.load_day(listed.day))
+    (row,) = runner.rows()
     assert (row["status"], row["failure_class"], row["transcript_id"]) == ("failed", failure_class, "t-1")
     assert (published.unfinished, bool(published.stopped)) == (1, failure_class in ("auth", "balance", "model_retired"))
-    desk.respond = lambda request: GOOD
-    assert desk.run("run-2").statuses == {"completed": 1}
-    assert len(desk.speech.submitted) == 1
+    runner.respond = lambda request: GOOD
+    assert runner.run("run-2").statuses == {"completed": 1}
+    assert len(runner.speech.submitted) == 1
 
 
-def test_a_service_that_is_away_stops_no_other_task(desk: Desk) -> None:
-    desk.put("a", "b")
-    stopping(desk, "a", answer({}, 503))
-    night, listed, chunks = begun(desk)
+def test_unavailable_service_stops_no_other_task(runner: Runner) -> None:
+    runner.put("a", "b")
+    stopping(runner, "a", answer({}, 503))
+    day_run, listed, chunks = begun(runner)
     with pytest.raises(ServiceUnavailable):
-        night.transcribe(chunks["a"], math.inf)
-    night.transcribe(chunks["b"], math.inf)
-    night.segment(chunks["b"])
-    published = night.end(night.load_day(listed.day))
-    assert desk.statuses() == {"a": "service_unavailable", "b": "completed"}
+        day_run.transcribe(chunks["a"], math.inf)
+    day_run.transcribe(chunks["b"], math.inf)
+    day_run.segment(chunks["b"])
+    published = day_run.end(day_run.load_day(listed.day))
+    assert runner.statuses() == {"a": "service_unavailable", "b": "completed"}
     assert (published.stopped, published.unfinished) == (None, 1)
 
 
-def test_a_store_that_is_away_is_what_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.put("a")
-    night, _, chunks = begun(desk)
+def test_unavailable_store_is_reported(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.put("a")
+    day_run, _, chunks = begun(runner)
 
     def away(**_: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://s3")
 
-    desk.s3.client.meta.events.register("before-call.s3.PutObject", away)
+    runner.s3.client.meta.events.register("before-call.s3.PutObject", away)
     with pytest.raises(ServiceUnavailable, match="S3 can't be reached"):
-        night.transcribe(chunks["a"], math.inf)
-    assert desk.speech.submitted == []
+        day_run.transcribe(chunks["a"], math.inf)
+    assert runner.speech.submitted == []
 
 
 # Replay
 
 
 @pytest.fixture
-def broken_day(desk: Desk) -> Desk:
-    """A day with calls that failed in several ways, with one that is done and a new one."""
-    broken, far, unheard, _done = desk.put("broken", "far", "unheard", "done")
-    desk.failed(broken, BadAudio("No audio."))
-    desk.failed(far, DownloadRefused("No way."))
-    desk.s3.knows(
-        Transcribed(key=desk.key(unheard), recording=unheard.key, status="no_speech", transcript_id="t", audio_s=3.0)
+def broken_day(runner: Runner) -> Runner:
+    """A day with two calls that failed, one without speech, and a new one."""
+    broken, far, unheard, _done = runner.put("broken", "far", "unheard", "done")
+    runner.failed(broken, BadAudio("No audio."))
+    runner.failed(far, DownloadRefused("No way."))
+    runner.s3.knows(
+        Transcribed(key=runner.key(unheard), recording=unheard.key, status="no_speech", transcript_id="t", audio_s=3.0)
     )
-    return desk
+    return runner
 
 
-def chosen(desk: Desk, replay: str | None) -> list[str]:
-    night = desk.night()
-    listed = night.begin(DAY, "run-1", replay)
-    keys = [one.key for uri in listed.chunks for one in night.load(uri).recordings]
+def chosen(runner: Runner, replay: str | None) -> list[str]:
+    day_run = runner.day_run()
+    listed = day_run.begin(DAY, "run-1", replay)
+    keys = [one.key for uri in listed.chunks for one in day_run.load(uri).recordings]
     return [key.rsplit("/", 1)[-1].removesuffix(".mp3") for key in keys]
 
 
@@ -618,56 +618,58 @@ def chosen(desk: Desk, replay: str | None) -> list[str]:
         ("answer_cut", []),
     ],
 )
-def test_a_replay_does_what_failed_and_nothing_else(broken_day: Desk, replay: str | None, names: list[str]) -> None:
+def test_replay_does_the_calls_of_the_given_failure_classes_only(
+    broken_day: Runner, replay: str | None, names: list[str]
+) -> None:
     assert chosen(broken_day, replay) == names
 
 
-def test_a_replay_of_a_class_that_is_none_says_which_there_are(broken_day: Desk) -> None:
+def test_replay_of_an_unknown_failure_class_names_the_known_ones(broken_day: Runner) -> None:
     with pytest.raises(ConfigurationError, match=r"no failure class bad_audoi; expected.*bad_audio"):
-        broken_day.night().begin(DAY, "run-1", "bad_audoi, bad_audio")
+        broken_day.day_run().begin(DAY, "run-1", "bad_audoi, bad_audio")
     assert broken_day.lease()["released"]
 
 
-def test_a_replay_submits_again_what_failed_for_good_and_leaves_the_rest_as_it_was(broken_day: Desk) -> None:
-    desk = broken_day
-    desk.run("run-1")
-    assert desk.statuses() == {"broken": "bad_audio", "far": "completed", "unheard": "no_speech", "done": "completed"}
-    before = len(desk.speech.submitted)
-    desk.run("run-2", replay="all")
-    assert desk.statuses()["broken"] == "completed"
-    assert len(desk.speech.submitted) - before == 1
+def test_replay_retries_permanent_failures_and_leaves_other_calls_alone(broken_day: Runner) -> None:
+    runner = broken_day
+    runner.run("run-1")
+    assert runner.statuses() == {"broken": "bad_audio", "far": "completed", "unheard": "no_speech", "done": "completed"}
+    before = len(runner.speech.submitted)
+    runner.run("run-2", replay="all")
+    assert runner.statuses()["broken"] == "completed"
+    assert len(runner.speech.submitted) - before == 1
 
 
-def test_a_replay_divides_again_what_was_divided_badly(desk: Desk) -> None:
-    desk.put("a", "b")
-    desk.respond = lambda request: answer({"error": {"message": "model context limit exceeded"}}, 400)
-    desk.run()
-    assert set(desk.statuses().values()) == {"request_refused"}
-    desk.respond = lambda request: GOOD
-    desk.run("run-2", replay="request_refused")
-    assert set(desk.statuses().values()) == {"completed"}
-    assert len(desk.speech.submitted) == 2
+def test_replay_repeats_a_failed_segmentation_without_transcribing_again(runner: Runner) -> None:
+    runner.put("a", "b")
+    runner.respond = lambda request: answer({"error": {"message": "model context limit exceeded"}}, 400)
+    runner.run()
+    assert set(runner.statuses().values()) == {"request_refused"}
+    runner.respond = lambda request: GOOD
+    runner.run("run-2", replay="request_refused")
+    assert set(runner.statuses().values()) == {"completed"}
+    assert len(runner.speech.submitted) == 2
 
 
-def test_a_replay_does_again_what_a_stopped_run_did_not(desk: Desk) -> None:
-    desk.put("a")
-    stopping(desk, "a", NO_MONEY)
-    night, listed, chunks = begun(desk)
+def test_replay_retries_what_a_stopped_run_has_not_done(runner: Runner) -> None:
+    runner.put("a")
+    stopping(runner, "a", NO_MONEY)
+    day_run, listed, chunks = begun(runner)
     with pytest.raises(NoBalance):
-        night.transcribe(chunks["a"], math.inf)
-    night.end(night.load_day(listed.day))
-    assert desk.statuses() == {"a": "balance"}
-    desk.speech.refuse = lambda request: None
-    desk.run("run-2", replay="balance")
-    assert desk.statuses() == {"a": "completed"}
+        day_run.transcribe(chunks["a"], math.inf)
+    day_run.end(day_run.load_day(listed.day))
+    assert runner.statuses() == {"a": "balance"}
+    runner.speech.refuse = lambda request: None
+    runner.run("run-2", replay="balance")
+    assert runner.statuses() == {"a": "completed"}
 
 
 # The budget
 
 
-def price(desk: Desk, seconds: float) -> float:
-    """What a call of so many seconds is estimated at."""
-    pipeline = desk.s3.pipeline()
+def price(runner: Runner, seconds: float) -> float:
+    """The estimated price of a call, in USD."""
+    pipeline = runner.s3.pipeline()
     return costs.estimated_speech_usd(pipeline, seconds) + costs.estimated_llm_usd(pipeline, seconds)
 
 
@@ -675,109 +677,109 @@ def capped(usd: float) -> dict[str, Any]:
     return {"budget": {"usd_per_run": usd}, "recordings": {"suffixes": [".mp3", ".wav"]}}
 
 
-def test_as_many_calls_are_done_as_the_budget_holds(desk: Desk) -> None:
-    desk.put("a", "b", "c", "d", body=wav(60))
-    published = desk.run(**capped(2.5 * price(desk, 60)))
-    assert desk.statuses() == {"a": "completed", "b": "completed", "c": "budget", "d": "budget"}
-    assert len(desk.speech.submitted) == 2
+def test_run_does_as_many_calls_as_its_budget_pays_for(runner: Runner) -> None:
+    runner.put("a", "b", "c", "d", body=wav(60))
+    published = runner.run(**capped(2.5 * price(runner, 60)))
+    assert runner.statuses() == {"a": "completed", "b": "completed", "c": "budget", "d": "budget"}
+    assert len(runner.speech.submitted) == 2
     assert (published.unfinished, published.failures) == (0, {"budget": 2})
-    assert published.run_speech_usd + published.run_llm_usd < 2.5 * price(desk, 60)
+    assert published.run_speech_usd + published.run_llm_usd < 2.5 * price(runner, 60)
 
 
-def test_what_is_over_the_budget_is_in_the_ledger_and_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_over_budget_are_in_the_ledger_and_in_parts(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callphases.day_run.REST_PART", 2)
-    recordings = desk.put(*"abcdef", body=wav(60))
-    night = desk.night(**capped(1.5 * price(desk, 60)))
-    listed = night.begin(DAY, "run-1")
-    day = night.load_day(listed.day)
+    recordings = runner.put(*"abcdef", body=wav(60))
+    day_run = runner.day_run(**capped(1.5 * price(runner, 60)))
+    listed = day_run.begin(DAY, "run-1")
+    day = day_run.load_day(listed.day)
     assert (day.listed, day.chunks, day.rest) == (6, 1, 3)
-    assert [one.key for one in night.load(listed.chunks[0]).recordings] == [recordings[0].key]
-    stopped = [event for event in desk.s3.known().all() if isinstance(event, Stopped)]
+    assert [one.key for one in day_run.load(listed.chunks[0]).recordings] == [recordings[0].key]
+    stopped = [event for event in runner.s3.known().all() if isinstance(event, Stopped)]
     assert [event.recording for event in stopped] == [one.key for one in recordings[1:]]
     assert {event.failure_class for event in stopped} == {"budget"}
 
 
-def test_a_budget_that_holds_nothing_makes_no_chunk(desk: Desk) -> None:
-    desk.put("a", body=wav(60))
-    night = desk.night(**capped(0.000001))
-    listed = night.begin(DAY, "run-1")
-    assert (listed.chunks, night.load_day(listed.day).rest) == ([], 1)
+def test_budget_that_pays_for_no_call_makes_no_chunk(runner: Runner) -> None:
+    runner.put("a", body=wav(60))
+    day_run = runner.day_run(**capped(0.000001))
+    listed = day_run.begin(DAY, "run-1")
+    assert (listed.chunks, day_run.load_day(listed.day).rest) == ([], 1)
 
 
-def test_a_later_run_with_a_larger_budget_does_the_rest(desk: Desk) -> None:
-    desk.put("a", "b", "c", body=wav(60))
-    desk.run(**capped(1.5 * price(desk, 60)))
-    assert len(desk.speech.submitted) == 1
-    desk.run("run-2", **capped(2.5 * price(desk, 60)))
-    assert set(desk.statuses().values()) == {"completed"}
-    assert len(desk.speech.submitted) == 3
+def test_later_run_with_a_larger_budget_completes_the_day(runner: Runner) -> None:
+    runner.put("a", "b", "c", body=wav(60))
+    runner.run(**capped(1.5 * price(runner, 60)))
+    assert len(runner.speech.submitted) == 1
+    runner.run("run-2", **capped(2.5 * price(runner, 60)))
+    assert set(runner.statuses().values()) == {"completed"}
+    assert len(runner.speech.submitted) == 3
 
 
-def test_a_later_run_without_a_budget_does_the_rest(desk: Desk) -> None:
-    desk.put("a", "b", body=wav(60))
-    desk.run(**capped(0.5 * price(desk, 60)))
-    assert set(desk.statuses().values()) == {"budget"}
-    desk.run("run-2")
-    assert set(desk.statuses().values()) == {"completed"}
+def test_later_run_without_a_budget_completes_the_day(runner: Runner) -> None:
+    runner.put("a", "b", body=wav(60))
+    runner.run(**capped(0.5 * price(runner, 60)))
+    assert set(runner.statuses().values()) == {"budget"}
+    runner.run("run-2")
+    assert set(runner.statuses().values()) == {"completed"}
 
 
-def test_a_replay_does_what_was_over_the_budget(desk: Desk) -> None:
-    desk.put("a", body=wav(60))
-    desk.run(**capped(0.5 * price(desk, 60)))
-    desk.run("run-2", replay="budget")
-    assert desk.statuses() == {"a": "completed"}
+def test_replay_does_the_calls_that_were_over_budget(runner: Runner) -> None:
+    runner.put("a", body=wav(60))
+    runner.run(**capped(0.5 * price(runner, 60)))
+    runner.run("run-2", replay="budget")
+    assert runner.statuses() == {"a": "completed"}
 
 
-def test_the_budget_is_shared_out_to_the_chunks_by_what_they_may_cost(desk: Desk) -> None:
-    desk.put("a", body=wav(60))
-    desk.put("b", body=wav(120))
-    _, _, chunks = begun(desk, **capped(5))
+def test_budget_is_divided_among_chunks_by_their_estimated_cost(runner: Runner) -> None:
+    runner.put("a", body=wav(60))
+    runner.put("b", body=wav(120))
+    _, _, chunks = begun(runner, **capped(5))
     short, long = chunks["a"].budget_usd or 0, chunks["b"].budget_usd or 0
-    assert short == pytest.approx(2 * price(desk, 60))
-    assert long == pytest.approx(2 * price(desk, 120))
+    assert short == pytest.approx(2 * price(runner, 60))
+    assert long == pytest.approx(2 * price(runner, 120))
 
 
-def test_what_is_left_of_the_budget_is_for_other_days(desk: Desk) -> None:
-    desk.put("a", "b", body=wav(60))
-    night = desk.night(**capped(5))
-    listed = night.begin(DAY, "run-1")
-    assert listed.budget_usd == pytest.approx(5 - 4 * price(desk, 60))
+def test_rest_of_the_budget_is_for_other_days(runner: Runner) -> None:
+    runner.put("a", "b", body=wav(60))
+    day_run = runner.day_run(**capped(5))
+    listed = day_run.begin(DAY, "run-1")
+    assert listed.budget_usd == pytest.approx(5 - 4 * price(runner, 60))
     for number in range(2):
-        desk.s3.put(f"calls/{NEXT_DAY}/{number}.mp3", wav(60))
-    late = night.begin(NEXT_DAY, "run-1", budget_usd=1.5 * price(desk, 60))
+        runner.s3.put(f"calls/{NEXT_DAY}/{number}.mp3", wav(60))
+    late = day_run.begin(NEXT_DAY, "run-1", budget_usd=1.5 * price(runner, 60))
     assert late.budget_usd == pytest.approx(0)
-    (chunk,) = [night.load(uri) for uri in late.chunks]
-    assert chunk.budget_usd == pytest.approx(1.5 * price(desk, 60))
+    (chunk,) = [day_run.load(uri) for uri in late.chunks]
+    assert chunk.budget_usd == pytest.approx(1.5 * price(runner, 60))
 
 
-def test_a_day_that_is_over_its_budget_shares_out_no_more_than_that(desk: Desk) -> None:
-    desk.put("a", "b", body=wav(60))
-    _, _, chunks = begun(desk, **capped(1.5 * price(desk, 60)))
-    assert sum(chunk.budget_usd or 0 for chunk in chunks.values()) == pytest.approx(1.5 * price(desk, 60))
+def test_chunks_of_a_day_over_budget_get_no_more_than_the_budget(runner: Runner) -> None:
+    runner.put("a", "b", body=wav(60))
+    _, _, chunks = begun(runner, **capped(1.5 * price(runner, 60)))
+    assert sum(chunk.budget_usd or 0 for chunk in chunks.values()) == pytest.approx(1.5 * price(runner, 60))
 
 
-def test_a_transcript_that_is_there_already_takes_nothing_of_the_budget_but_its_question(desk: Desk) -> None:
-    desk.put("a", body=wav(3600))
-    desk.run()
-    desk.models.requests.clear()
+def test_existing_transcript_takes_only_its_question_from_the_budget(runner: Runner) -> None:
+    runner.put("a", body=wav(3600))
+    runner.run()
+    runner.models.requests.clear()
     other = {"phases": [{"name": "Introduction"}, {"name": "Complaint"}]}
-    desk.run("run-2", **capped(price(desk, 6)), **other)
-    assert desk.statuses() == {"a": "completed"}
-    assert desk.questions == 1
+    runner.run("run-2", **capped(price(runner, 6)), **other)
+    assert runner.statuses() == {"a": "completed"}
+    assert runner.questions == 1
 
 
-def test_a_job_that_is_over_the_budget_is_still_known(desk: Desk) -> None:
-    (recording,) = desk.put("a", body=wav(60))
-    night, listed, chunks = begun(desk)
-    desk.speech.status = "processing"
-    night.transcribe(chunks["a"], 0)
-    night.end(night.load_day(listed.day))
-    desk.speech.status = "completed"
-    desk.run("run-2", **capped(0.000001))
-    assert isinstance(desk.event(recording), Submitted)
-    desk.run("run-3")
-    assert desk.statuses() == {"a": "completed"}
-    assert len(desk.speech.submitted) == 1
+def test_job_of_a_recording_over_budget_stays_in_the_ledger(runner: Runner) -> None:
+    (recording,) = runner.put("a", body=wav(60))
+    day_run, listed, chunks = begun(runner)
+    runner.speech.status = "processing"
+    day_run.transcribe(chunks["a"], 0)
+    day_run.end(day_run.load_day(listed.day))
+    runner.speech.status = "completed"
+    runner.run("run-2", **capped(0.000001))
+    assert isinstance(runner.event(recording), Submitted)
+    runner.run("run-3")
+    assert runner.statuses() == {"a": "completed"}
+    assert len(runner.speech.submitted) == 1
 
 
 @pytest.mark.parametrize(
@@ -787,14 +789,14 @@ def test_a_job_that_is_over_the_budget_is_still_known(desk: Desk) -> None:
         ({"segmentation": {"models": ["tomorrow"]}}, r"prices\.llm_usd_per_million"),
     ],
 )
-def test_a_budget_without_a_price_is_refused_before_anything_is_paid(
-    desk: Desk, settings: dict[str, Any], setting: str
+def test_budget_with_an_unknown_price_is_rejected_before_anything_is_paid(
+    runner: Runner, settings: dict[str, Any], setting: str
 ) -> None:
-    desk.put("a", body=wav(60))
+    runner.put("a", body=wav(60))
     with pytest.raises(ConfigurationError, match=rf"price of tomorrow is unknown.*{setting}"):
-        desk.night(**capped(1), **settings).begin(DAY, "run-1")
-    assert desk.speech.submitted == []
-    assert desk.lease()["released"]
+        runner.day_run(**capped(1), **settings).begin(DAY, "run-1")
+    assert runner.speech.submitted == []
+    assert runner.lease()["released"]
 
 
 # Deleting at the provider
@@ -802,115 +804,115 @@ def test_a_budget_without_a_price_is_refused_before_anything_is_paid(
 DELETING = {"privacy": {"delete_after": True}}
 
 
-def deletions(desk: Desk) -> list[str]:
-    requests = [request for request in desk.speech.web.requests if request.method == "DELETE"]
+def deletions(runner: Runner) -> list[str]:
+    requests = [request for request in runner.speech.web.requests if request.method == "DELETE"]
     return sorted(request.path.rsplit("/", 1)[-1] for request in requests)
 
 
-def test_transcripts_are_deleted_at_the_provider_once_they_are_kept(desk: Desk) -> None:
-    desk.put("a", "b")
-    desk.run(**DELETING)
-    assert (deletions(desk), desk.speech.jobs) == (["t-1", "t-2"], {})
-    deleted = [event for event in desk.s3.known().all() if isinstance(event, Deleted)]
+def test_saved_transcripts_are_deleted_at_the_provider(runner: Runner) -> None:
+    runner.put("a", "b")
+    runner.run(**DELETING)
+    assert (deletions(runner), runner.speech.jobs) == (["t-1", "t-2"], {})
+    deleted = [event for event in runner.s3.known().all() if isinstance(event, Deleted)]
     assert sorted((event.transcript_id, event.recording) for event in deleted) == [
         ("t-1", f"calls/{DAY}/a.mp3"),
         ("t-2", f"calls/{DAY}/b.mp3"),
     ]
 
 
-def test_what_was_deleted_is_not_deleted_nor_paid_for_again(desk: Desk) -> None:
-    desk.put("a", "b")
-    desk.run(**DELETING)
-    desk.run("run-2", **DELETING)
-    desk.run("run-3", phases=[{"name": "Introduction"}, {"name": "Complaint"}], **DELETING)
-    assert deletions(desk) == ["t-1", "t-2"]
-    assert len(desk.speech.submitted) == 2
-    assert set(desk.statuses().values()) == {"completed"}
+def test_deleted_transcripts_are_not_deleted_or_paid_for_again(runner: Runner) -> None:
+    runner.put("a", "b")
+    runner.run(**DELETING)
+    runner.run("run-2", **DELETING)
+    runner.run("run-3", phases=[{"name": "Introduction"}, {"name": "Complaint"}], **DELETING)
+    assert deletions(runner) == ["t-1", "t-2"]
+    assert len(runner.speech.submitted) == 2
+    assert set(runner.statuses().values()) == {"completed"}
 
 
-def test_nothing_is_deleted_where_nobody_asked_for_it(desk: Desk) -> None:
-    desk.put("a")
-    desk.run()
-    assert deletions(desk) == []
+def test_nothing_is_deleted_by_default(runner: Runner) -> None:
+    runner.put("a")
+    runner.run()
+    assert deletions(runner) == []
 
 
-def test_what_an_earlier_run_has_left_at_the_provider_is_deleted_too(desk: Desk) -> None:
-    desk.put("a")
-    desk.run()
-    desk.run("run-2", **DELETING)
-    assert deletions(desk) == ["t-1"]
+def test_transcripts_of_an_earlier_run_are_deleted_too(runner: Runner) -> None:
+    runner.put("a")
+    runner.run()
+    runner.run("run-2", **DELETING)
+    assert deletions(runner) == ["t-1"]
 
 
-def test_failed_jobs_are_deleted_too(desk: Desk) -> None:
-    desk.put("a")
-    desk.speech.endings["t-1"] = {"status": "error", "error": "Server error, developers have been alerted."}
-    desk.run(**DELETING)
-    assert deletions(desk) == ["t-1", "t-2"]
+def test_failed_jobs_are_deleted_too(runner: Runner) -> None:
+    runner.put("a")
+    runner.speech.endings["t-1"] = {"status": "error", "error": "Server error, developers have been alerted."}
+    runner.run(**DELETING)
+    assert deletions(runner) == ["t-1", "t-2"]
 
 
-def test_what_is_still_under_way_is_not_deleted(desk: Desk) -> None:
-    desk.put("a", "b")
-    night, listed, chunks = begun(desk, **DELETING)
-    night.transcribe(chunks["a"], math.inf)
-    desk.speech.status = "processing"
-    night.transcribe(chunks["b"], 0)
-    night.end(night.load_day(listed.day))
-    assert deletions(desk) == ["t-1"]
+def test_running_jobs_are_not_deleted(runner: Runner) -> None:
+    runner.put("a", "b")
+    day_run, listed, chunks = begun(runner, **DELETING)
+    day_run.transcribe(chunks["a"], math.inf)
+    runner.speech.status = "processing"
+    day_run.transcribe(chunks["b"], 0)
+    day_run.end(day_run.load_day(listed.day))
+    assert deletions(runner) == ["t-1"]
 
 
-def test_what_could_not_be_fetched_yet_is_not_deleted(desk: Desk) -> None:
-    desk.put("a")
+def test_transcripts_that_could_not_be_fetched_are_not_deleted(runner: Runner) -> None:
+    runner.put("a")
     moved = answer({"error": "This transcript is being moved"}, 403)
-    desk.speech.refuse = lambda request: moved if request.path.endswith("/vtt") else None
-    desk.run(**DELETING)
-    assert deletions(desk) == []
-    desk.speech.refuse = lambda request: None
-    desk.run("run-2", **DELETING)
-    assert (deletions(desk), len(desk.speech.submitted)) == (["t-1"], 1)
+    runner.speech.refuse = lambda request: moved if request.path.endswith("/vtt") else None
+    runner.run(**DELETING)
+    assert deletions(runner) == []
+    runner.speech.refuse = lambda request: None
+    runner.run("run-2", **DELETING)
+    assert (deletions(runner), len(runner.speech.submitted)) == (["t-1"], 1)
 
 
-def test_a_transcript_that_is_not_there_any_more_counts_as_deleted(desk: Desk) -> None:
-    desk.put("a")
-    night, listed, chunks = begun(desk, **DELETING)
-    night.transcribe(chunks["a"], math.inf)
-    desk.speech.jobs.clear()
-    night.end(night.load_day(listed.day))
-    desk.run("run-2", **DELETING)
-    assert deletions(desk) == ["t-1"]
+def test_transcript_unknown_to_the_provider_counts_as_deleted(runner: Runner) -> None:
+    runner.put("a")
+    day_run, listed, chunks = begun(runner, **DELETING)
+    day_run.transcribe(chunks["a"], math.inf)
+    runner.speech.jobs.clear()
+    day_run.end(day_run.load_day(listed.day))
+    runner.run("run-2", **DELETING)
+    assert deletions(runner) == ["t-1"]
 
 
 @pytest.mark.parametrize(
     "refusal", [answer({"error": "Deletion is not allowed now"}, 400), answer({}, 503)], ids=["refused", "away"]
 )
-def test_what_could_not_be_deleted_is_told_and_deleted_next_time(desk: Desk, refusal: Answer) -> None:
-    desk.put("a", "b")
-    desk.speech.refuse = lambda request: refusal if request.method == "DELETE" and "t-1" in request.path else None
-    night, listed, chunks = begun(desk, **DELETING)
+def test_failed_deletion_is_reported_and_repeated_by_the_next_try(runner: Runner, refusal: Answer) -> None:
+    runner.put("a", "b")
+    runner.speech.refuse = lambda request: refusal if request.method == "DELETE" and "t-1" in request.path else None
+    day_run, listed, chunks = begun(runner, **DELETING)
     for chunk in chunks.values():
-        night.transcribe(chunk, math.inf)
-        night.segment(chunk)
+        day_run.transcribe(chunk, math.inf)
+        day_run.segment(chunk)
     with pytest.raises(ServiceUnavailable, match=r"1 transcripts could not be deleted.*privacy\.delete_after"):
-        night.end(night.load_day(listed.day))
-    assert desk.statuses() == {"a": "completed", "b": "completed"}, "the day is published all the same"
-    desk.speech.web.requests.clear()
-    desk.speech.refuse = lambda request: None
-    night.end(night.load_day(listed.day))
-    assert deletions(desk) == ["t-1"]
+        day_run.end(day_run.load_day(listed.day))
+    assert runner.statuses() == {"a": "completed", "b": "completed"}, "the day is published all the same"
+    runner.speech.web.requests.clear()
+    runner.speech.refuse = lambda request: None
+    day_run.end(day_run.load_day(listed.day))
+    assert deletions(runner) == ["t-1"]
 
 
-# The end, where tasks have left no rows
+# The end of a run whose tasks have written no rows
 
 
-def day_of(recordings: list[Recording], desk: Desk, fencing_token: int) -> DayList:
-    """A day with one chunk, whose task has left nothing but its log."""
+def day_of(recordings: list[Recording], runner: Runner, fencing_token: int) -> DayList:
+    """A day with one chunk, whose task has written nothing but its ledger."""
     begun_at = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
-    Manifest("chunk-0000", DAY, "run-1", "run-1", fencing_token, begun_at, recordings).save(desk.s3.state)
+    Manifest("chunk-0000", DAY, "run-1", "run-1", fencing_token, begun_at, recordings).save(runner.s3.state)
     return DayList(DAY, "run-1", "run-1", fencing_token, begun_at, listed=len(recordings), chunks=1, rest=0)
 
 
-def silent(desk: Desk, recording: Recording) -> Transcribed:
+def silent(runner: Runner, recording: Recording) -> Transcribed:
     return Transcribed(
-        key=desk.key(recording),
+        key=runner.key(recording),
         recording=recording.key,
         status="no_speech",
         transcript_id="t",
@@ -919,24 +921,24 @@ def silent(desk: Desk, recording: Recording) -> Transcribed:
     )
 
 
-def test_the_end_makes_the_rows_of_a_task_that_was_killed_from_its_log(desk: Desk) -> None:
-    a, b = desk.put("a", "b")
-    ledger = desk.s3.ledger("run-1", "chunk-0000")
-    ledger.write([silent(desk, a)])
-    desk.s3.knows(silent(desk, b))  # by another run, whose events are none of this term
-    published = desk.night().end(day_of([a, b], desk, ledger.lease.fencing_token))
-    assert desk.statuses() == {"a": "no_speech", "b": "unfinished"}
+def test_end_writes_the_rows_of_a_killed_task_from_its_ledger(runner: Runner) -> None:
+    a, b = runner.put("a", "b")
+    ledger = runner.s3.ledger("run-1", "chunk-0000")
+    ledger.write([silent(runner, a)])
+    runner.s3.knows(silent(runner, b))  # by another run, whose events are none of this term
+    published = runner.day_run().end(day_of([a, b], runner, ledger.lease.fencing_token))
+    assert runner.statuses() == {"a": "no_speech", "b": "unfinished"}
     assert (published.run_speech_usd, published.unfinished) == (0.25, 1)
-    assert desk.lease()["released"]
+    assert runner.lease()["released"]
 
 
-def test_the_end_knows_what_another_run_has_done_since_the_list(desk: Desk) -> None:
-    a, b = desk.put("a", "b")
-    ledger = desk.s3.ledger("run-1", "chunk-0000")
-    ledger.write([silent(desk, a)])
+def test_end_includes_what_another_run_has_done_since_the_listing(runner: Runner) -> None:
+    a, b = runner.put("a", "b")
+    ledger = runner.s3.ledger("run-1", "chunk-0000")
+    ledger.write([silent(runner, a)])
     ledger.lease.release()
-    desk.s3.lease("run-2").take()
-    desk.s3.knows(silent(desk, b), fencing_token=2, run_id="run-2")
-    desk.s3.clock.now += LIFE_S + 1
-    desk.night().end(day_of([a, b], desk, ledger.lease.fencing_token))
-    assert desk.statuses() == {"a": "no_speech", "b": "no_speech"}
+    runner.s3.lease("run-2").take()
+    runner.s3.knows(silent(runner, b), fencing_token=2, run_id="run-2")
+    runner.s3.clock.now += LIFE_S + 1
+    runner.day_run().end(day_of([a, b], runner, ledger.lease.fencing_token))
+    assert runner.statuses() == {"a": "no_speech", "b": "no_speech"}
