@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.cues import Cue
-from callphases.errors import ConfigurationError
+from callphases.errors import AnswerInvalid, BadAudio, ConfigurationError
 from callphases.limits import costs
 from callphases.limits.costs import llm_usd, speech_usd
 from callphases.pipeline import DEFAULT_LLM_MODELS, DEFAULT_SPEECH_MODELS
 from callphases.segmentation import tokens
 from callphases.segmentation.tokens import estimated_question_usd, expected_tokens
+from callphases.state.events import Answered, Event, ModelUsage, Submitted, Transcribed, failed, stamped
 from doubles import NOON, cue, pipeline
 
 
@@ -153,15 +154,29 @@ def test_zero_is_a_valid_price() -> None:
 
 
 def test_spending_of_a_run_is_summed_from_its_events() -> None:
-    def event(run_id: str, minutes: int, **usd: float | None) -> dict[str, Any]:
-        return {"run_id": run_id, "at": (NOON + dt.timedelta(minutes=minutes)).isoformat(), **usd}
+    def at(minutes: int) -> dt.datetime:
+        return NOON + dt.timedelta(minutes=minutes)
 
+    def transcribed(run_id: str, minutes: int, usd: float | None) -> Event:
+        return Transcribed(
+            key="k", run_id=run_id, at=at(minutes), status="completed", transcript_id="t-1", speech_usd=usd
+        )
+
+    def answered(run_id: str, minutes: int, usd: float | None) -> Event:
+        usage = ModelUsage(llm_usd=usd)
+        return Answered(key="k", run_id=run_id, at=at(minutes), duration_s=1.0, phases=[], usage=usage)
+
+    invalid = failed("k", AnswerInvalid("No phases."), "a.mp3", usage=ModelUsage(llm_usd=0.125))
     events = [
-        event("run", 1, speech_usd=1.0),
-        event("run", 2, speech_usd=None),
-        event("run", 3, llm_usd=0.25),
-        event("run", 4),
-        event("run", -1, speech_usd=10.0),
-        event("other", 1, speech_usd=100.0, llm_usd=100.0),
+        transcribed("run", 1, 1.0),
+        transcribed("run", 2, None),
+        answered("run", 3, 0.125),
+        answered("run", 4, None),
+        stamped(invalid, at(4), 1, "run"),
+        Submitted(key="k", run_id="run", at=at(4), transcript_id="t-1"),
+        stamped(failed("k", BadAudio("No audio."), "a.mp3"), at(4), 1, "run"),
+        transcribed("run", -1, 10.0),
+        transcribed("other", 1, 100.0),
+        answered("other", 1, 100.0),
     ]
     assert costs.spent_usd(events, "run", NOON) == (1.0, 0.25)

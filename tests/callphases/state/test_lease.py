@@ -1,4 +1,4 @@
-"""One run at a time pays for a day: from its beginning to its end, or until it has been silent for a minute."""
+"""The lease of a day: one run at a time has it, until the run releases it or does not renew it for a minute."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def looks(s3: Store) -> int:
 # Taking
 
 
-def test_the_first_run_has_the_day_for_its_first_term(s3: Store) -> None:
+def test_first_run_takes_the_day_with_fencing_token_1(s3: Store) -> None:
     assert s3.lease("first").take() == 1
     assert (document(s3)["holder"], document(s3)["term"]) == ("first", 1)
 
 
-def test_another_run_waits_for_as_long_as_the_first_may_go_on_unheard(s3: Store, clock: Clock) -> None:
+def test_second_run_is_told_how_long_until_the_lease_expires(s3: Store, clock: Clock) -> None:
     s3.lease("first").take()
     clock.now += 20
     with pytest.raises(DayHeld, match=f"run first works on the day {DAY}") as held:
@@ -52,12 +52,12 @@ def test_another_run_waits_for_as_long_as_the_first_may_go_on_unheard(s3: Store,
     assert document(s3)["holder"] == "first"
 
 
-def test_a_day_of_its_own_is_nobody_elses(s3: Store) -> None:
+def test_lease_of_one_day_does_not_hold_another_day(s3: Store) -> None:
     s3.lease("first").take()
     assert s3.lease("second", day=DAY + dt.timedelta(days=1)).take() == 1
 
 
-def test_a_released_day_is_taken_at_once_and_its_term_is_the_next(s3: Store) -> None:
+def test_released_day_is_taken_at_once_with_the_next_token(s3: Store) -> None:
     first = s3.lease("first")
     first.take()
     first.release()
@@ -65,7 +65,7 @@ def test_a_released_day_is_taken_at_once_and_its_term_is_the_next(s3: Store) -> 
     assert document(s3)["released"] is False
 
 
-def test_a_run_that_is_silent_for_a_minute_has_lost_the_day(s3: Store, clock: Clock) -> None:
+def test_run_loses_the_day_when_its_lease_expires(s3: Store, clock: Clock) -> None:
     first = s3.lease("first")
     first.take()
     clock.now += LIFE_S
@@ -75,7 +75,7 @@ def test_a_run_that_is_silent_for_a_minute_has_lost_the_day(s3: Store, clock: Cl
         first.hold()
 
 
-def test_terms_rise_with_each_take_over(s3: Store, clock: Clock) -> None:
+def test_fencing_token_rises_with_each_takeover(s3: Store, clock: Clock) -> None:
     fencing_tokens = []
     for run_token in ("a", "b", "a"):
         fencing_tokens.append(s3.lease(run_token).take())
@@ -83,23 +83,19 @@ def test_terms_rise_with_each_take_over(s3: Store, clock: Clock) -> None:
     assert fencing_tokens == [1, 2, 3]
 
 
-def test_a_worker_whose_own_clock_runs_away_takes_no_day(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_with_a_fast_clock_does_not_take_a_held_day(s3: Store) -> None:
     s3.lease("first").take()
-    monkeypatch.setattr("callphases.state.lease.time", Clock(now=1e9))
     with pytest.raises(DayHeld):
-        s3.lease("second").take()
+        Lease(s3.state, DAY, "second", "chunk-0000", clock=Clock(now=1e9)).take()
 
 
-def test_a_worker_whose_own_clock_stands_still_takes_a_day_that_is_free(
-    s3: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_with_a_stopped_clock_takes_an_expired_day(s3: Store, clock: Clock) -> None:
     s3.lease("first").take()
     clock.now += LIFE_S
-    monkeypatch.setattr("callphases.state.lease.time", Clock())
-    assert s3.lease("second").take() == 2
+    assert Lease(s3.state, DAY, "second", "chunk-0000", clock=Clock()).take() == 2
 
 
-def test_a_store_that_does_not_tell_the_time_is_asked_by_our_clock(s3: Store) -> None:
+def test_lease_age_is_measured_by_the_local_clock_without_a_date_header(s3: Store) -> None:
     age = dt.timedelta(seconds=2)
 
     def without_date(parsed: dict[str, Any], **_: object) -> None:
@@ -114,35 +110,35 @@ def test_a_store_that_does_not_tell_the_time_is_asked_by_our_clock(s3: Store) ->
     assert s3.lease("second").take() == 2
 
 
-def test_the_tasks_of_a_run_share_the_day(s3: Store) -> None:
+def test_tasks_of_a_run_share_the_lease(s3: Store) -> None:
     assert [s3.lease("run", task).take() for task in ("list", "chunk-0000", "chunk-0001", None)] == [1] * 4
 
 
-def test_a_task_that_comes_soon_after_another_writes_nothing(s3: Store, clock: Clock) -> None:
+def test_task_does_not_renew_a_lease_that_is_fresh(s3: Store, clock: Clock) -> None:
     s3.lease("run", "chunk-0000").take()
     clock.now += FRESH_S - 1
     assert s3.lease("run", "chunk-0001").take() == 1
     assert puts(s3) == 1
 
 
-def test_a_task_that_comes_later_renews(s3: Store, clock: Clock) -> None:
+def test_task_renews_a_lease_that_is_no_longer_fresh(s3: Store, clock: Clock) -> None:
     s3.lease("run", "chunk-0000").take()
     clock.now += LIFE_S - 1
     s3.lease("run", "chunk-0001").take()
     clock.now += LIFE_S - 1
     with pytest.raises(DayHeld):
         s3.lease("other").take()
-    assert s3.lease("run", "chunk-0002").take() == 1, "it is still its first term"
+    assert s3.lease("run", "chunk-0002").take() == 1, "the run still has its first token"
 
 
-def test_a_run_that_comes_back_before_anyone_else_keeps_its_term(s3: Store, clock: Clock) -> None:
+def test_run_that_returns_to_its_expired_lease_keeps_its_token(s3: Store, clock: Clock) -> None:
     lease = s3.lease("run")
     lease.take()
     clock.now += 10 * LIFE_S
     assert lease.take() == 1
 
 
-def test_a_store_without_conditional_writes_is_said_to_be_one(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_without_conditional_writes_is_reported(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callphases.state.storage.ObjectPrefix.put_if_match", lambda *_: None)
     with pytest.raises(ServiceUnavailable, match=r"below output\.state.*conditional writes"):
         s3.lease().take()
@@ -151,7 +147,7 @@ def test_a_store_without_conditional_writes_is_said_to_be_one(s3: Store, monkeyp
 # Holding
 
 
-def test_what_was_confirmed_just_now_is_not_asked_again(s3: Store, clock: Clock) -> None:
+def test_hold_sends_no_request_while_the_lease_is_fresh(s3: Store, clock: Clock) -> None:
     lease = s3.lease()
     lease.take()
     clock.now += FRESH_S - 1
@@ -159,7 +155,7 @@ def test_what_was_confirmed_just_now_is_not_asked_again(s3: Store, clock: Clock)
     assert (looks(s3), puts(s3)) == (1, 1)
 
 
-def test_what_was_confirmed_too_long_ago_is_renewed(s3: Store, clock: Clock) -> None:
+def test_hold_renews_a_lease_that_is_no_longer_fresh(s3: Store, clock: Clock) -> None:
     lease = s3.lease()
     lease.take()
     for _ in range(6):
@@ -170,7 +166,7 @@ def test_what_was_confirmed_too_long_ago_is_renewed(s3: Store, clock: Clock) -> 
         s3.lease("other").take()
 
 
-def test_a_confirmation_by_another_task_counts_from_when_it_was_written(s3: Store, clock: Clock) -> None:
+def test_renewal_by_another_task_counts_from_its_write(s3: Store, clock: Clock) -> None:
     first, second = s3.lease("run", "a"), s3.lease("run", "b")
     first.take()
     second.take()
@@ -178,13 +174,13 @@ def test_a_confirmation_by_another_task_counts_from_when_it_was_written(s3: Stor
     first.hold()
     clock.now += FRESH_S - 5
     second.hold()
-    assert puts(s3) == 2, "the other's is young enough"
+    assert puts(s3) == 2, "the other task's renewal is fresh"
     clock.now += 5
     second.hold()
-    assert puts(s3) == 3, "and from then on it counts no longer than it would have"
+    assert puts(s3) == 3, "the renewal of the other task is no longer fresh"
 
 
-def test_a_day_that_another_run_had_in_between_must_be_read_again(s3: Store, clock: Clock) -> None:
+def test_hold_fails_after_another_run_held_the_day(s3: Store, clock: Clock) -> None:
     lease = s3.lease("first")
     lease.take()
     clock.now += LIFE_S
@@ -197,7 +193,7 @@ def test_a_day_that_another_run_had_in_between_must_be_read_again(s3: Store, clo
     assert lease.take() == 3
 
 
-def test_threads_of_a_task_confirm_once(s3: Store, clock: Clock) -> None:
+def test_threads_of_a_task_renew_the_lease_once(s3: Store, clock: Clock) -> None:
     lease = s3.lease()
     lease.take()
     clock.now += FRESH_S
@@ -209,14 +205,14 @@ def test_threads_of_a_task_confirm_once(s3: Store, clock: Clock) -> None:
     assert (looks(s3), puts(s3)) == (2, 2)
 
 
-def test_what_was_sent_while_it_was_confirmed_is_answered_or_given_up_before_anyone_else_may_pay() -> None:
+def test_submission_ends_before_its_lease_can_expire() -> None:
     assert FRESH_S + sum(SUBMIT_TIMEOUTS_S) < LIFE_S
 
 
-# Letting go
+# Releasing
 
 
-def test_a_run_that_has_let_go_lets_nobody_else_go(s3: Store, clock: Clock) -> None:
+def test_run_does_not_release_the_lease_of_another_run(s3: Store, clock: Clock) -> None:
     first, second = s3.lease("first"), s3.lease("second")
     first.take()
     clock.now += LIFE_S
@@ -226,7 +222,7 @@ def test_a_run_that_has_let_go_lets_nobody_else_go(s3: Store, clock: Clock) -> N
     assert document(s3)["holder"] == "second"
 
 
-def test_a_lost_task_of_a_retired_run_can_not_pay_when_the_day_is_free(s3: Store, clock: Clock) -> None:
+def test_lost_task_cannot_pay_after_its_run_is_retired(s3: Store, clock: Clock) -> None:
     lost, publish = s3.lease("run", "chunk-0000"), s3.lease("run", None)
     lost.take()
     publish.take()
@@ -243,7 +239,7 @@ def test_a_lost_task_of_a_retired_run_can_not_pay_when_the_day_is_free(s3: Store
     assert s3.lease("next").take() == 2
 
 
-def test_a_task_of_a_retired_run_may_be_started_again(s3: Store) -> None:
+def test_task_of_a_retired_run_can_be_started_again(s3: Store) -> None:
     publish = s3.lease("run", None)
     publish.take()
     publish.retire()
@@ -251,7 +247,7 @@ def test_a_task_of_a_retired_run_may_be_started_again(s3: Store) -> None:
     assert s3.lease("run", "chunk-0000").take() == 1
 
 
-def test_to_release_twice_writes_once(s3: Store) -> None:
+def test_second_release_writes_nothing(s3: Store) -> None:
     lease = s3.lease()
     lease.take()
     lease.release()
@@ -259,12 +255,12 @@ def test_to_release_twice_writes_once(s3: Store) -> None:
     assert puts(s3) == 2
 
 
-def test_to_release_what_was_never_taken_is_nothing(s3: Store) -> None:
+def test_release_without_take_writes_nothing(s3: Store) -> None:
     s3.lease().release()
     assert s3.state.get(NAME) is None
 
 
-def test_a_run_that_has_let_go_asks_before_it_goes_on(s3: Store) -> None:
+def test_run_must_take_the_lease_again_after_release(s3: Store) -> None:
     lease = s3.lease("first")
     lease.take()
     lease.release()
@@ -278,19 +274,19 @@ def test_a_run_that_has_let_go_asks_before_it_goes_on(s3: Store) -> None:
 
 @pytest.fixture
 def stopped(s3: Store) -> Lease:
-    """The lease of a task that has met what concerns the account."""
+    """The lease of a task that has stopped its run."""
     lease = s3.lease("run", "chunk-0000")
     lease.take()
     lease.stop(STOPPED)
     return lease
 
 
-def test_the_other_tasks_of_a_stopped_run_do_not_begin(s3: Store, stopped: Lease) -> None:
+def test_other_tasks_of_a_stopped_run_do_not_start(s3: Store, stopped: Lease) -> None:
     with pytest.raises(RunStopped, match=r"chunk-0000 stopped the run: The account has no money\."):
         s3.lease("run", "chunk-0001").take()
 
 
-def test_the_other_tasks_of_a_stopped_run_end_at_their_next_confirmation(s3: Store, clock: Clock) -> None:
+def test_other_tasks_of_a_stopped_run_end_at_their_next_renewal(s3: Store, clock: Clock) -> None:
     lease, other = s3.lease("run", "chunk-0000"), s3.lease("run", "chunk-0001")
     other.take()
     lease.take()
@@ -301,14 +297,14 @@ def test_the_other_tasks_of_a_stopped_run_end_at_their_next_confirmation(s3: Sto
         other.hold()
 
 
-def test_the_task_that_stopped_the_run_may_be_started_again(s3: Store, stopped: Lease) -> None:
+def test_task_that_stopped_the_run_can_be_started_again(s3: Store, stopped: Lease) -> None:
     again = s3.lease("run", "chunk-0000")
     assert again.take() == 1
     assert again.stopped is None
-    assert s3.lease("run", "chunk-0001").take() == 1, "and the others with it"
+    assert s3.lease("run", "chunk-0001").take() == 1, "the other tasks can start too"
 
 
-def test_the_task_that_publishes_goes_on_and_is_told_why_the_run_was_stopped(s3: Store, stopped: Lease) -> None:
+def test_publishing_continues_in_a_stopped_run_and_gets_the_reason(s3: Store, stopped: Lease) -> None:
     publishing = s3.lease("run", None)
     assert publishing.take() == 1
     assert publishing.stopped == "The account has no money."
@@ -316,21 +312,21 @@ def test_the_task_that_publishes_goes_on_and_is_told_why_the_run_was_stopped(s3:
         s3.lease("run", "chunk-0001").take()
 
 
-def test_a_later_run_is_not_stopped(s3: Store, stopped: Lease) -> None:
+def test_stop_does_not_apply_to_a_later_run(s3: Store, stopped: Lease) -> None:
     stopped.release()
     later = s3.lease("later", "chunk-0001")
     assert later.take() == 2
     assert later.stopped is None
 
 
-def test_the_first_reason_to_stop_stays(s3: Store, stopped: Lease) -> None:
+def test_first_reason_to_stop_is_kept(s3: Store, stopped: Lease) -> None:
     publishing = s3.lease("run", None)
     s3.lease("run", "chunk-0001").stop(NoBalance("Another reason."))
     publishing.take()
     assert publishing.stopped == "The account has no money."
 
 
-def test_a_stop_is_nobody_elses(s3: Store, clock: Clock) -> None:
+def test_run_does_not_stop_another_run(s3: Store, clock: Clock) -> None:
     first, second = s3.lease("first"), s3.lease("second")
     first.take()
     clock.now += LIFE_S
@@ -339,10 +335,10 @@ def test_a_stop_is_nobody_elses(s3: Store, clock: Clock) -> None:
     assert document(s3)["stopped"] is None
 
 
-# The beginning of the ramp
+# The start of the ramp
 
 
-def test_the_first_task_that_submits_begins_the_ramp_of_all(s3: Store) -> None:
+def test_first_task_that_submits_starts_the_ramp_of_all_tasks(s3: Store) -> None:
     first, second = s3.lease("run", "chunk-0000"), s3.lease("run", "chunk-0001")
     first.take()
     second.take()
@@ -354,7 +350,7 @@ def test_the_first_task_that_submits_begins_the_ramp_of_all(s3: Store) -> None:
     assert third.began == began
 
 
-def test_who_has_begun_asks_the_store_no_more(s3: Store) -> None:
+def test_second_begin_sends_no_request(s3: Store) -> None:
     lease = s3.lease()
     lease.take()
     lease.begin()
@@ -363,7 +359,7 @@ def test_who_has_begun_asks_the_store_no_more(s3: Store) -> None:
     assert len(s3.asked) == asked
 
 
-def test_a_run_that_takes_over_begins_a_ramp_of_its_own(s3: Store, clock: Clock) -> None:
+def test_run_that_takes_over_starts_its_own_ramp(s3: Store, clock: Clock) -> None:
     first = s3.lease("first")
     first.take()
     began = first.begin()
@@ -377,7 +373,7 @@ def test_a_run_that_takes_over_begins_a_ramp_of_its_own(s3: Store, clock: Clock)
 # The listing of an archive
 
 
-def test_a_run_is_told_which_listing_the_former_one_has_taken_its_recordings_from(s3: Store) -> None:
+def test_next_run_gets_the_listing_that_the_previous_run_used(s3: Store) -> None:
     first, second, third = (s3.lease(name, "list") for name in ("first", "second", "third"))
     first.take()
     assert first.index is None
@@ -387,13 +383,13 @@ def test_a_run_is_told_which_listing_the_former_one_has_taken_its_recordings_fro
     assert second.index == "listing-1"
     second.release()
     third.take()
-    assert third.index == "listing-1", "the second has taken none"
+    assert third.index == "listing-1", "the second run has used none"
     third.take_from("listing-2")
     assert third.index == "listing-2"
     assert document(s3)["index"] == "listing-2"
 
 
-def test_the_listing_stays_noted_while_the_run_goes_on(s3: Store, clock: Clock) -> None:
+def test_listing_stays_in_the_lease_while_the_run_continues(s3: Store, clock: Clock) -> None:
     lease = s3.lease("run", "list")
     lease.take()
     lease.take_from("listing-1")
@@ -404,7 +400,7 @@ def test_the_listing_stays_noted_while_the_run_goes_on(s3: Store, clock: Clock) 
     assert document(s3)["index"] == "listing-1"
 
 
-def test_a_run_that_has_lost_the_day_notes_no_listing(s3: Store, clock: Clock) -> None:
+def test_run_that_lost_the_day_does_not_write_its_listing(s3: Store, clock: Clock) -> None:
     first = s3.lease("first", "list")
     first.take()
     clock.now += LIFE_S
@@ -413,14 +409,14 @@ def test_a_run_that_has_lost_the_day_notes_no_listing(s3: Store, clock: Clock) -
     assert document(s3)["index"] is None
 
 
-def test_a_lease_of_an_earlier_version_notes_no_listing(s3: Store) -> None:
+def test_lease_of_an_early_version_has_no_listing(s3: Store) -> None:
     old = {"holder": "old", "term": 4, "released": True, "stopped": None, "began": None}
     s3.state.put(NAME, json.dumps(old).encode())
     lease = s3.lease("run", "list")
     assert (lease.take(), lease.index) == (5, None)
 
 
-# At the same moment
+# Concurrent runs
 
 
 def client_of_its_own(s3: Store, one_by_one: threading.Lock) -> Any:
@@ -438,7 +434,7 @@ def client_of_its_own(s3: Store, one_by_one: threading.Lock) -> Any:
     return client
 
 
-def test_of_runs_that_begin_at_the_same_moment_one_has_the_day(s3: Store) -> None:
+def test_one_of_two_runs_that_start_together_takes_the_day(s3: Store) -> None:
     one_by_one = threading.Lock()
     runs = {name: client_of_its_own(s3, one_by_one) for name in "ab"}
     for fencing_token in range(1, 9):

@@ -1,4 +1,4 @@
-"""Lists in the state area as every version of the package reads them."""
+"""Manifests and day lists in the form that every version reads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import datetime as dt
 import json
 from dataclasses import dataclass, field
 
+from callphases.state.events import Submitted
 from callphases.state.manifests import DayList, Manifest
 from doubles import DAY, recording
 
 LISTED_AT = dt.datetime(2026, 11, 21, 1, 0, tzinfo=dt.UTC)
 RECORDING = recording("calls/a.mp3")
-KNOWN = {"event": "submitted", "key": "k", "recording": RECORDING.key, "at": "2026-11-20T01:00:00+00:00", "term": 2}
+KNOWN = {
+    "event": "submitted",
+    "key": "k",
+    "recording": RECORDING.key,
+    "term": 2,
+    "transcript_id": "t-1",
+    "at": "2026-11-20T01:00:00+00:00",
+}
 HEAD = {
     "name": "chunk-0007",
     "day": "2026-11-20",
@@ -40,7 +48,7 @@ DAY_LIST = {
 
 @dataclass
 class MemoryPrefix:
-    """``ObjectPrefix``, on a dict."""
+    """An ``ObjectPrefix`` that keeps its objects in a dict."""
 
     uri: str = "s3://warehouse/state/"
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -53,11 +61,13 @@ class MemoryPrefix:
         return self.objects.get(name)
 
 
-def test_a_manifest_of_an_earlier_version_is_read_and_written_the_same() -> None:
+def test_manifest_of_an_earlier_version_is_read_and_written_unchanged() -> None:
     state = MemoryPrefix()
     body = "".join(json.dumps(line) + "\n" for line in (HEAD, RECORDING.as_json(), KNOWN)).encode()
     uri = state.put("runs/dt=2026-11-20/run_1-abc/chunk-0007.jsonl", body)
     manifest = Manifest.load(state, uri)  # type: ignore[arg-type]
+    moment = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
+    submitted = Submitted(key="k", recording=RECORDING.key, fencing_token=2, transcript_id="t-1", at=moment)
     assert manifest == Manifest(
         name="chunk-0007",
         day=DAY,
@@ -66,7 +76,7 @@ def test_a_manifest_of_an_earlier_version_is_read_and_written_the_same() -> None
         fencing_token=3,
         listed_at=LISTED_AT,
         recordings=[RECORDING],
-        known=[KNOWN],
+        known=[submitted],
         first=175,
         total=200,
         replay=True,
@@ -76,7 +86,7 @@ def test_a_manifest_of_an_earlier_version_is_read_and_written_the_same() -> None
     assert state.objects == {"runs/dt=2026-11-20/run_1-abc/chunk-0007.jsonl": body}
 
 
-def test_a_day_of_an_earlier_version_is_read_and_written_the_same() -> None:
+def test_day_list_of_an_earlier_version_is_read_and_written_unchanged() -> None:
     state = MemoryPrefix()
     body = json.dumps(DAY_LIST).encode()
     uri = state.put("runs/dt=2026-11-20/run_1-abc/day.json", body)
