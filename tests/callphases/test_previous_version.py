@@ -1,4 +1,4 @@
-"""State areas and tables that the previous version wrote: this one goes on from them and pays for nothing twice."""
+"""State areas and tables of the previous version: runs continue from them and pay for nothing twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEAD_RUN = "scheduled__2024-05-13T00:00:00+00:00"
 HOUR_S = 3600.0
 
 OF_EVERY_CALL = "Thank you for calling."
-"""What a call begins with whose transcript is the speech service's own."""
+"""The first words of a call with the transcript of the test's speech service."""
 QUESTION_TOKENS = 300
 
 DT, RUN, DIGITS = r"dt=2024-05-1[2-4]", r"[A-Za-z0-9_.+-]+-[0-9a-f]{8}", r"[0-9a-f]{32}"
@@ -63,7 +63,7 @@ PLACES = {
 
 @dataclass
 class Previous:
-    """What the previous version has left, and runs of this one on it."""
+    """The objects of the previous version, and runs of this one on them."""
 
     s3: Store
     speech: Speech
@@ -92,29 +92,29 @@ class Previous:
         )
         self.models.respond = divided
 
-    def night(self, name: str = "support", **sections: Any) -> DayRun:
+    def day_run(self, name: str = "support", **sections: Any) -> DayRun:
         pipeline = Pipeline.model_validate(load(PREVIOUS / f"{name}.yaml").model_dump() | sections)
         return DayRun(pipeline, self.s3.client, AssemblyAI(KEY, self.speech.web.url), Gateway(KEY, self.models.url))
 
     def run(self, day: dt.date, name: str = "support", replay: str | None = None, **sections: Any) -> Published:
         """A whole run of this version, one task after the other."""
-        night = self.night(name, **sections)
-        listed = night.begin(day, "run-now", replay)
-        return self.finish(night, listed.chunks, listed.day)
+        day_run = self.day_run(name, **sections)
+        listed = day_run.begin(day, "run-now", replay)
+        return self.finish(day_run, listed.chunks, listed.day)
 
-    def finish(self, night: DayRun, chunks: list[str], day: str) -> Published:
+    def finish(self, day_run: DayRun, chunks: list[str], day: str) -> Published:
         """The tasks of a run that has listed its day."""
         for uri in chunks:
-            assert night.transcribe(night.load(uri), math.inf) is None
-            night.segment(night.load(uri))
-        return night.end(night.load_day(day))
+            assert day_run.transcribe(day_run.load(uri), math.inf) is None
+            day_run.segment(day_run.load(uri))
+        return day_run.end(day_run.load_day(day))
 
     def rows(self, day: dt.date, name: str = "support", table: str = "calls") -> list[dict[str, Any]]:
         """A day of a table as it is now."""
         return rows_of(self.s3.bytes_of(f"{name}/tables/{table}/dt={day}/{table}.parquet"))
 
     def rows_before(self, day: dt.date, name: str = "support", table: str = "calls") -> list[dict[str, Any]]:
-        """The same as the previous version has published it."""
+        """A day of a table as the previous version published it."""
         return rows_of(self.written[f"{name}/tables/{table}/dt={day}/{table}.parquet"])
 
     def under_way(self, kind: str) -> list[str]:
@@ -124,12 +124,12 @@ class Previous:
 
     @property
     def submitted(self) -> list[str]:
-        """The names of the recordings that are paid for again, or for the first time."""
+        """The names of the recordings that were submitted."""
         return sorted(name_of(document["audio_url"]) for document in self.speech.submitted)
 
     @property
     def asked(self) -> list[str]:
-        """What the calls begin with that a model was asked about."""
+        """The first words of the calls that a model was asked about."""
         questions = [request.json["messages"] for request in self.models.requests if request.json["messages"]]
         return sorted(call["cues"][0]["text"] for messages in questions for call in calls_of(messages))
 
@@ -177,7 +177,7 @@ def rows_of(body: bytes) -> list[dict[str, Any]]:
 
 
 def name_of(url: str) -> str:
-    """What a recording is called: ``refund`` in ``…/090512-3-refund.mp3?…``."""
+    """The name of a recording: ``refund`` in ``…/090512-3-refund.mp3?…``."""
     return url.partition("?")[0].rpartition("-")[2].removesuffix(".mp3")
 
 
@@ -193,7 +193,7 @@ def statuses(rows: list[dict[str, Any]]) -> dict[str, str]:
 # A day that was finished
 
 
-def test_a_finished_day_that_is_run_again_does_only_what_may_pass(previous: Previous) -> None:
+def test_rerun_of_a_finished_day_retries_only_what_may_pass(previous: Previous) -> None:
     before = statuses(previous.rows_before(FINISHED))
     assert before == {
         "refund": "completed",
@@ -213,7 +213,7 @@ def test_a_finished_day_that_is_run_again_does_only_what_may_pass(previous: Prev
 
 
 @pytest.mark.parametrize("table", ["calls", "phases"])
-def test_rows_of_calls_that_are_done_stay_as_they_are_in_every_column(previous: Previous, table: str) -> None:
+def test_rows_of_completed_calls_keep_every_column(previous: Previous, table: str) -> None:
     previous.run(FINISHED)
     done = {"refund", "password", "silence", "noise"}
     before, now = (
@@ -225,7 +225,7 @@ def test_rows_of_calls_that_are_done_stay_as_they_are_in_every_column(previous: 
     assert now == before
 
 
-def test_a_replay_of_what_no_call_failed_with_leaves_every_row_as_it_was(previous: Previous) -> None:
+def test_replay_of_a_class_without_failures_keeps_every_row(previous: Previous) -> None:
     published = previous.run(FINISHED, replay="auth")
     assert (previous.submitted, previous.asked, previous.described) == ([], [], [])
     assert (published.listed, published.unfinished) == (7, 0)
@@ -233,7 +233,7 @@ def test_a_replay_of_what_no_call_failed_with_leaves_every_row_as_it_was(previou
         assert previous.rows(FINISHED, table=table) == previous.rows_before(FINISHED, table=table)
 
 
-def test_an_answer_that_did_not_hold_is_asked_for_again_and_its_cost_added(previous: Previous) -> None:
+def test_invalid_answer_is_requested_again_and_its_cost_added(previous: Previous) -> None:
     before = named(previous.rows_before(FINISHED))["parcel"]
     previous.run(FINISHED)
     now = named(previous.rows(FINISHED))["parcel"]
@@ -246,13 +246,13 @@ def test_an_answer_that_did_not_hold_is_asked_for_again_and_its_cost_added(previ
 # A day that was interrupted
 
 
-def test_a_run_that_may_be_alive_is_waited_for_by_this_version(previous: Previous) -> None:
+def test_run_does_not_begin_while_the_previous_versions_lease_is_valid(previous: Previous) -> None:
     with pytest.raises(DayHeld, match="scheduled__2024-05-13"):
         previous.run(INTERRUPTED)
     assert previous.submitted == []
 
 
-def test_the_next_run_finishes_an_interrupted_day_and_pays_only_for_the_rest(previous: Previous, clock: Clock) -> None:
+def test_next_run_completes_an_interrupted_day_and_pays_only_for_the_rest(previous: Previous, clock: Clock) -> None:
     clock.now += HOUR_S
     published = previous.run(INTERRUPTED)
     assert (published.listed, published.unfinished) == (6, 0)
@@ -261,10 +261,10 @@ def test_the_next_run_finishes_an_interrupted_day_and_pays_only_for_the_rest(pre
     assert {name for name, run_id in runs.items() if run_id == DEAD_RUN} == {"answered"}
 
 
-def test_an_interrupted_run_goes_on_itself_and_pays_only_for_the_rest(previous: Previous) -> None:
+def test_interrupted_run_continues_and_pays_only_for_the_rest(previous: Previous) -> None:
     chunks, (day,) = previous.under_way(r"chunk-\d{4}\.jsonl"), previous.under_way(r"day\.json")
     assert len(chunks) == 6
-    assert previous.finish(previous.night(), chunks, day).unfinished == 0
+    assert previous.finish(previous.day_run(), chunks, day).unfinished == 0
     check_interrupted_day(previous, {"moved": "request_refused"})  # which is for the next run
     assert {row["run_id"] for row in previous.rows(INTERRUPTED)} == {DEAD_RUN}
     previous.run(INTERRUPTED)
@@ -272,7 +272,7 @@ def test_an_interrupted_run_goes_on_itself_and_pays_only_for_the_rest(previous: 
 
 
 def check_interrupted_day(previous: Previous, failed: dict[str, str]) -> None:
-    """Only what was never sent is paid for; the jobs of the others are adopted or collected, and all is published."""
+    """Check that only what was never sent was submitted, and that all the others were adopted or collected."""
     assert previous.submitted == ["waiting"]
     desks = [f"Hello, {name} desk." for name in ("sent", "submitted", "transcribed")]
     others = [OF_EVERY_CALL] * (2 - len(failed))
@@ -298,13 +298,13 @@ def check_interrupted_day(previous: Previous, failed: dict[str, str]) -> None:
     (part,) = (body for key, body in previous.written.items() if key.endswith(".arrow"))
     (answered,) = ipc.open_file(pa.py_buffer(part)).read_all().to_pylist()
     now = named(calls)["answered"]
-    assert now == {name: answered[name] for name in now}, "as the dead run had it"
+    assert now == {name: answered[name] for name in now}, "as the interrupted run wrote it"
 
 
 # A day whose transcripts were deleted at the provider
 
 
-def test_what_was_deleted_is_not_paid_for_nor_deleted_again(previous: Previous) -> None:
+def test_deleted_transcripts_are_not_paid_for_or_deleted_again(previous: Previous) -> None:
     jobs = dict(previous.speech.jobs)
     published = previous.run(DELETED, privacy={"delete_after": True})
     assert (previous.submitted, previous.asked, previous.described, previous.deletions) == ([], [], [], [])
@@ -317,7 +317,7 @@ def test_what_was_deleted_is_not_paid_for_nor_deleted_again(previous: Previous) 
 # An archive without dates in its prefix
 
 
-def test_a_day_of_an_archive_that_is_run_again_pays_nothing(previous: Previous) -> None:
+def test_rerun_of_an_archives_day_pays_nothing(previous: Previous) -> None:
     published = previous.run(ARCHIVED, "archive")
     assert (previous.submitted, previous.asked) == ([], [])
     assert (published.listed, published.unfinished, published.run_speech_usd, published.run_llm_usd) == (2, 0, 0, 0)
@@ -327,26 +327,26 @@ def test_a_day_of_an_archive_that_is_run_again_pays_nothing(previous: Previous) 
     assert previous.s3.keys("archive/state/index/") == index, "with the same names"
 
 
-# Looking back
+# Late days
 
 
-def test_of_earlier_days_only_the_interrupted_one_is_to_be_run_again(previous: Previous) -> None:
-    assert list(previous.night().late_days(dt.date(2024, 5, 15))) == [INTERRUPTED]
+def test_only_the_interrupted_day_is_late(previous: Previous) -> None:
+    assert list(previous.day_run().late_days(dt.date(2024, 5, 15))) == [INTERRUPTED]
 
 
-def test_an_archive_is_looked_at_by_its_last_listing_and_its_tables(previous: Previous) -> None:
+def test_late_days_of_an_archive_follow_from_its_index_and_its_tables(previous: Previous) -> None:
     next_day = ARCHIVED + dt.timedelta(1)
-    assert list(previous.night("archive").late_days(next_day)) == []
+    assert list(previous.day_run("archive").late_days(next_day)) == []
     table = f"archive/tables/calls/dt={ARCHIVED}/calls.parquet"
     previous.s3.client.delete_object(Bucket=WAREHOUSE, Key=table)
-    assert list(previous.night("archive").late_days(next_day)) == [ARCHIVED]
+    assert list(previous.day_run("archive").late_days(next_day)) == [ARCHIVED]
     assert previous.s3.listed.count("archive/") == 0
 
 
-# Where objects lie
+# Names of objects
 
 
-def test_what_is_written_lies_where_the_previous_version_has_it(previous: Previous, clock: Clock) -> None:
+def test_objects_are_named_as_by_the_previous_version(previous: Previous, clock: Clock) -> None:
     clock.now += HOUR_S
     for day in (FINISHED, INTERRUPTED):
         previous.run(day)
@@ -355,12 +355,12 @@ def test_what_is_written_lies_where_the_previous_version_has_it(previous: Previo
     listed = previous.s3.keys()
     now = {key: previous.s3.bytes_of(key) for key in listed}
     assert [key for key in now if place_of(key) is None] == []
-    assert set(previous.written) - set(now) == set(), "nothing is gone"
+    assert set(previous.written) - set(now) == set(), "nothing was deleted"
     added = {place_of(key) for key in set(now) - set(previous.written)}
     replaced = {place_of(key) for key, body in previous.written.items() if now[key] != body}
     made = {"logs", "days", "chunks", "parts", "slots", "transcripts", "captions", "cues"}
     assert added == made | {"calls", "phases"}, "these of the interrupted day"
-    assert replaced == {"leases", "limits", "index", "calls", "phases"}, "all else is written once"
+    assert replaced == {"leases", "limits", "index", "calls", "phases"}, "all other objects are written once"
 
 
 def place_of(key: str) -> str | None:

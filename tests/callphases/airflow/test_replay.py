@@ -1,4 +1,4 @@
-"""``callphases replay`` by Airflow's connections."""
+"""``callphases replay`` with Airflow's connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("logging_as_befor
 
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
-    """Airflow sets up logging where it is first imported, with the streams of that test."""
+    """Restore logging: Airflow sets it up on its first import, with the streams of that test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -35,7 +35,7 @@ def logging_as_before() -> Iterator[None]:
 def replay(
     s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], str]:
-    """Replays a day without a key in the environment; returns what is said of errors."""
+    """Replays a day without a key in the environment; returns what it prints to stderr."""
     path = tmp_path / "support.yaml"
     path.write_text(yaml.safe_dump(s3.pipeline(limits={"ramp": False}).model_dump(mode="json", exclude_unset=True)))
     monkeypatch.setattr(sys, "argv", ["callphases", "replay", str(path), "--date", str(DAY)])
@@ -48,14 +48,14 @@ def replay(
     return replay
 
 
-def test_without_a_key_and_without_a_connection_it_says_what_to_set(replay: Callable[[], str]) -> None:
+def test_replay_without_key_and_connection_says_what_to_set(replay: Callable[[], str]) -> None:
     error = replay()
     assert error.startswith("error: There is no connection 'assemblyai_default'")
     assert "AIRFLOW_CONN_ASSEMBLYAI_DEFAULT" in error
     assert error.count("\n") == 1
 
 
-def test_without_a_key_it_goes_by_the_pipelines_connections(
+def test_replay_without_key_uses_the_pipelines_connections(
     replay: Callable[[], str], s3: Store, speech: Speech, models: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = phases_answer(("Introduction", 1))
