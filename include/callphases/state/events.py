@@ -209,10 +209,9 @@ _FIELDS: dict[type[Event], list[Field[Any]]] = {
     one: [each for each in fields(one) if each.name not in _APART] for one in _TYPES.values()
 }
 _USAGE_NAMES = [each.name for each in fields(ModelUsage)]
-_KNOWN_NAMES = {
-    one: {"event", "at", *_USAGE_NAMES, *(_NAMES.get(each.name, each.name) for each in _FIELDS[one])}
-    for one in _TYPES.values()
-}
+_KNOWN_NAMES = {one: {"event", "at", *(_NAMES.get(each.name, each.name) for each in _FIELDS[one])} for one in _FIELDS}
+for one in (Answered, Failed):
+    _KNOWN_NAMES[one].update(_USAGE_NAMES)
 
 
 def failed(
@@ -231,7 +230,7 @@ def failed(
         key=key,
         recording=recording,
         failure_class=failure.failure_class,
-        failure_message=str(failure),
+        failure_message=str(failure).encode(errors="replace").decode(),  # a service may send half a character
         permanent=failure.permanent,
         transcript_id=transcript_id,
         tries=tries,
