@@ -1,4 +1,4 @@
-"""What has been paid for is found again, by any later run."""
+"""The ledger: which event of a key holds, writes by several processes, and what a task reads when it opens it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callphases.errors import BadAudio, DayHeld, DownloadRefused, ServiceUnavailable
+from callphases.errors import BadAudio, DayHeld, ServiceUnavailable
+from callphases.progress import DayPass
 from callphases.state import ledger
+from callphases.state.events import (
+    Answered,
+    Event,
+    Failed,
+    Intended,
+    Stopped,
+    Submitted,
+    Transcribed,
+    Withdrawn,
+    failed,
+)
+from callphases.state.keys import stop_key
 from callphases.state.lease import FRESH_S, LIFE_S
-from callphases.state.ledger import WRITE_EVERY_S, Event, LedgerView, answer_key, failed, stop_key, transcript_key
+from callphases.state.ledger import WRITE_EVERY_S, LedgerView
 from callphases.state.storage import ObjectPrefix
-from doubles import DAY, LONG_AGO, NEXT_RUN, Clock, Store, recording
+from doubles import DAY, LONG_AGO, Clock, Store, recording
 
-OPTIONS = {"speech_models": ["universal-3-pro"], "speaker_labels": True}
 LEDGER = f"state/ledger/dt={DAY}/"
 
 
-def submitted(key: str = "k", transcript_id: str = "t-1", **more: Any) -> Event:
-    return {"event": "submitted", "key": key, "transcript_id": transcript_id, "recording": "calls/a.mp3", **more}
+def submitted(key: str = "k", transcript_id: str = "t-1") -> Submitted:
+    return Submitted(key=key, transcript_id=transcript_id, recording="calls/a.mp3")
+
+
+def intended(key: str = "k") -> Intended:
+    return Intended(key=key, recording="calls/a.mp3")
+
+
+def answered(number: int) -> Answered:
+    return Answered(key=f"k{number}", recording=f"{number}.mp3", duration_s=1.0, phases=[])
 
 
 def puts(s3: Store) -> list[str]:
@@ -31,55 +51,42 @@ def puts(s3: Store) -> list[str]:
     return [key for operation, key in s3.asked if operation == "PutObject" and not key.endswith("lease.json")]
 
 
-def test_the_key_of_a_transcript_is_the_same_in_every_run() -> None:
-    again = recording(size=2, call_time=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
-    turned = dict(reversed(OPTIONS.items()))
-    assert transcript_key(recording(), OPTIONS) == transcript_key(again, turned)
+# The event that holds
 
 
-@pytest.mark.parametrize("changes", [{"bucket": "other"}, {"key": "other"}, {"etag": "other"}])
-def test_another_recording_has_another_key(changes: dict[str, Any]) -> None:
-    assert transcript_key(recording(**changes), OPTIONS) != transcript_key(recording(), OPTIONS)
+REQUIRED: dict[type[Event], dict[str, Any]] = {
+    Submitted: {"transcript_id": "t-1"},
+    Transcribed: {"status": "completed", "transcript_id": "t-1"},
+    Failed: {"failure_class": "bad_audio", "failure_message": "No audio.", "permanent": True},
+    Stopped: {"failure_class": "unfinished", "failure_message": "Not done."},
+}
 
 
-def test_other_options_have_another_key() -> None:
-    assert transcript_key(recording(), OPTIONS | {"speaker_labels": False}) != transcript_key(recording(), OPTIONS)
+def at(second: int, kind: type[Event], fencing_token: int = 1, **more: Any) -> Event:
+    moment = dt.datetime(2026, 11, 20, 12, 0, second, tzinfo=dt.UTC)
+    values = {"key": "k", "recording": "calls/a.mp3", "run_id": "r", **REQUIRED.get(kind, {}), **more}
+    return kind(at=moment, fencing_token=fencing_token, **values)
 
 
-def test_an_answers_key_follows_from_transcript_and_question() -> None:
-    assert answer_key("t", {"a": 1, "b": 2}) == answer_key("t", {"b": 2, "a": 1})
-    assert len({answer_key("t", {"a": 1}), answer_key("t", {"a": 2}), answer_key("u", {"a": 1})}) == 3
-
-
-# What holds
-
-
-def at(second: int, event: str, fencing_token: int | None = 1, **more: Any) -> Event:
-    stamp = {"at": f"2026-11-20T12:00:{second:02}+00:00", "key": "k", "recording": "calls/a.mp3", "run_id": "r"}
-    return {"event": event, **stamp, **({} if fencing_token is None else {"term": fencing_token}), **more}
-
-
-def holding(*events: Event) -> str:
-    event = LedgerView(events).find("k")
-    assert event is not None
-    return str(event["event"])
+def holding(*events: Event) -> type[Event]:
+    return type(LedgerView(events).find("k"))
 
 
 @pytest.mark.parametrize(
     ("events", "holds"),
     [
-        ([at(1, "intended"), at(2, "submitted")], "submitted"),
-        ([at(2, "submitted"), at(1, "intended")], "submitted"),
-        ([at(1, "intended"), at(2, "withdrawn")], "withdrawn"),
-        ([at(1, "submitted"), at(2, "failed")], "failed"),
-        ([at(1, "failed"), at(2, "intended")], "intended"),
-        ([at(1, "transcribed"), at(2, "failed")], "transcribed"),
-        ([at(2, "failed"), at(1, "transcribed")], "transcribed"),
-        ([at(1, "transcribed", fencing_token=1), at(2, "submitted", fencing_token=9)], "transcribed"),
-        ([at(9, "failed", fencing_token=1), at(1, "intended", fencing_token=2)], "intended"),
-        ([at(1, "intended", fencing_token=2), at(9, "failed", fencing_token=1)], "intended"),
-        ([at(1, "intended", fencing_token=2), at(9, "failed", fencing_token=None)], "intended"),
-        ([at(1, "intended"), at(1, "withdrawn")], "withdrawn"),
+        ([at(1, Intended), at(2, Submitted)], Submitted),
+        ([at(2, Submitted), at(1, Intended)], Submitted),
+        ([at(1, Intended), at(2, Withdrawn)], Withdrawn),
+        ([at(1, Submitted), at(2, Failed)], Failed),
+        ([at(1, Failed), at(2, Intended)], Intended),
+        ([at(1, Transcribed), at(2, Failed)], Transcribed),
+        ([at(2, Failed), at(1, Transcribed)], Transcribed),
+        ([at(1, Transcribed, fencing_token=1), at(2, Submitted, fencing_token=9)], Transcribed),
+        ([at(9, Failed, fencing_token=1), at(1, Intended, fencing_token=2)], Intended),
+        ([at(1, Intended, fencing_token=2), at(9, Failed, fencing_token=1)], Intended),
+        ([at(1, Intended, fencing_token=2), at(9, Failed, fencing_token=0)], Intended),
+        ([at(1, Intended), at(1, Withdrawn)], Withdrawn),
     ],
     ids=[
         "the last",
@@ -87,99 +94,67 @@ def holding(*events: Event) -> str:
         "withdrawn",
         "failed after",
         "tried again after",
-        "an end is an end",
-        "an end is an end, read last",
-        "an end is an end in any term",
-        "terms before clocks",
-        "terms before clocks, read first",
-        "no term is before all terms",
-        "the later of one write",
+        "final before later",
+        "final before later, read first",
+        "final before a higher token",
+        "tokens before clocks",
+        "tokens before clocks, read first",
+        "no token is before all tokens",
+        "the last of one write",
     ],
 )
-def test_one_event_of_a_key_holds(events: list[Event], holds: str) -> None:
-    assert holding(*events) == holds
+def test_last_event_of_a_key_holds(events: list[Event], holds: type[Event]) -> None:
+    assert holding(*events) is holds
 
 
 @given(
     st.permutations(
         [
-            at(1, "intended", fencing_token=1),
-            at(2, "submitted", fencing_token=1),
-            at(1, "failed", fencing_token=2),
-            at(3, "intended", fencing_token=2),
-            at(0, "submitted", fencing_token=3),
+            at(1, Intended, fencing_token=1),
+            at(2, Submitted, fencing_token=1),
+            at(1, Failed, fencing_token=2),
+            at(3, Intended, fencing_token=2),
+            at(0, Submitted, fencing_token=3),
         ]
     ),
     st.integers(0, 5),
 )
-def test_it_holds_whatever_the_order_that_objects_are_read_in(events: list[Event], twice: int) -> None:
+def test_same_event_holds_in_whatever_order_objects_are_read(events: list[Event], twice: int) -> None:
     known = LedgerView(events[:twice])
     known.learn(events)
-    assert known.find("k") == at(0, "submitted", fencing_token=3)
+    assert known.find("k") == at(0, Submitted, fencing_token=3)
     assert len(known.all()) == 5
 
 
 def test_events_are_found_by_their_recording() -> None:
     ours, other = recording("calls/a.mp3"), recording("calls/b.mp3")
-    known = LedgerView([at(1, "intended"), at(2, "submitted"), at(1, "intended", key="l", recording="calls/b.mp3")])
-    assert [event["event"] for event in known.of([ours])] == ["intended", "submitted"]
+    known = LedgerView([at(1, Intended), at(2, Submitted), at(1, Intended, key="l", recording="calls/b.mp3")])
+    assert [type(event) for event in known.of([ours])] == [Intended, Submitted]
     assert len(known.of([ours, other])) == 3
     assert known.of([recording("calls/c.mp3")]) == []
 
 
-BROKEN = failed("k", BadAudio("no audio"))
-FAR = failed("k", DownloadRefused("no way"))
-AGAIN = failed("k", DownloadRefused("no way"), again=True)
-
-
-@pytest.mark.parametrize(
-    ("event", "in_this_pass", "in_the_next", "in_a_replay"),
-    [
-        (None, False, False, False),
-        ({"event": "intended", "key": "k", "audio_url": "u"}, False, False, False),
-        ({"event": "withdrawn", "key": "k"}, False, False, False),
-        (submitted(), True, True, True),
-        ({"event": "transcribed", "key": "k"}, True, True, True),
-        (BROKEN, True, True, False),
-        (FAR, True, False, False),
-        (AGAIN, False, False, False),
-    ],
-    ids=["unknown", "intended", "withdrawn", "submitted", "done", "failed for good", "failed", "failed, again at once"],
-)
-def test_what_is_settled_is_not_done_again(
-    event: Event | None, in_this_pass: bool, in_the_next: bool, in_a_replay: bool
-) -> None:
-    known = LedgerView([at(1, "") | event] if event else [])
-    assert known.settled("k", LONG_AGO) is in_this_pass
-    assert known.settled("k", NEXT_RUN) is in_the_next
-    assert known.settled("k", NEXT_RUN, replay=True) is in_a_replay
-
-
-def test_what_a_replay_has_had_fail_for_good_is_settled_in_it() -> None:
-    assert LedgerView([at(1, "") | BROKEN]).settled("k", LONG_AGO, replay=True)
-
-
-def test_why_a_run_stopped_is_not_the_transcripts_event() -> None:
+def test_stopped_event_does_not_override_the_transcript_event() -> None:
     assert stop_key("k") != "k"
-    assert LedgerView([at(1, "intended"), at(2, "stopped", key=stop_key("k"))]).find("k") == at(1, "intended")
+    assert LedgerView([at(1, Intended), at(2, Stopped, key=stop_key("k"))]).find("k") == at(1, Intended)
 
 
 # Writing
 
 
 @pytest.mark.integration
-def test_a_later_run_knows_what_an_earlier_one_wrote(s3: Store) -> None:
+def test_later_run_reads_the_events_of_an_earlier_run(s3: Store) -> None:
     first = s3.ledger("run-1")
     first.write([submitted()])
     first.lease.release()
     event = s3.ledger("run-2").find("k")
-    assert event is not None
-    assert (event["transcript_id"], event["run_id"], event["term"]) == ("t-1", "run-1", 1)
-    assert dt.datetime.fromisoformat(event["at"]).tzinfo is not None
+    assert isinstance(event, Submitted)
+    assert (event.transcript_id, event.run_id, event.fencing_token) == ("t-1", "run-1", 1)
+    assert event.at.tzinfo is not None
 
 
 @pytest.mark.integration
-def test_a_task_writes_one_object(s3: Store) -> None:
+def test_task_writes_all_events_to_one_object(s3: Store) -> None:
     ledger = s3.ledger("run-1", "chunk-0003")
     ledger.write([submitted("a"), submitted("b")])
     ledger.write([submitted("c")])
@@ -190,7 +165,7 @@ def test_a_task_writes_one_object(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_an_event_that_could_not_be_written_is_not_known(s3: Store) -> None:
+def test_event_that_could_not_be_written_is_not_found(s3: Store) -> None:
     ledger = s3.ledger()
     for key in s3.keys("state/"):
         s3.client.delete_object(Bucket=s3.warehouse, Key=key)
@@ -201,22 +176,22 @@ def test_an_event_that_could_not_be_written_is_not_known(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_days_are_kept_apart(s3: Store) -> None:
+def test_event_of_another_day_is_not_found(s3: Store) -> None:
     s3.ledger().write([submitted()])
     assert s3.ledger(day=DAY + dt.timedelta(days=1)).find("k") is None
 
 
 @pytest.mark.integration
-def test_any_text_survives(s3: Store) -> None:
+def test_any_text_is_read_as_it_was_written(s3: Store) -> None:
     message = "a\u2028b\x85c\nd “é” 🎧"
-    s3.ledger().write([failed("k", BadAudio(message)), submitted("l")])
+    s3.ledger().write([failed("k", BadAudio(message), "calls/a.mp3"), submitted("l")])
     event = s3.known().find("k")
-    assert event is not None
-    assert message in event["failure_message"]
+    assert isinstance(event, Failed)
+    assert message in event.failure_message
 
 
 @pytest.mark.integration
-def test_threads_of_a_task_may_write_at_once(s3: Store) -> None:
+def test_threads_of_a_task_can_write_at_once(s3: Store) -> None:
     ledger = s3.ledger()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: ledger.write([submitted(str(number))]), range(24)))
@@ -226,13 +201,13 @@ def test_threads_of_a_task_may_write_at_once(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_events_that_can_be_had_again_wait_for_others_to_share_a_write(s3: Store, clock: Clock) -> None:
+def test_noted_events_are_written_once_the_last_write_is_old_enough(s3: Store, clock: Clock) -> None:
     ledger = s3.ledger()
     ledger.write([submitted("a")])
     for key in "bcd":
         clock.now += WRITE_EVERY_S / 4
         ledger.note([submitted(key)])
-        assert ledger.find(key), "it is known at once"
+        assert ledger.find(key), "it is found at once"
     assert len(puts(s3)) == 1
     clock.now += WRITE_EVERY_S / 4
     ledger.note([submitted("e")])
@@ -240,26 +215,26 @@ def test_events_that_can_be_had_again_wait_for_others_to_share_a_write(s3: Store
     assert all(s3.known().find(key) for key in "abcde")
     clock.now += 1
     ledger.note([submitted("f")], every_s=1)
-    assert len(puts(s3)) == 3, "who notes says how long that may wait"
+    assert len(puts(s3)) == 3, "the caller sets how long events may wait"
 
 
 @pytest.mark.integration
-def test_what_was_noted_is_written_with_the_next_event_and_before_it(s3: Store) -> None:
+def test_noted_events_are_written_before_the_next_written_event(s3: Store) -> None:
     ledger = s3.ledger()
     ledger.write([submitted("a")])
     ledger.note([submitted("b")])
     ledger.write([submitted("c")])
     assert len(puts(s3)) == 2
-    assert [event["key"] for event in s3.known().all()] == ["a", "b", "c"]
+    assert [event.key for event in s3.known().all()] == ["a", "b", "c"]
     ledger.note([submitted("d")])
     ledger.write()
     ledger.write()
     assert len(puts(s3)) == 3
-    assert [event["key"] for event in ledger.own] == ["a", "b", "c", "d"]
+    assert [event.key for event in ledger.own] == ["a", "b", "c", "d"]
 
 
 @pytest.mark.integration
-def test_what_was_noted_and_could_not_be_written_is_written_later(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noted_event_is_written_later_after_a_failed_write(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = s3.ledger()
     ledger.write([submitted("a")])
     ledger.note([submitted("b")])
@@ -279,7 +254,7 @@ def raise_(error: Exception) -> Any:
 
 
 @pytest.mark.integration
-def test_a_second_process_of_a_task_is_noticed(s3: Store) -> None:
+def test_write_fails_when_another_process_of_the_task_has_written(s3: Store) -> None:
     first, second = s3.ledger(), s3.ledger()
     second.write([submitted("b")])
     with pytest.raises(ServiceUnavailable, match="Another process works on chunk-0000 of the run run-1"):
@@ -289,7 +264,7 @@ def test_a_second_process_of_a_task_is_noticed(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_a_second_process_is_noticed_before_anything_is_sent(s3: Store, clock: Clock) -> None:
+def test_hold_fails_when_another_process_of_the_task_has_written(s3: Store, clock: Clock) -> None:
     first = s3.ledger()
     first.write([submitted("a")])
     first.hold()
@@ -301,7 +276,7 @@ def test_a_second_process_is_noticed_before_anything_is_sent(s3: Store, clock: C
 
 
 @pytest.mark.integration
-def test_what_is_held_is_confirmed_with_a_write_only_where_the_last_is_old(s3: Store, clock: Clock) -> None:
+def test_hold_writes_only_when_the_last_write_is_old(s3: Store, clock: Clock) -> None:
     ledger = s3.ledger()
     ledger.write([submitted("a")])
     clock.now += FRESH_S - 1
@@ -313,7 +288,7 @@ def test_what_is_held_is_confirmed_with_a_write_only_where_the_last_is_old(s3: S
 
 
 @pytest.mark.integration
-def test_a_task_goes_on_with_what_an_earlier_process_of_it_wrote(s3: Store) -> None:
+def test_restarted_task_keeps_the_events_of_its_earlier_process(s3: Store) -> None:
     s3.ledger().write([submitted("a")])
     again = s3.ledger()
     assert again.find("a")
@@ -322,16 +297,16 @@ def test_a_task_goes_on_with_what_an_earlier_process_of_it_wrote(s3: Store) -> N
 
 
 @pytest.mark.integration
-def test_a_task_that_finds_no_intent_of_an_earlier_process_waits_for_nothing(s3: Store) -> None:
+def test_restarted_task_without_open_intent_does_not_wait(s3: Store) -> None:
     ledger = s3.ledger()
-    ledger.write([{"event": "intended", "key": "k"}])
+    ledger.write([intended()])
     ledger.write([submitted()])
     assert s3.ledger().quiet_in_s == 0
 
 
 @pytest.mark.integration
-def test_a_task_that_finds_an_intent_of_an_earlier_process_knows_when_that_is_over(s3: Store, clock: Clock) -> None:
-    s3.ledger().write([{"event": "intended", "key": "k"}])
+def test_restarted_task_with_an_open_intent_waits_until_it_expires(s3: Store, clock: Clock) -> None:
+    s3.ledger().write([intended()])
     clock.now += 20
     again = s3.ledger()
     assert again.quiet_in_s == LIFE_S - 20
@@ -340,8 +315,8 @@ def test_a_task_that_finds_an_intent_of_an_earlier_process_knows_when_that_is_ov
 
 
 @pytest.mark.integration
-def test_intents_of_another_task_are_nothing_to_wait_for(s3: Store) -> None:
-    s3.ledger("run-1", "chunk-0000").write([{"event": "intended", "key": "k"}])
+def test_open_intent_of_another_task_is_not_waited_for(s3: Store) -> None:
+    s3.ledger("run-1", "chunk-0000").write([intended()])
     assert s3.ledger("run-1", "chunk-0001").quiet_in_s == 0
 
 
@@ -353,33 +328,33 @@ def reads(s3: Store, since: int) -> list[str]:
 
 
 @pytest.mark.integration
-def test_a_task_that_was_handed_what_is_known_reads_nothing_else(s3: Store) -> None:
+def test_task_with_events_from_the_listing_reads_only_its_own_object(s3: Store) -> None:
     ledger = s3.ledger("run-1", "list")
     s3.knows(*(submitted(key) for key in "abc"))
     asked = len(s3.asked)
     s3.listed.clear()
-    task = s3.ledger("run-1", known=[at(1, "submitted")], fencing_token=ledger.lease.fencing_token)
-    assert task.find("k") == at(1, "submitted")
+    task = s3.ledger("run-1", known=[at(1, Submitted)], fencing_token=ledger.lease.fencing_token)
+    assert task.find("k") == at(1, Submitted)
     assert task.find("a") is None
     assert reads(s3, asked) == ["lease.json", "run-1/chunk-0000.jsonl"]
     assert s3.listed == []
 
 
 @pytest.mark.integration
-def test_where_another_run_has_had_the_day_in_between_all_of_it_is_read(s3: Store, clock: Clock) -> None:
+def test_task_reads_the_whole_day_after_another_run_held_it(s3: Store, clock: Clock) -> None:
     s3.ledger("run-1", "list")
     clock.now += LIFE_S
     other = s3.ledger("run-2")
     other.write([submitted("a")])
     other.lease.release()
-    task = s3.ledger("run-1", known=[at(1, "submitted")], fencing_token=1)
+    task = s3.ledger("run-1", known=[at(1, Submitted)], fencing_token=1)
     assert task.find("a") is not None
-    assert task.find("k") is None, "what was handed on is no longer what is known"
+    assert task.find("k") is None, "the events of the listing are out of date"
     assert task.lease.fencing_token == 3
 
 
 @pytest.mark.integration
-def test_a_day_that_another_run_works_on_is_not_read(s3: Store) -> None:
+def test_ledger_is_not_read_while_another_run_holds_the_day(s3: Store) -> None:
     s3.ledger("run-1")
     asked = len(s3.asked)
     with pytest.raises(DayHeld):
@@ -388,62 +363,63 @@ def test_a_day_that_another_run_works_on_is_not_read(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_what_an_earlier_version_has_written_is_still_known(s3: Store) -> None:
-    """It wrote an object for each write, with neither terms nor recordings."""
+def test_ledger_of_an_early_version_is_read(s3: Store) -> None:
+    """That version wrote an object for each write, without fencing tokens and recordings."""
     head = {"at": "2026-11-20T01:00:00.000001+00:00", "run_id": "old", "key": "k"}
     for number, event in enumerate([{"event": "intended"}, {"event": "submitted", "transcript_id": "t-1"}]):
         s3.state.put(f"ledger/dt={DAY}/{number:020d}-abcdef01.jsonl", json.dumps(head | event).encode() + b"\n")
     known = s3.known()
-    assert known.find("k") == head | {"event": "submitted", "transcript_id": "t-1"}
-    assert known.settled("k", LONG_AGO)
+    moment = dt.datetime.fromisoformat(head["at"])
+    assert known.find("k") == Submitted(key="k", transcript_id="t-1", at=moment, run_id="old")
+    assert DayPass(LONG_AGO).has_settled(known.find("k"))
     assert len(known.all()) == 2
 
 
 @pytest.mark.integration
-def test_only_the_ledgers_own_objects_are_read(s3: Store) -> None:
+def test_other_objects_below_the_ledger_are_not_read(s3: Store) -> None:
     s3.ledger().write([submitted()])
     s3.state.put(f"ledger/dt={DAY}/notes.txt", b"not JSON")
     assert s3.known().find("k") is not None
 
 
 @pytest.mark.integration
-def test_of_runs_that_follow_each_other_the_later_wins_whatever_its_clock(s3: Store) -> None:
+def test_event_of_the_later_run_holds_whatever_its_clock(s3: Store) -> None:
     for number, run_token in enumerate(["run-1", "run-2", "run-3"]):
         ledger = s3.ledger(run_token)
         ledger.write([submitted(transcript_id=f"t-{number}")])
         ledger.lease.release()
-    s3.knows(submitted(transcript_id="late"), at="2999-01-01T00:00:00+00:00", term=2)
+    s3.knows(submitted(transcript_id="late"), at=dt.datetime(2999, 1, 1, tzinfo=dt.UTC), fencing_token=2)
     event = s3.known().find("k")
-    assert event is not None
-    assert event["transcript_id"] == "t-2"
+    assert isinstance(event, Submitted)
+    assert event.transcript_id == "t-2"
 
 
-def test_a_long_ledger_goes_on_in_another_object(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_ledger_continues_in_another_object(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "SEGMENT_BYTES", 500)
     written = s3.ledger()
     for number in range(10):
-        written.write([{"event": "answered", "key": f"k{number}", "recording": f"{number}.mp3"}])
+        written.write([answered(number)])
     names = [name for name in s3.keys("state/ledger/") if name.endswith(".jsonl")]
     assert len(names) > 2
     keys = {f"k{number}" for number in range(10)}
-    assert {event["key"] for event in s3.known().all()} == keys
-    assert {event["key"] for event in ledger.read_task(s3.state, DAY, "run-1", "chunk-0000")} == keys
+    assert {event.key for event in s3.known().all()} == keys
+    assert {event.key for event in ledger.read_task(s3.state, DAY, "run-1", "chunk-0000")} == keys
     again = s3.ledger()
-    assert {event["key"] for event in again.own} == keys
-    again.write([{"event": "answered", "key": "k10", "recording": "10.mp3"}])
+    assert {event.key for event in again.own} == keys
+    again.write([answered(10)])
     with pytest.raises(ServiceUnavailable, match="Another process works on chunk-0000"):
-        written.write([{"event": "answered", "key": "k11", "recording": "11.mp3"}])
+        written.write([answered(11)])
 
 
 @pytest.mark.parametrize("writes", range(1, 8))
-def test_a_second_process_of_a_task_is_noticed_wherever_it_goes_on(
+def test_second_process_is_noticed_in_whatever_object_it_continues(
     s3: Store, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     monkeypatch.setattr(ledger, "SEGMENT_BYTES", 500)
     first = s3.ledger()
     for number in range(writes):
-        first.write([{"event": "answered", "key": f"k{number}", "recording": f"{number}.mp3"}])
+        first.write([answered(number)])
     second = s3.ledger()
-    second.write([{"event": "intended", "key": "k", "recording": "k.mp3"}])
+    second.write([intended()])
     with pytest.raises(ServiceUnavailable, match="Another process works on chunk-0000"):
-        first.write([{"event": "intended", "key": "k", "recording": "k.mp3"}])
+        first.write([intended()])
