@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ipc
 
+from callphases.state import layout
 from callphases.state.manifests import DayList
-from callphases.tables.parts import folder_of, part_schema
+from callphases.tables.parts import part_schema
 from callphases.tables.publishing import publish
 from callphases.tables.schema import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name
 from doubles import LONG_AGO, pipeline
@@ -123,7 +124,7 @@ def publish_day(tables: Any, state: Any, day: dt.date, calls: list[Row], when_de
     with ipc.new_file(buffer, part_schema(pipeline())) as file:
         own = {"finished": True, "run_speech_usd": 0.0, "run_llm_usd": 0.0}
         file.write_table(pa.Table.from_pylist([{**call, **own} for call in calls], schema=part_schema(pipeline())))
-    state.put(f"{folder_of(day, 'run-1')}chunk-0000.arrow", buffer.getvalue())
+    state.put(layout.part(day, "run-1", layout.part_name(layout.CHUNK, 0)), buffer.getvalue())
     listed = DayList(day, "run-1", "run-1", fencing_token=1, listed_at=LONG_AGO, listed=len(calls), chunks=1, rest=0)
     publish(tables, state, pipeline(recordings={"when_deleted": when_deleted}), listed, lambda _: [])
 

@@ -123,7 +123,7 @@ def test_run_fails_before_any_payment_when_all_language_models_are_retired(night
     night.put(f"calls/{DAY}/a.wav")
     misbehave(night, {"fault": "retired_models", "models": ["old-1", "old-2"]})
     assert night.run(DAY) == "failed"
-    assert failed_with(capfd, "none of the models in segmentation.models any more (old-1, old-2): name another")
+    assert failed_with(capfd, "any of the models in segmentation.models (old-1, old-2): name another")
     assert night.box.jobs() == []
 
 

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from callphases.day_run import DayRun
 from callphases.errors import ConfigurationError, ServiceUnavailable
-from callphases.pipeline import RESERVED_COLUMNS, Column
+from callphases.pipeline import RESERVED_COLUMNS, Column, Pipeline
+from callphases.progress import Progress
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
 from callphases.state.bucket import RecordingBucket
+from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import LedgerView
-from callphases.tables.columns import converted, describe, fields, is_described, look, values
+from callphases.tables.columns import converted, describe, fields, look, values
 from callphases.tables.publishing import Published
 from callphases.tables.reading import read_rows
 from callphases.tables.schema import CALLS, PHASES, SCHEMAS, object_name
@@ -34,6 +36,10 @@ COLUMNS = {
     "crm_id": {"tag": "crm", "type": "int64"},
 }
 BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def is_described(one: Recording, ours: Pipeline, view: LedgerView) -> bool:
+    return Progress(one, RecordingKeys(ours), view).is_described
 
 
 def column(type_: str = "string", **more: Any) -> Column:

@@ -7,25 +7,29 @@ import datetime as dt
 import pytest
 
 from callphases.recordings import Recording
-from callphases.state.ledger import transcript_key
-from callphases.tables.parts import PartWriter, folder_of, read_part, recordings_of
+from callphases.state.events import Transcribed
+from callphases.state.keys import transcript_key
+from callphases.state.manifests import DayList
+from callphases.tables.parts import PartWriter, read_part, recordings_of
 from doubles import DAY, NOON, Store
 
 pytestmark = pytest.mark.integration
 
-FOLDER = folder_of(DAY, "run-1-abc")
+LISTED = DayList(DAY, "run-1", "run-1-abc", fencing_token=1, listed_at=NOON, listed=6, chunks=1, rest=2)
 
 
-def writer(s3: Store, run_id: str = "run-1", since: dt.datetime = NOON) -> PartWriter:
-    return PartWriter(s3.state, s3.pipeline(), run_id, FOLDER, since)
+def writer(s3: Store) -> PartWriter:
+    return PartWriter(s3.state, s3.pipeline(), LISTED)
 
 
 def heard(s3: Store, name: str, at: dt.datetime = NOON, run_id: str = "run-1") -> Recording:
     """A recording that a run has found nobody speaking in."""
     recording = s3.put(f"calls/{name}.mp3")
     key = transcript_key(recording, s3.pipeline().transcription)
-    event = {"event": "transcribed", "status": "no_speech", "audio_s": 8.0, "speech_usd": 0.25, "transcript_id": name}
-    s3.knows({**event, "key": key, "recording": recording.key}, at=at.isoformat(), run_id=run_id)
+    event = Transcribed(
+        key=key, recording=recording.key, status="no_speech", audio_s=8.0, speech_usd=0.25, transcript_id=name
+    )
+    s3.knows(event, at=at, run_id=run_id)
     return recording
 
 
@@ -35,8 +39,8 @@ def test_a_part_holds_its_calls_in_the_order_of_their_ids(s3: Store) -> None:
     for one in recordings:
         part.add(one, s3.known())
     part.write("chunk-0000")
-    assert s3.keys(f"state/{FOLDER}") == [f"state/runs/dt={DAY}/run-1-abc/rows/chunk-0000.arrow"]
-    table = read_part(s3.state, FOLDER, "chunk-0000")
+    assert s3.keys("state/runs/") == [f"state/runs/dt={DAY}/run-1-abc/rows/chunk-0000.arrow"]
+    table = read_part(s3.state, LISTED, "chunk-0000")
     assert table is not None
     assert list(recordings_of(table)) == sorted(recordings, key=lambda one: one.call_id)
     assert table["status"].to_pylist() == ["no_speech"] * 6
@@ -45,7 +49,7 @@ def test_a_part_holds_its_calls_in_the_order_of_their_ids(s3: Store) -> None:
 
 
 def test_a_part_that_was_not_written_is_none(s3: Store) -> None:
-    assert read_part(s3.state, FOLDER, "chunk-0000") is None
+    assert read_part(s3.state, LISTED, "chunk-0000") is None
 
 
 def test_each_part_holds_what_was_added_since_the_last(s3: Store) -> None:
@@ -55,7 +59,7 @@ def test_each_part_holds_what_was_added_since_the_last(s3: Store) -> None:
         assert len(part) == 1
         part.write(f"rest-{number:04d}")
         assert len(part) == 0
-    tables = [read_part(s3.state, FOLDER, f"rest-{number:04d}") for number in range(2)]
+    tables = [read_part(s3.state, LISTED, f"rest-{number:04d}") for number in range(2)]
     assert [table and table["transcript_id"].to_pylist() for table in tables] == [["a"], ["b"]]
 
 

@@ -22,9 +22,12 @@ from pyarrow import ipc
 
 from callphases.errors import ConfigurationError
 from callphases.recordings import Recording
-from callphases.state.ledger import LedgerView, transcript_key
+from callphases.state import layout
+from callphases.state.events import Transcribed
+from callphases.state.keys import transcript_key
+from callphases.state.ledger import LedgerView
 from callphases.state.manifests import DayList
-from callphases.tables.parts import folder_of, part_schema
+from callphases.tables.parts import part_schema
 from callphases.tables.publishing import Published, publish
 from callphases.tables.schema import CALLS, PHASES, SCHEMAS, object_name
 from doubles import DAY, LONG_AGO, NOON, pipeline
@@ -63,7 +66,7 @@ class Shelf:
         schema = part_schema(pipeline())
         with ipc.new_file(buffer, schema) as file:
             file.write_table(pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["call_id"])), schema=schema))
-        self.objects[f"{folder_of(DAY, 'run-1')}{name}.arrow"] = buffer.getvalue()
+        self.objects[layout.part(DAY, "run-1", name)] = buffer.getvalue()
 
     def publish_before(self, table: str, rows: Sequence[Row]) -> None:
         if rows:
@@ -423,18 +426,17 @@ def test_an_object_says_which_version_its_columns_are_of(table: str) -> None:
 def heard(name: str) -> tuple[Recording, LedgerView]:
     """A recording, and that a run has found nobody speaking."""
     one = recording(name)
-    event = {
-        "event": "transcribed",
-        "key": transcript_key(one, pipeline().transcription),
-        "recording": one.key,
-        "status": "no_speech",
-        "transcript_id": f"t-{name}",
-        "audio_s": 8.0,
-        "speech_usd": 0.25,
-        "run_id": "run-1",
-        "at": dt.datetime.now(dt.UTC).isoformat(),
-        "term": 1,
-    }
+    event = Transcribed(
+        key=transcript_key(one, pipeline().transcription),
+        recording=one.key,
+        status="no_speech",
+        transcript_id=f"t-{name}",
+        audio_s=8.0,
+        speech_usd=0.25,
+        run_id="run-1",
+        at=dt.datetime.now(dt.UTC),
+        fencing_token=1,
+    )
     return one, LedgerView([event])
 
 
@@ -449,7 +451,9 @@ def test_what_a_task_has_not_left_is_made_from_what_is_known() -> None:
 
 def test_what_the_listing_has_not_left_is_nowhere_else() -> None:
     tables, state = Shelf(), Shelf()
-    with pytest.raises(ConfigurationError, match=r"rows/rest-0000: these rows are gone.*clear the run's first task"):
+    with pytest.raises(
+        ConfigurationError, match=r"rows/rest-0000\.arrow: these rows are gone.*clear the run's first task"
+    ):
         run(tables, state, 1, 0, rest=1)
     assert tables.done == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,20 @@ import pytest
 
 from callphases.errors import AnswerInvalid, BadAudio, CallFailure
 from callphases.recordings import Recording
-from callphases.segmentation.segmenter import question
-from callphases.state.ledger import Event, answer_key, failed, stop_key, transcript_key
+from callphases.state.events import (
+    Answered,
+    Event,
+    Intended,
+    ModelUsage,
+    Stopped,
+    Submitted,
+    Transcribed,
+    Withdrawn,
+    failed,
+)
+from callphases.state.keys import RecordingKeys, stop_key, transcript_key
 from callphases.state.manifests import DayList
-from callphases.tables.parts import PartWriter, folder_of
+from callphases.tables.parts import PartWriter
 from callphases.tables.publishing import Published, publish
 from callphases.tables.reading import read_rows
 from callphases.tables.schema import object_name
@@ -94,6 +105,9 @@ CALLS_KEY = "tables/calls/dt=2026-11-20/calls.parquet"
 PHASES_KEY = "tables/phases/dt=2026-11-20/phases.parquet"
 
 
+INTENDED, SUBMITTED = Intended(key="", audio_url="u"), Submitted(key="", transcript_id="t")
+
+
 class Desk:
     """A day whose recordings are done as the test says, to publish."""
 
@@ -102,29 +116,29 @@ class Desk:
 
     def knows(self, recording: Recording, event: Event, **more: Any) -> None:
         """Let the ledger hold an event of a recording, of its transcript where it has no key of its own."""
-        key = transcript_key(recording, self.s3.pipeline().transcription)
-        self.s3.knows({"key": key, "recording": recording.key, **event}, **{"run_id": "run-1", **more})
+        key = event.key or self.key(recording)
+        self.s3.knows(replace(event, key=key, recording=recording.key), **{"run_id": "run-1", **more})
 
     def new(self, name: str, body: bytes = b"RIFF") -> Recording:
         return self.s3.put(f"calls/{name}.mp3", body)
 
-    def begun(self, name: str, event: str) -> Recording:
+    def begun(self, name: str, event: Event) -> Recording:
         recording = self.new(name)
-        self.knows(recording, {"event": event, "audio_url": "u", "transcript_id": "t"})
+        self.knows(recording, event)
         return recording
 
-    def transcribed(self, name: str, body: bytes = b"RIFF", status: str = "completed") -> Recording:
+    def transcribed(self, name: str, body: bytes = b"RIFF", status: Any = "completed") -> Recording:
         recording = self.new(name, body)
-        event = {
-            "event": "transcribed",
-            "status": status,
-            "transcript_id": f"t-{name}",
-            "transcript_uri": self.s3.state.uri_of(f"transcripts/{name}.json"),
-            "audio_s": 10.0,
-            "language": "en",
-            "speech_model": "universal-2",
-            "speech_usd": 0.25,
-        }
+        event = Transcribed(
+            key="",
+            status=status,
+            transcript_id=f"t-{name}",
+            transcript_uri=self.s3.state.uri_of(f"transcripts/{name}.json"),
+            audio_s=10.0,
+            language="en",
+            speech_model="universal-2",
+            speech_usd=0.25,
+        )
         self.knows(recording, event)
         return recording
 
@@ -153,41 +167,37 @@ class Desk:
         ]
         for part, said in zip(parts, talk[1:], strict=False):
             part["talk"] = said
-        event = {
-            "event": "answered",
-            "key": self.answer_key(recording),
-            "duration_s": edges[-1],
-            "phases": parts,
-            "llm_model": "claude-sonnet-4-6",
-            "llm_input_tokens": 100,
-            "llm_output_tokens": 20,
-            "llm_usd": 0.5,
-            "prompt_version": "1-abc",
-        } | ({"talk": talk[0]} if talk else {})
+        event = Answered(
+            key=self.answer_key(recording),
+            duration_s=edges[-1],
+            phases=parts,
+            talk=talk[0] if talk else {},
+            prompt_version="1-abc",
+            usage=ModelUsage(llm_model="claude-sonnet-4-6", llm_input_tokens=100, llm_output_tokens=20, llm_usd=0.5),
+        )
         self.knows(recording, event)
         return recording
 
     def answer_key(self, recording: Recording) -> str:
-        pipeline = self.s3.pipeline()
-        return answer_key(transcript_key(recording, pipeline.transcription), question(pipeline))
+        return RecordingKeys(self.s3.pipeline()).answer(self.key(recording))
 
     def unreadable(self, name: str) -> Recording:
         recording = self.new(name)
-        self.knows(
-            recording,
-            failed("", BadAudio("Transcoding failed."), transcript_id=f"t-{name}") | {"key": self.key(recording)},
-        )
+        self.knows(recording, failed("", BadAudio("Transcoding failed."), "", transcript_id=f"t-{name}"))
         return recording
 
     def unanswered(self, name: str, **tokens: Any) -> Recording:
         recording = self.transcribed(name)
-        self.knows(recording, failed(self.answer_key(recording), AnswerInvalid("No."), **tokens))
+        failure = failed(
+            self.answer_key(recording), AnswerInvalid("No."), "", usage=ModelUsage(**tokens) if tokens else None
+        )
+        self.knows(recording, failure)
         return recording
 
     def stopped(self, recording: Recording, failure_class: str, run_id: str) -> Recording:
         """A run has told why it did not finish a recording."""
-        why = {"failure_class": failure_class, "failure_message": f"Why: {failure_class}."}
-        self.knows(recording, {"event": "stopped", "key": stop_key(self.key(recording)), **why}, run_id=run_id)
+        key, message = stop_key(self.key(recording)), f"Why: {failure_class}."
+        self.knows(recording, Stopped(key=key, failure_class=failure_class, failure_message=message), run_id=run_id)
         return recording
 
     def key(self, recording: Recording) -> str:
@@ -204,13 +214,13 @@ class Desk:
     ) -> Published:
         """Publish as a run does whose one task has left the rows of all recordings."""
         pipeline, known = self.s3.pipeline(**settings), self.s3.known(day)
-        writer = PartWriter(self.s3.state, pipeline, run_id, folder_of(day, run_id), since)
-        for one in recordings:
-            writer.add(one, known)
-        writer.write("chunk-0000")
         listed = DayList(
             day, run_id, run_id, fencing_token=1, listed_at=since, listed=len(recordings), chunks=1, rest=0
         )
+        writer = PartWriter(self.s3.state, pipeline, listed)
+        for one in recordings:
+            writer.add(one, known)
+        writer.write("chunk-0000")
         return publish(self.s3.tables, self.s3.state, pipeline, listed, missing=lambda chunk: [])
 
     def rows(self, table: str) -> list[dict[str, Any]]:
@@ -245,7 +255,7 @@ def test_columns_and_types_are_those_promised(desk: Desk, key: str, columns: dic
 def test_a_call_costs_what_all_runs_have_asked_about_it(desk: Desk) -> None:
     key = desk.answer_key(desk.transcribed("a"))
     in_vain = {"llm_model": "claude-sonnet-4-6", "llm_input_tokens": 30, "llm_output_tokens": 5, "llm_usd": 0.25}
-    desk.knows(desk.transcribed("a"), failed(key, AnswerInvalid("no phases"), **in_vain))
+    desk.knows(desk.transcribed("a"), failed(key, AnswerInvalid("no phases"), "", usage=ModelUsage(**in_vain)))
     recording = desk.completed("a")
     desk.publish([recording])
     (call,) = desk.rows("calls")
@@ -337,9 +347,21 @@ def test_a_call_that_lasts_no_time_is_one_whole_phase(desk: Desk) -> None:
         (lambda desk: desk.unanswered("a"), "failed", "answer_invalid", "No. Try another model", 0.25),
         (lambda desk: desk.transcribed("a"), "failed", "unfinished", "Not done. The log of the run", 0.25),
         (lambda desk: desk.new("a"), "failed", "unfinished", "Not done. The log of the run", None),
-        (lambda desk: desk.begun("a", "intended"), "failed", "unfinished", "Not done. The log of the run", None),
-        (lambda desk: desk.begun("a", "withdrawn"), "failed", "unfinished", "Not done. The log of the run", None),
-        (lambda desk: desk.begun("a", "submitted"), "failed", "unfinished", "Not done. The log of the run", None),
+        (
+            lambda desk: desk.begun("a", INTENDED),
+            "failed",
+            "unfinished",
+            "Not done. The log of the run",
+            None,
+        ),
+        (lambda desk: desk.begun("a", Withdrawn(key="")), "failed", "unfinished", "Not done. The log of the run", None),
+        (
+            lambda desk: desk.begun("a", SUBMITTED),
+            "failed",
+            "unfinished",
+            "Not done. The log of the run",
+            None,
+        ),
     ],
     ids=[
         "silence",
@@ -391,7 +413,10 @@ def test_a_day_is_counted(desk: Desk) -> None:
 def test_what_a_run_has_spent_is_its_own_since_it_listed_the_day(desk: Desk) -> None:
     recordings = [desk.completed("a"), desk.completed("b")]
     desk.knows(
-        recordings[0], {"event": "transcribed", "speech_usd": 3.0}, run_id="run-2", at="1999-01-01T00:00:00+00:00"
+        recordings[0],
+        Transcribed(key="", status="completed", transcript_id="t", speech_usd=3.0),
+        run_id="run-2",
+        at=dt.datetime(1999, 1, 1, tzinfo=dt.UTC),
     )
     published = desk.publish(recordings, run_id="run-1")
     assert (published.run_speech_usd, published.run_llm_usd) == (0.5, 1.0)
@@ -533,7 +558,7 @@ def test_what_a_run_was_stopped_before_says_why(desk: Desk, failure_class: str) 
 def test_why_an_earlier_run_was_stopped_holds_until_a_later_one_begins(desk: Desk) -> None:
     recording = desk.stopped(desk.new("a"), "balance", "run-1")
     assert desk.publish([recording], run_id="run-2").failures == {"balance": 1}
-    desk.knows(recording, {"event": "submitted", "transcript_id": "t"}, run_id="run-3", term=2)
+    desk.knows(recording, Submitted(key="", transcript_id="t"), run_id="run-3", fencing_token=2)
     assert desk.publish([recording], run_id="run-3").failures == {"unfinished": 1}
 
 
@@ -565,14 +590,14 @@ def test_what_was_over_the_budget_is_a_failure_that_was_meant(desk: Desk, run_id
 
 def test_what_was_over_the_budget_and_was_begun_later_is_not_finished(desk: Desk) -> None:
     recording = desk.stopped(desk.new("a"), "budget", "run-1")
-    desk.knows(recording, {"event": "submitted", "transcript_id": "t"}, run_id="run-2", term=2)
+    desk.knows(recording, Submitted(key="", transcript_id="t"), run_id="run-2", fencing_token=2)
     counted = desk.publish([recording], run_id="run-2")
     assert (counted.unfinished, counted.failures) == (1, {"unfinished": 1})
 
 
 def test_what_is_worth_another_try_at_once_is_not_finished(desk: Desk) -> None:
     recording = desk.new("a")
-    desk.knows(recording, failed(desk.key(recording), CallFailure("Server error."), again=True))
+    desk.knows(recording, failed("", CallFailure("Server error."), "", again=True))
     assert desk.publish([recording]).unfinished == 1
 
 
