@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from callphases.scoring.metrics import (
@@ -105,6 +105,8 @@ def test_confusion_matrix_sums_to_the_length_of_the_call(pair: tuple[list[Span],
 @given(pairs(), st.floats(1.01, 10))
 def test_accuracy_is_invariant_to_the_time_scale(pair: tuple[list[Span], list[Span], float], factor: float) -> None:
     labelled, predicted, end_s = pair
+    # A phase that is as short as a rounding error may disappear when it is scaled, and then counts no longer.
+    assume(all(span.end_s - span.start_s > 1e-6 for span in (*labelled, *predicted)))
     slow = [[replace(span, start_s=span.start_s * factor, end_s=span.end_s * factor) for span in spans]
             for spans in (labelled, predicted)]  # fmt: skip
     one, other = score_call(labelled, predicted, end_s), score_call(*slow, end_s * factor)
