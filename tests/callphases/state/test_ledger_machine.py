@@ -113,7 +113,10 @@ class MemoryPrefix:
     def look(self, name: str) -> StoredObject | None:
         self.world.turn("look")
         there = self.world.objects.get(self.uri + name)
-        return StoredObject(there[0], there[1], self.world.now - there[2]) if there else None
+        if there is None:
+            return None
+        self.world.run.it.looked(name, there[0], there[2])
+        return StoredObject(there[0], there[1], self.world.now - there[2])
 
     def names(self, below: str) -> Iterator[str]:
         self.world.turn("names")
@@ -228,7 +231,7 @@ class Run:
         self.killed = self.ended = self.is_asking = False
         self.listed_as = ""
         self.known_answers: set[str] = set()
-        self.confirmed_at = float("-inf")
+        self.lease_at = self.ledger_at = float("-inf")
         self.at = ""
         self.wakes_at = 0.0
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
@@ -281,14 +284,22 @@ class Run:
         self.turn("sleep")
 
     def wrote(self, name: str) -> None:
-        """Take note of a write: from the first one on, an older process of the same task has lost its object."""
-        if "/chunk-" in name and name.startswith("ledger/"):
-            self.task, self.confirmed_at = name, self.world.now
+        """Take note of a write that confirms the lease or the ledger of a task."""
+        if name == layout.lease(DAY):
+            self.lease_at = self.world.now
+        elif "/chunk-" in name and name.startswith("ledger/"):
+            self.ledger_at = self.world.now
+
+    def looked(self, name: str, body: bytes, written_at: float) -> None:
+        """Take note of a lease that another task of the run has renewed."""
+        if name == layout.lease(DAY) and json.loads(body)["holder"] == self.listed_as:
+            self.lease_at = max(self.lease_at, written_at)
 
     @property
     def may_ask(self) -> bool:
         """Whether it has asked questions and could send another right now."""
-        is_fresh = self.world.now < self.confirmed_at + lease.FRESH_S - 1e-6
+        confirmed_at = min(self.lease_at, self.ledger_at)
+        is_fresh = self.world.now < confirmed_at + lease.FRESH_S - 1e-6
         return self.is_asking and is_fresh and not self.killed
 
     def asks(self, question: Question) -> None:
@@ -416,7 +427,7 @@ class Nights(RuleBasedStateMachine):
         try:
             self._finish(Run(self.world, 99))
             self.nothing_is_paid_twice()
-            self.world.run.it = SimpleNamespace(turn=lambda at: None)
+            self.world.run.it = SimpleNamespace(turn=lambda at: None, looked=lambda *_: None)
             known = read_ledger_day(MemoryPrefix(self.world, "s3://warehouse/state/"), DAY)  # type: ignore[arg-type]
             keys = [self._key(number) for number in range(self.world.recordings)]
             answered = {event.recording for event in known.all() if isinstance(event, Answered)}
