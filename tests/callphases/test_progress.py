@@ -56,8 +56,8 @@ def answered(**changes: Any) -> Answered:
 
 
 def stopped(failure_class: str = "unfinished") -> Stopped:
-    values = {"failure_class": failure_class, "failure_message": "Not done."}
-    return Stopped(key=stop_key(KEY), recording=RECORDING.key, **values)
+    key, message = stop_key(KEY), "Not done."
+    return Stopped(key=key, recording=RECORDING.key, failure_class=failure_class, failure_message=message)
 
 
 WITHDRAWN = Withdrawn(key=KEY, recording=RECORDING.key)
@@ -190,8 +190,8 @@ def test_answer_to_an_earlier_question_does_not_count() -> None:
 
 
 def test_recording_is_paid_once_nothing_has_to_be_sent_for_it() -> None:
-    paid = [[transcribed(status="no_speech")], [transcribed(), answered()]]
-    unpaid = [[], [submitted()], [transcribed()], [transcribed(), CUT], [BROKEN]]
+    paid: list[list[Event]] = [[transcribed(status="no_speech")], [transcribed(), answered()]]
+    unpaid: list[list[Event]] = [[], [submitted()], [transcribed()], [transcribed(), CUT], [BROKEN]]
     assert [progress(*events).is_paid for events in paid] == [True, True]
     assert not any(progress(*events).is_paid for events in unpaid)
 

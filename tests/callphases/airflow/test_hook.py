@@ -1,4 +1,4 @@
-"""The connection: where it points, what it lacks, and its form in the UI."""
+"""The Airflow connection: service URLs, errors, and its form in the UI."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, connection: str | dict[str, Any]) -
         ),
     ],
 )
-def test_a_connection_names_both_services(
+def test_connection_has_the_urls_of_both_services(
     connection: Any, speech: str, gateway: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = connect(monkeypatch, connection)
@@ -51,7 +51,7 @@ def test_a_connection_names_both_services(
 
 
 @pytest.mark.parametrize("password", [None, "", "  ", "kéy"])
-def test_a_password_that_is_no_key_is_an_error_that_does_not_show_it(
+def test_invalid_key_is_an_error_that_does_not_show_the_key(
     password: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = connect(monkeypatch, {"password": password})
@@ -60,19 +60,19 @@ def test_a_password_that_is_no_key_is_an_error_that_does_not_show_it(
     assert "kéy" not in str(error.value)
 
 
-def test_a_missing_connection_is_named() -> None:
+def test_missing_connection_is_named_in_the_error() -> None:
     with pytest.raises(ConfigurationError, match="AIRFLOW_CONN_NOT_THERE"):
         AssemblyAIHook("not_there").get_conn()
 
 
-def test_test_connection_tells_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_connection_explains_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     ok, message = connect(monkeypatch, {"password": "k", "host": "http://127.0.0.1:9"}).test_connection()
     assert not ok
     assert "http://127.0.0.1:9" in message
 
 
-def test_airflow_knows_the_connection_type_and_its_form() -> None:
+def test_airflow_finds_the_connection_type_and_its_form() -> None:
     from airflow.providers_manager import ProvidersManager
 
     manager = ProvidersManager()

@@ -68,7 +68,7 @@ def at(second: int, kind: type[Event], fencing_token: int = 1, **more: Any) -> E
     return kind(at=moment, fencing_token=fencing_token, **values)
 
 
-def holding(*events: Event) -> type[Event]:
+def holding(*events: Event) -> type[Event | None]:
     return type(LedgerView(events).find("k"))
 
 

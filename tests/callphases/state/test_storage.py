@@ -1,4 +1,4 @@
-"""The little that is asked of object storage, and what its errors say."""
+"""Object storage: reads, conditional writes, repeated requests and error messages."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from doubles import KEY, LOST, NOON, Answer, Clock, Request, Store, Web
         ("s3://bucket/s3://other", ("bucket", "s3://other")),
     ],
 )
-def test_a_uri_is_a_bucket_and_a_key_as_it_is(uri: str, parts: tuple[str, str]) -> None:
+def test_uri_is_split_into_bucket_and_unquoted_key(uri: str, parts: tuple[str, str]) -> None:
     assert split_uri(uri) == parts
 
 
 @pytest.mark.integration
-def test_what_is_put_can_be_got(s3: Store) -> None:
+def test_object_that_was_put_is_returned_by_get(s3: Store) -> None:
     uri = s3.state.put("a/b.json", b"{}", "application/json")
     assert uri == f"s3://{s3.warehouse}/state/a/b.json"
     assert s3.state.get("a/b.json") == b"{}"
 
 
 @pytest.mark.integration
-def test_what_is_not_there_is_none(s3: Store) -> None:
+def test_get_of_a_missing_object_returns_none(s3: Store) -> None:
     assert s3.state.get("nothing") is None
 
 
 @pytest.mark.integration
-def test_a_file_that_is_put_can_be_fetched(s3: Store, tmp_path: Path) -> None:
+def test_file_that_was_put_can_be_fetched(s3: Store, tmp_path: Path) -> None:
     sent, got = tmp_path / "sent", tmp_path / "got"
     sent.write_bytes(bytes(range(256)) * 5000)
     assert s3.state.put_file("a", sent, "text/plain") == f"s3://{s3.warehouse}/state/a"
@@ -52,13 +52,13 @@ def test_a_file_that_is_put_can_be_fetched(s3: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_what_is_not_there_is_not_fetched(s3: Store, tmp_path: Path) -> None:
+def test_fetch_of_a_missing_object_writes_no_file(s3: Store, tmp_path: Path) -> None:
     assert not s3.state.fetch("nothing", tmp_path / "got")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.integration
-def test_deleting_twice_is_no_error(s3: Store) -> None:
+def test_second_delete_is_no_error(s3: Store) -> None:
     s3.state.put("a", b"1")
     s3.state.delete("a")
     s3.state.delete("a")
@@ -66,14 +66,14 @@ def test_deleting_twice_is_no_error(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_names_are_those_below_in_order(s3: Store) -> None:
+def test_names_are_listed_below_the_prefix_in_order(s3: Store) -> None:
     for name in ("b/2", "b/1", "c", "b"):
         s3.state.put(name, b"")
     assert list(s3.state.names("b/")) == ["b/1", "b/2"]
 
 
 @pytest.mark.integration
-def test_a_whole_bucket_can_be_a_folder(s3: Store) -> None:
+def test_prefix_can_be_a_whole_bucket(s3: Store) -> None:
     folder = ObjectPrefix(s3.client, f"s3://{s3.warehouse}/", "output.state")
     folder.put("ledger/a", b"1")
     assert s3.keys() == ["ledger/a"]
@@ -93,7 +93,7 @@ ACTIONS = {
 
 @pytest.mark.integration
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_bucket_that_is_not_there_names_the_setting(s3: Store, action: str) -> None:
+def test_missing_bucket_is_reported_with_its_setting(s3: Store, action: str) -> None:
     folder = ObjectPrefix(s3.client, "s3://nowhere/state/", "output.state")
     with pytest.raises(ConfigurationError, match=r"no bucket 'nowhere': check output\.state"):
         ACTIONS[action](folder)
@@ -127,7 +127,7 @@ def s3_error(status: int, code: str) -> tuple[int, dict[str, str], bytes]:
         (500, "InternalError", ServiceUnavailable, "answered 500 InternalError"),
     ],
 )
-def test_an_error_of_s3_says_what_it_means(
+def test_s3_error_is_explained(
     web: Web, action: str, status: int, code: str, error: type[Exception], words: str
 ) -> None:
     web.respond = lambda request: s3_error(status, code)
@@ -135,25 +135,25 @@ def test_an_error_of_s3_says_what_it_means(
         ACTIONS[action](folder_at(web.url))
 
 
-def test_a_store_that_cannot_be_reached_names_the_connection() -> None:
+def test_unreachable_store_is_reported_with_the_connection() -> None:
     with pytest.raises(ServiceUnavailable, match=r"can't be reached.*endpoint_url") as error:
         folder_at("http://127.0.0.1:9").get("a")
     assert "127.0.0.1" not in str(error.value)
 
 
-def test_a_name_that_no_bucket_can_have_names_the_setting() -> None:
+def test_invalid_bucket_name_is_reported_with_its_setting() -> None:
     with pytest.raises(ConfigurationError, match=r"output\.state"):
         folder_at("http://127.0.0.1:9", bucket="call recordings").get("a")
 
 
-def test_a_write_that_is_refused_once_is_sent_again(web: Web, waits: list[float]) -> None:
+def test_write_that_is_refused_once_is_repeated(web: Web, waits: list[float]) -> None:
     web.answers = [s3_error(403, "AccessDenied"), (200, {"etag": '"e1"'}, b"")]
     folder_at(web.url).put("a", b"1")
     assert [request.method for request in web.requests] == ["PUT", "PUT"]
     assert len(waits) == 1
 
 
-def test_a_file_whose_write_is_refused_once_is_sent_again_from_its_beginning(web: Web, tmp_path: Path) -> None:
+def test_file_whose_write_is_refused_once_is_sent_again_from_the_start(web: Web, tmp_path: Path) -> None:
     web.answers = [s3_error(403, "AccessDenied"), (200, {"etag": '"e1"'}, b"")]
     path = tmp_path / "file"
     path.write_bytes(b"body")
@@ -163,14 +163,14 @@ def test_a_file_whose_write_is_refused_once_is_sent_again_from_its_beginning(web
     assert b"body" in second.body
 
 
-def test_a_write_that_stays_refused_is_a_matter_of_rights(web: Web) -> None:
+def test_write_that_stays_refused_is_reported_as_missing_rights(web: Web) -> None:
     web.respond = lambda request: s3_error(403, "AccessDenied")
     with pytest.raises(ConfigurationError, match="refuses access"):
         folder_at(web.url).put("a", b"1")
     assert len(web.requests) == TRIES
 
 
-def test_a_read_that_is_refused_is_not_repeated(web: Web) -> None:
+def test_refused_read_is_not_repeated(web: Web) -> None:
     web.respond = lambda request: s3_error(403, "AccessDenied")
     with pytest.raises(ConfigurationError):
         folder_at(web.url).get("a")
@@ -182,18 +182,18 @@ def object_answer(body: bytes = b"body", etag: str = '"e1"', **headers: str) -> 
     return 200, {**written, **{name.replace("_", "-"): value for name, value in headers.items()}}, body
 
 
-def test_a_body_that_breaks_off_is_read_again(web: Web) -> None:
+def test_truncated_body_is_read_again(web: Web) -> None:
     web.answers = [object_answer(b"bo", content_length="4"), object_answer()]
     assert folder_at(web.url).get("a") == b"body"
 
 
-def test_a_copy_that_breaks_off_is_made_again(web: Web, tmp_path: Path) -> None:
+def test_truncated_download_is_repeated(web: Web, tmp_path: Path) -> None:
     web.answers = [object_answer(b"bo", content_length="4"), object_answer()]
     assert folder_at(web.url).fetch("a", tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == b"body"
 
 
-def test_a_body_that_always_breaks_off_is_a_store_that_does_not_answer(web: Web) -> None:
+def test_body_that_is_always_truncated_is_reported_as_unavailable_store(web: Web) -> None:
     web.respond = lambda request: object_answer(b"bo", content_length="4")
     with pytest.raises(ServiceUnavailable, match="can't be reached"):
         folder_at(web.url).get("a")
@@ -201,7 +201,7 @@ def test_a_body_that_always_breaks_off_is_a_store_that_does_not_answer(web: Web)
 
 
 @pytest.mark.parametrize("body", [b"", b"<Error><Code>NoSuchKey</Code></Error>"], ids=["no words", "words"])
-def test_404_is_an_object_that_is_not_there(web: Web, body: bytes) -> None:
+def test_404_means_that_the_object_is_missing(web: Web, body: bytes) -> None:
     web.answers = [(404, {}, body)]
     assert folder_at(web.url).look("a") is None
 
@@ -210,7 +210,7 @@ def test_404_is_an_object_that_is_not_there(web: Web, body: bytes) -> None:
 
 
 @pytest.mark.integration
-def test_of_two_that_create_an_object_one_does(s3: Store) -> None:
+def test_only_one_of_two_writers_creates_an_object(s3: Store) -> None:
     etag = s3.state.put_if_match("lease", b"mine", None)
     assert etag is not None
     assert s3.state.put_if_match("lease", b"theirs", None) is None
@@ -220,7 +220,7 @@ def test_of_two_that_create_an_object_one_does(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_an_object_is_replaced_by_who_has_seen_it_last(s3: Store) -> None:
+def test_object_is_replaced_only_with_its_current_etag(s3: Store) -> None:
     first = s3.state.put_if_match("lease", b"1", None)
     second = s3.state.put_if_match("lease", b"2", first)
     assert second not in (None, first)
@@ -229,7 +229,7 @@ def test_an_object_is_replaced_by_who_has_seen_it_last(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_an_object_that_is_gone_is_not_replaced(s3: Store) -> None:
+def test_deleted_object_is_not_replaced(s3: Store) -> None:
     etag = s3.state.put_if_match("lease", b"1", None)
     s3.state.delete("lease")
     assert s3.state.put_if_match("lease", b"2", etag) is None
@@ -240,7 +240,7 @@ def conditions(request: Request) -> dict[str, str]:
     return {name: value for name, value in request.headers.items() if name in ("if-match", "if-none-match")}
 
 
-def test_the_condition_is_the_stores_to_check(web: Web) -> None:
+def test_condition_is_sent_to_the_store(web: Web) -> None:
     web.answers = [(200, {"etag": '"e1"'}, b""), (200, {"etag": '"e2"'}, b"")]
     folder = folder_at(web.url)
     assert [folder.put_if_match("a", b"1", None), folder.put_if_match("a", b"2", '"e1"')] == ['"e1"', '"e2"']
@@ -249,7 +249,7 @@ def test_the_condition_is_the_stores_to_check(web: Web) -> None:
 
 @pytest.mark.parametrize("status", [404, 412])
 @pytest.mark.parametrize(("there", "etag"), [(b"mine", '"e7"'), (b"theirs", None)], ids=["ours", "another's"])
-def test_a_refused_condition_is_ours_only_where_our_bytes_are_there(
+def test_refused_write_counts_as_written_only_if_its_bytes_are_stored(
     web: Web, waits: list[float], status: int, there: bytes, etag: str | None
 ) -> None:
     web.answers = [s3_error(status, "PreconditionFailed"), object_answer(there, '"e7"')]
@@ -257,7 +257,7 @@ def test_a_refused_condition_is_ours_only_where_our_bytes_are_there(
     assert waits == []
 
 
-def test_a_write_that_meets_another_at_the_same_moment_is_sent_again(web: Web) -> None:
+def test_write_that_conflicts_with_another_is_repeated(web: Web) -> None:
     conflict = s3_error(409, "ConditionalRequestConflict")
     web.answers = [conflict, conflict, (200, {"etag": '"e2"'}, b"")]
     assert folder_at(web.url).put_if_match("a", b"mine", '"e1"') == '"e2"'
@@ -265,15 +265,15 @@ def test_a_write_that_meets_another_at_the_same_moment_is_sent_again(web: Web) -
     assert folder_at(web.url).put_if_match("a", b"mine", '"e1"') is None
 
 
-def test_a_store_without_conditional_writes_is_told_apart(web: Web) -> None:
+def test_store_without_conditional_writes_is_detected(web: Web) -> None:
     web.respond = lambda request: s3_error(501, "NotImplemented")
     with pytest.raises(ConfigurationError, match=r"does not do conditional writes.*output\.state"):
         folder_at(web.url).put_if_match("a", b"1", None)
 
 
 @pytest.mark.integration
-def test_a_write_whose_answer_was_lost_counts_as_written(s3: Store) -> None:
-    """The first PUT is taken by the store and its answer lost, so botocore sends it again, and meets its own bytes."""
+def test_write_whose_answer_was_lost_counts_as_written(s3: Store) -> None:
+    """The answer to the first PUT is lost, so botocore sends it again and finds its own bytes in the store."""
     statuses: list[int] = []
 
     def lose(response: Any, **_: object) -> int | None:
@@ -288,13 +288,13 @@ def test_a_write_whose_answer_was_lost_counts_as_written(s3: Store) -> None:
     assert stored.etag == etag
 
 
-def test_a_write_whose_answer_and_its_repetition_are_lost_is_not_known(web: Web) -> None:
+def test_write_without_any_answer_is_reported_as_unavailable_store(web: Web) -> None:
     web.respond = lambda request: LOST
     with pytest.raises(ServiceUnavailable, match="can't be reached"):
         folder_at(web.url).put_if_match("a", b"1", None)
 
 
-def test_a_swap_that_is_refused_once_is_sent_again(web: Web) -> None:
+def test_conditional_write_that_is_refused_once_is_repeated(web: Web) -> None:
     web.answers = [s3_error(403, "AccessDenied"), (200, {"etag": '"e1"'}, b"")]
     assert folder_at(web.url).put_if_match("a", b"1", None) == '"e1"'
 
@@ -310,14 +310,14 @@ def test_a_swap_that_is_refused_once_is_sent_again(web: Web) -> None:
         ("Fri, 20 Nov 2026 11:59:59 GMT", 0),
     ],
 )
-def test_the_age_of_an_object_is_told_by_the_stores_own_clock(web: Web, date: str, age_s: float) -> None:
+def test_object_age_is_measured_by_the_clock_of_the_store(web: Web, date: str, age_s: float) -> None:
     web.answers = [object_answer(date=date)]
     stored = folder_at(web.url).look("a")
     assert stored is not None
     assert stored.age_s == age_s
 
 
-def test_a_store_that_does_not_tell_the_time_is_asked_by_our_clock(web: Web) -> None:
+def test_object_age_without_a_date_header_uses_the_local_clock(web: Web) -> None:
     web.answers = [object_answer(date="")]
     stored = folder_at(web.url).look("a")
     assert stored is not None
@@ -325,7 +325,7 @@ def test_a_store_that_does_not_tell_the_time_is_asked_by_our_clock(web: Web) -> 
 
 
 @pytest.mark.integration
-def test_an_object_ages_as_time_passes(s3: Store, clock: Clock) -> None:
+def test_object_age_grows_with_time(s3: Store, clock: Clock) -> None:
     s3.state.put("a", b"1")
     clock.now += 61
     stored = s3.state.look("a")
