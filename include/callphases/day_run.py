@@ -320,7 +320,7 @@ class DayRun:
             key=stop_key(self._keys.transcript(recording)),
             recording=recording.key,
             failure_class=error.failure_class,
-            failure_message=str(error),
+            failure_message=str(error).encode(errors="replace").decode(),  # a service may send half a character
         )
 
 

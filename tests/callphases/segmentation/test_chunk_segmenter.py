@@ -8,6 +8,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +16,15 @@ import pytest
 
 from callphases.cues import Cue, to_vtt
 from callphases.errors import AccountError, BadAudio, DayHeld, DownloadRefused, RunStopped, ServiceUnavailable
+from callphases.progress import DayPass, unsettled
 from callphases.recordings import Recording
-from callphases.segmentation.chunk_segmenter import ALIKE, ChunkSegmenter, unsettled
+from callphases.segmentation.chunk_segmenter import ALIKE, ChunkSegmenter
 from callphases.segmentation.gateway import Gateway, RateLimiter
-from callphases.segmentation.segmenter import Segmenter, prompt_version, question
+from callphases.segmentation.segmenter import Segmenter, prompt_version
+from callphases.state.events import Answered, Event, Failed, Intended, Submitted, Transcribed, Withdrawn, failed
+from callphases.state.keys import RecordingKeys, transcript_key
 from callphases.state.lease import FRESH_S, LIFE_S
-from callphases.state.ledger import Event, answer_key, failed, transcript_key
-from callphases.state.transcripts import Transcripts
+from callphases.state.transcripts import TranscriptReader
 from doubles import (
     KEY,
     LONG_AGO,
@@ -57,8 +60,15 @@ class Desk:
         key = transcript_key(recording, self.s3.pipeline().transcription)
         uri = self.s3.state.put(f"transcripts/{key}.json", json.dumps({"words": WORDS}).encode())
         self.s3.state.put(f"transcripts/{key}.vtt", VTT.replace("Thank you", name).encode())
-        event = {"event": "transcribed", "status": "completed", "audio_s": 6.0, "transcript_uri": uri} | changes
-        self.s3.knows(event | {"key": key, "recording": recording.key, "transcript_id": f"t-{name}"})
+        event = Transcribed(
+            key=key,
+            recording=recording.key,
+            status="completed",
+            transcript_id=f"t-{name}",
+            transcript_uri=uri,
+            audio_s=6.0,
+        )
+        self.s3.knows(replace(event, **changes))
         return recording
 
     def divide(
@@ -78,22 +88,21 @@ class Desk:
         listed = manifest(*recordings, run_id=run_id, listed_at=since, **chunk or {})
         try:
             self.chunk_segmenters.append(
-                ChunkSegmenter(segmenter, pipeline, Transcripts(self.s3.state), ledger, listed)
+                ChunkSegmenter(segmenter, pipeline, TranscriptReader(self.s3.state), ledger, listed)
             )
             self.chunk_segmenters[-1].run()
         finally:
             ledger.lease.release()
 
-    def event(self, recording: Recording, **changes: Any) -> Event:
-        """What the bucket knows of a call's answer; empty where it knows nothing."""
-        pipeline = self.s3.pipeline(**SETTINGS | changes)
-        transcript = transcript_key(recording, pipeline.transcription)
-        return self.s3.known().find(answer_key(transcript, question(pipeline))) or {}
+    def event(self, recording: Recording, **changes: Any) -> Any:
+        """The ledger's last event of a call's answer; None where there is none."""
+        keys = RecordingKeys(self.s3.pipeline(**SETTINGS | changes))
+        return self.s3.known().find(keys.answer(keys.transcript(recording)))
 
     def failure(self, recording: Recording, **changes: Any) -> tuple[str, str]:
         event = self.event(recording, **changes)
-        assert event["event"] == "failed"
-        return event["failure_class"], event["failure_message"]
+        assert isinstance(event, Failed)
+        return event.failure_class, event.failure_message
 
 
 @pytest.fixture
@@ -131,13 +140,13 @@ def test_an_answer_becomes_a_timeline_with_what_it_took(desk: Desk) -> None:
     recording = desk.transcribed("alice")
     desk.divide([recording])
     event = desk.event(recording)
-    edges = [(phase["name"], phase["start_s"], phase["end_s"]) for phase in event["phases"]]
+    edges = [(phase["name"], phase["start_s"], phase["end_s"]) for phase in event.phases]
     assert edges == [("Introduction", 0, 2.5), ("Complaint", 2.5, 6)]
-    assert [phase["summary"] for phase in event["phases"]] == ["alice", "Complaint."]
-    assert (event["duration_s"], event["llm_model"]) == (6.0, "claude-sonnet-4-6")
-    assert (event["llm_input_tokens"], event["llm_output_tokens"]) == (100, 20)
-    assert event["llm_usd"] == pytest.approx((100 * 3 + 20 * 15) / 1e6)
-    assert event["prompt_version"] == prompt_version(desk.s3.pipeline(**SETTINGS))
+    assert [phase["summary"] for phase in event.phases] == ["alice", "Complaint."]
+    assert (event.duration_s, event.usage.llm_model) == (6.0, "claude-sonnet-4-6")
+    assert (event.usage.llm_input_tokens, event.usage.llm_output_tokens) == (100, 20)
+    assert event.usage.llm_usd == pytest.approx((100 * 3 + 20 * 15) / 1e6)
+    assert event.prompt_version == prompt_version(desk.s3.pipeline(**SETTINGS))
 
 
 def test_an_answer_is_kept_with_who_talks_in_the_call_and_in_each_phase(desk: Desk) -> None:
@@ -145,19 +154,19 @@ def test_an_answer_is_kept_with_who_talks_in_the_call_and_in_each_phase(desk: De
     desk.divide([recording])
     event = desk.event(recording)
     counted = {"turn_count": 1, "interruption_count": 0}
-    assert [phase["talk"] for phase in event["phases"]] == [
+    assert [phase["talk"] for phase in event.phases] == [
         {"spoken_s": 1.5, "talk_s": [1.5, 0.0], "words_per_minute": 120.0, **counted},
         {"spoken_s": 2.5, "talk_s": [0.0, 2.5], "words_per_minute": 96.0, **counted},
     ]
-    assert event["talk"]["speakers"] == ["A", "B"]
-    assert (event["talk"]["turn_count"], event["talk"]["spoken_s"]) == (2, 4.0)
+    assert event.talk["speakers"] == ["A", "B"]
+    assert (event.talk["turn_count"], event.talk["spoken_s"]) == (2, 4.0)
 
 
 def test_a_call_ends_with_its_last_cue_where_the_service_rounds_down(desk: Desk) -> None:
     recording = desk.transcribed("alice", audio_s=4.0)
     desk.divide([recording])
     event = desk.event(recording)
-    assert (event["duration_s"], event["phases"][-1]["end_s"]) == (5.0, 5.0)
+    assert (event.duration_s, event.phases[-1]["end_s"]) == (5.0, 5.0)
 
 
 def test_a_second_run_asks_nothing(desk: Desk) -> None:
@@ -175,25 +184,25 @@ def test_a_changed_question_is_asked_of_the_same_transcript(desk: Desk, changes:
     desk.divide([recording])
     desk.divide([recording], **changes)
     assert len(desk.models.requests) == 2
-    assert desk.event(recording, **changes)["event"] == "answered"
+    assert isinstance(desk.event(recording, **changes), Answered)
 
 
 @pytest.mark.parametrize(
     "event",
     [
         None,
-        {"event": "intended"},
-        {"event": "withdrawn"},
-        {"event": "submitted"},
-        {"event": "transcribed", "status": "no_speech"},
-        failed("", BadAudio("x")),
+        Intended(key=""),
+        Withdrawn(key=""),
+        Submitted(key="", transcript_id="t"),
+        Transcribed(key="", status="no_speech", transcript_id="t"),
+        failed("", BadAudio("x"), ""),
     ],
     ids=["unknown", "intended", "withdrawn", "submitted", "no speech", "failed"],
 )
 def test_what_has_no_words_is_not_asked_about(desk: Desk, event: Event | None) -> None:
     recording = desk.s3.put("calls/a.mp3")
     key = transcript_key(recording, desk.s3.pipeline().transcription)
-    desk.s3.knows(*([event | {"key": key, "recording": recording.key, "transcript_id": "t"}] if event else []))
+    desk.s3.knows(*([replace(event, key=key, recording=recording.key)] if event else []))
     desk.divide([recording])
     assert desk.models.requests == []
 
@@ -203,7 +212,7 @@ def test_a_bad_answer_is_one_calls_failure(desk: Desk) -> None:
     desk.models.respond = lambda request: chat_answer("no") if about("bob", request) else divided(request)
     desk.divide(recordings)
     assert desk.failure(recordings[1])[0] == "answer_invalid"
-    assert [desk.event(recordings[number])["event"] for number in (0, 2)] == ["answered", "answered"]
+    assert all(isinstance(desk.event(recordings[number]), Answered) for number in (0, 2))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +233,7 @@ def test_a_failed_answer_is_tried_again_by_the_next_run_only(desk: Desk, given: 
     assert len(desk.models.requests) == asked, "in the same pass over the day it is settled"
     desk.models.respond = lambda request: GOOD
     desk.divide([recording], since=NEXT_RUN, run_id="run-2")
-    assert desk.event(recording)["event"] == "answered"
+    assert isinstance(desk.event(recording), Answered)
 
 
 def test_a_replay_asks_again_about_what_failed(desk: Desk) -> None:
@@ -233,7 +242,7 @@ def test_a_replay_asks_again_about_what_failed(desk: Desk) -> None:
     desk.divide([recording])
     desk.models.respond = lambda request: GOOD
     desk.divide([recording], dt.datetime.now(dt.UTC), "run-2", {"replay": True})
-    assert desk.event(recording)["event"] == "answered"
+    assert isinstance(desk.event(recording), Answered)
 
 
 # Turns
@@ -251,7 +260,7 @@ def test_a_call_that_one_model_gets_wrong_is_given_to_the_next(desk: Desk) -> No
     desk.models.respond = lambda request: GOOD if request.json["model"] == good else chat_answer("no")
     desk.divide([recording], **TWO)
     event = desk.event(recording, **TWO)
-    assert (event["event"], event["llm_model"]) == ("answered", good)
+    assert (type(event), event.usage.llm_model) == (Answered, good)
     assert asked(desk) == ["claude-sonnet-4-6"] * 2 + [good]
 
 
@@ -262,7 +271,7 @@ def test_models_are_asked_in_turn_while_they_fail_in_different_ways(desk: Desk) 
     desk.divide([recording], **TWO)
     first, second = TWO["segmentation"]["models"]
     assert asked(desk) == [first, first, second, first, second]
-    assert desk.event(recording, **TWO)["event"] == "answered"
+    assert isinstance(desk.event(recording, **TWO), Answered)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +290,8 @@ def test_a_call_that_fails_alike_again_and_again_fails(
     desk.divide([recording])
     assert len(desk.models.requests) == questions
     event = desk.event(recording)
-    assert event["event"] == "failed"
-    assert (event["llm_input_tokens"], event["llm_output_tokens"]) == tokens
+    assert isinstance(event, Failed)
+    assert (event.usage.llm_input_tokens, event.usage.llm_output_tokens) == tokens
 
 
 def test_tokens_of_all_turns_are_counted(desk: Desk) -> None:
@@ -291,8 +300,8 @@ def test_tokens_of_all_turns_are_counted(desk: Desk) -> None:
     desk.models.respond = lambda request: answers.pop(0)
     desk.divide([recording])
     event = desk.event(recording)
-    assert (event["llm_input_tokens"], event["llm_output_tokens"]) == (400, 80)
-    assert event["llm_usd"] == pytest.approx((400 * 3 + 80 * 15) / 1e6)
+    assert (event.usage.llm_input_tokens, event.usage.llm_output_tokens) == (400, 80)
+    assert event.usage.llm_usd == pytest.approx((400 * 3 + 80 * 15) / 1e6)
 
 
 def test_each_turn_is_paid_at_the_price_of_its_model(desk: Desk) -> None:
@@ -301,7 +310,7 @@ def test_each_turn_is_paid_at_the_price_of_its_model(desk: Desk) -> None:
     desk.models.respond = lambda request: GOOD if request.json["model"] == good else chat_answer("no")
     desk.divide([recording], **TWO)
     dear, cheap = (200 * 3 + 40 * 15) / 1e6, (100 * 1 + 20 * 5) / 1e6
-    assert desk.event(recording, **TWO)["llm_usd"] == pytest.approx(dear + cheap)
+    assert desk.event(recording, **TWO).usage.llm_usd == pytest.approx(dear + cheap)
 
 
 def test_what_was_paid_for_in_vain_is_kept_where_a_refusal_comes_last(desk: Desk) -> None:
@@ -311,8 +320,8 @@ def test_what_was_paid_for_in_vain_is_kept_where_a_refusal_comes_last(desk: Desk
     desk.models.respond = lambda request: answers.pop(0) if answers else refusal
     desk.divide([recording])
     event = desk.event(recording)
-    assert (event["failure_class"], event["llm_input_tokens"]) == ("request_refused", 200)
-    assert event["llm_usd"] == pytest.approx((200 * 3 + 40 * 15) / 1e6)
+    assert (event.failure_class, event.usage.llm_input_tokens) == ("request_refused", 200)
+    assert event.usage.llm_usd == pytest.approx((200 * 3 + 40 * 15) / 1e6)
 
 
 # Budget: a question about these calls is estimated at some 0.0033 USD, and costs 0.0006
@@ -322,16 +331,16 @@ def test_questions_that_are_over_the_budget_are_not_asked(desk: Desk) -> None:
     recordings = [desk.transcribed(name) for name in ("alice", "bob", "carol")]
     desk.divide(recordings, chunk={"budget_usd": 0.0035})
     assert len(desk.models.requests) == 1
-    failures = [event for one in recordings if (event := desk.event(one))["event"] == "failed"]
-    assert [event["failure_class"] for event in failures] == ["budget", "budget"]
-    assert [event["llm_usd"] for event in failures] == [0, 0]
+    failures = [event for one in recordings if isinstance(event := desk.event(one), Failed)]
+    assert [event.failure_class for event in failures] == ["budget", "budget"]
+    assert [event.usage.llm_usd for event in failures] == [0, 0]
 
 
 def test_what_a_question_did_not_cost_is_left_for_the_next(desk: Desk) -> None:
     for name in ("alice", "bob", "carol"):
         recording = desk.transcribed(name)
         desk.divide([recording], chunk={"budget_usd": 0.0035 + 0.0012})
-        assert desk.event(recording)["event"] == "answered"
+        assert isinstance(desk.event(recording), Answered)
     recording = desk.transcribed("dan")
     desk.divide([recording], chunk={"budget_usd": 0.0035 + 0.0012})
     assert desk.failure(recording)[0] == "budget", "what an earlier process of the task has spent counts too"
@@ -341,7 +350,7 @@ def test_what_an_earlier_run_has_spent_is_not_this_ones(desk: Desk) -> None:
     first, second = desk.transcribed("alice"), desk.transcribed("bob")
     desk.divide([first], chunk={"budget_usd": 0.0035})
     desk.divide([second], NEXT_RUN, "run-2", {"budget_usd": 0.0035})
-    assert desk.event(second)["event"] == "answered"
+    assert isinstance(desk.event(second), Answered)
 
 
 def test_a_later_run_with_a_larger_budget_asks_the_rest(desk: Desk) -> None:
@@ -349,17 +358,17 @@ def test_a_later_run_with_a_larger_budget_asks_the_rest(desk: Desk) -> None:
     desk.divide([recording], chunk={"budget_usd": 0.0001})
     assert desk.failure(recording)[0] == "budget"
     desk.divide([recording], NEXT_RUN, "run-2", {"budget_usd": 1.0})
-    assert desk.event(recording)["event"] == "answered"
+    assert isinstance(desk.event(recording), Answered)
 
 
 def test_a_question_that_is_over_the_budget_is_asked_about_fewer_calls(desk: Desk) -> None:
     recordings = [desk.transcribed(f"call-{number}") for number in range(8)]
     desk.divide(recordings, chunk={"budget_usd": 0.0070})
     assert max(len(calls_of(request)) for request in desk.models.requests) == 4, "eight are estimated at 0.011 USD"
-    found = Counter(desk.event(one)["event"] for one in recordings)
-    assert found["answered"] >= 4
-    assert {desk.failure(one)[0] for one in recordings if desk.event(one)["event"] == "failed"} <= {"budget"}
-    assert sum(desk.event(one)["llm_usd"] for one in recordings) <= 0.0070
+    found = Counter(type(desk.event(one)) for one in recordings)
+    assert found[Answered] >= 4
+    assert {desk.failure(one)[0] for one in recordings if isinstance(desk.event(one), Failed)} <= {"budget"}
+    assert sum(desk.event(one).usage.llm_usd for one in recordings) <= 0.0070
 
 
 # Several calls in one question
@@ -378,17 +387,17 @@ def test_short_calls_share_a_question(desk: Desk, settings: dict[str, Any], size
     asked = names_asked(desk)
     assert [len(one) for one in asked] == sizes
     assert sorted(name for one in asked for name in one) == names
-    assert [desk.event(one, **changes)["phases"][0]["summary"] for one in recordings] == names
+    assert [desk.event(one, **changes).phases[0]["summary"] for one in recordings] == names
 
 
 def test_what_a_question_took_is_shared_out(desk: Desk) -> None:
     recordings = [desk.transcribed(name) for name in ("al", "bob", "carolina " * 40)]
     desk.divide(recordings)
     events = [desk.event(one) for one in recordings]
-    assert sum(event["llm_input_tokens"] for event in events) == 100
-    assert sum(event["llm_output_tokens"] for event in events) == 20
-    assert sum(event["llm_usd"] for event in events) == pytest.approx((100 * 3 + 20 * 15) / 1e6)
-    assert events[2]["llm_input_tokens"] > 2 * events[1]["llm_input_tokens"] > 0
+    assert sum(event.usage.llm_input_tokens for event in events) == 100
+    assert sum(event.usage.llm_output_tokens for event in events) == 20
+    assert sum(event.usage.llm_usd for event in events) == pytest.approx((100 * 3 + 20 * 15) / 1e6)
+    assert events[2].usage.llm_input_tokens > 2 * events[1].usage.llm_input_tokens > 0
 
 
 def test_only_what_has_no_valid_answer_is_asked_about_again(desk: Desk) -> None:
@@ -408,8 +417,8 @@ def test_only_what_has_no_valid_answer_is_asked_about_again(desk: Desk) -> None:
     desk.divide(recordings)
     again = ["call-1", "call-2", "call-3", "call-4", "call-5"]
     assert names_asked(desk) == [names, again[2:], again[:2]] or names_asked(desk) == [names, again[:2], again[2:]]
-    assert [desk.event(one)["phases"][0]["summary"] for one in recordings] == names
-    assert desk.event(recordings[0])["llm_input_tokens"] < desk.event(recordings[1])["llm_input_tokens"]
+    assert [desk.event(one).phases[0]["summary"] for one in recordings] == names
+    assert desk.event(recordings[0]).usage.llm_input_tokens < desk.event(recordings[1]).usage.llm_input_tokens
 
 
 def test_a_rejected_question_is_halved_until_the_call_that_it_is_about_is_alone(desk: Desk) -> None:
@@ -420,7 +429,7 @@ def test_a_rejected_question_is_halved_until_the_call_that_it_is_about_is_alone(
     desk.divide(recordings)
     sizes = Counter(len(one) for one in names_asked(desk))
     assert sizes == {8: 1, 4: 2, 2: 2, 1: 1 + ALIKE}, "and alone it is asked about as often as ever"
-    assert [desk.event(one)["event"] for one in recordings].count("answered") == 7
+    assert sum(isinstance(desk.event(one), Answered) for one in recordings) == 7
     assert desk.failure(recordings[5])[0] == "request_refused"
 
 
@@ -438,7 +447,7 @@ def test_a_failed_question_about_several_calls_is_held_against_none(desk: Desk) 
 
     desk.models.respond = respond
     desk.divide(recordings)
-    assert [desk.event(one)["event"] for one in recordings] == ["answered", "answered"]
+    assert [type(desk.event(one)) for one in recordings] == [Answered, Answered]
 
 
 def mishap(dice: random.Random, request: Request) -> tuple[str, str] | Answer:
@@ -491,12 +500,12 @@ def test_whatever_comes_every_call_ends_and_no_question_is_asked_again_as_a_whol
         desk.divide(recordings, **changes)
         known, pipeline = desk.s3.known(), desk.s3.pipeline(**SETTINGS | changes)
         keys = [transcript_key(recording, pipeline.transcription) for recording in recordings]
-        events = [known.find(answer_key(key, question(pipeline))) or {} for key in keys]
-        answered += [event["event"] for event in events].count("answered")
+        events = [known.find(RecordingKeys(pipeline).answer(key)) for key in keys]
+        answered += sum(isinstance(event, Answered) for event in events)
         for name, event in zip(names, events, strict=True):
-            assert event["event"] == "failed" or event["phases"][0]["summary"] == name
-        assert sum(event["llm_input_tokens"] for event in events) == paid["input"]
-        assert sum(event["llm_output_tokens"] for event in events) == paid["output"]
+            assert isinstance(event, Failed) or event.phases[0]["summary"] == name
+        assert sum(event.usage.llm_input_tokens for event in events) == paid["input"]
+        assert sum(event.usage.llm_output_tokens for event in events) == paid["output"]
         several = [tuple(one) for one in names_asked(desk) if len(one) > 1]
         assert len(several) == len(set(several))
         for name in names:
@@ -562,7 +571,7 @@ def test_a_call_that_fails_side_by_side_is_given_to_the_next_model(desk: Desk) -
     desk.models.respond = lambda request: divided(request) if request.json["model"] == "good" else chat_answer("no")
     changes = {"segmentation": {"models": ["good", "bad"], "side_by_side": True, "calls_per_question": 1}}
     desk.divide(recordings, **changes)
-    assert [desk.event(one, **changes)["event"] for one in recordings] == ["answered", "answered"]
+    assert [type(desk.event(one, **changes)) for one in recordings] == [Answered, Answered]
     assert Counter(asked(desk)) == {"good": 2, "bad": 2}, "the bad one is also asked to mend its answer"
 
 
@@ -575,7 +584,7 @@ def test_a_transcript_that_is_gone_is_one_calls_failure(desk: Desk) -> None:
     desk.s3.state.delete(f"transcripts/{key}.vtt")
     desk.divide([gone, there])
     assert desk.failure(gone)[0] == "transcript_gone"
-    assert desk.event(there)["event"] == "answered"
+    assert isinstance(desk.event(there), Answered)
 
 
 @pytest.mark.parametrize(
@@ -598,8 +607,8 @@ def test_what_concerns_all_stops_the_run_and_keeps_what_was_answered(
     desk.models.respond = respond
     with pytest.raises(error):
         desk.divide([answered, refused], **one_each)
-    assert desk.event(answered)["event"] == "answered"
-    assert desk.event(refused) == {}
+    assert isinstance(desk.event(answered), Answered)
+    assert desk.event(refused) is None
 
 
 def test_a_run_that_loses_the_day_keeps_what_was_answered(desk: Desk, clock: Clock) -> None:
@@ -614,7 +623,7 @@ def test_a_run_that_loses_the_day_keeps_what_was_answered(desk: Desk, clock: Clo
     desk.models.respond = stall
     with pytest.raises(DayHeld, match="run other"):
         desk.divide([recording])
-    assert desk.event(recording)["event"] == "answered"
+    assert isinstance(desk.event(recording), Answered)
 
 
 def test_a_run_that_another_task_has_stopped_keeps_what_was_answered(desk: Desk, clock: Clock) -> None:
@@ -628,7 +637,7 @@ def test_a_run_that_another_task_has_stopped_keeps_what_was_answered(desk: Desk,
     desk.models.respond = stop
     with pytest.raises(RunStopped):
         desk.divide(recordings)
-    assert "answered" in [desk.event(recording).get("event") for recording in recordings]
+    assert any(isinstance(desk.event(recording), Answered) for recording in recordings)
 
 
 def test_answers_share_their_writes(desk: Desk) -> None:
@@ -682,13 +691,13 @@ def test_a_call_of_three_hours_is_one_timeline_within_what_a_question_may_hold(d
     desk.models.respond = read_aloud
     desk.divide([recording])
     event = desk.event(recording)
-    assert {phase["start_cue"]: phase["name"] for phase in event["phases"]} == LONG
-    assert (event["phases"][0]["start_s"], event["phases"][-1]["end_s"]) == (0, 10_800)
-    assert all(before["end_s"] == after["start_s"] for before, after in pairwise(event["phases"]))
+    assert {phase["start_cue"]: phase["name"] for phase in event.phases} == LONG
+    assert (event.phases[0]["start_s"], event.phases[-1]["end_s"]) == (0, 10_800)
+    assert all(before["end_s"] == after["start_s"] for before, after in pairwise(event.phases))
     asked = [len(json.dumps(request.json)) / 4 for request in desk.models.requests]
     assert len(asked) == 3
     assert max(asked) < 32_000
-    assert event["llm_input_tokens"] == len(asked) * 100
+    assert event.usage.llm_input_tokens == len(asked) * 100
     desk.divide([recording])
     assert len(desk.models.requests) == 3, "nothing is asked twice"
 
@@ -698,7 +707,7 @@ def test_a_long_call_whose_window_has_no_valid_answer_is_one_failure(desk: Desk)
     desk.models.respond = lambda request: read_aloud(request) if about('"cue": 1,', request) else phases_answer()
     desk.divide([recording])
     assert desk.failure(recording)[0] == "answer_invalid"
-    assert desk.event(recording)["llm_input_tokens"] == len(desk.models.requests) * 100
+    assert desk.event(recording).usage.llm_input_tokens == len(desk.models.requests) * 100
 
 
 def test_a_call_that_a_model_can_not_hold_is_asked_about_in_smaller_windows(desk: Desk) -> None:
@@ -711,7 +720,7 @@ def test_a_call_that_a_model_can_not_hold_is_asked_about_in_smaller_windows(desk
 
     desk.models.respond = respond
     desk.divide([recording])
-    assert {phase["start_cue"]: phase["name"] for phase in desk.event(recording)["phases"]} == LONG
+    assert {phase["start_cue"]: phase["name"] for phase in desk.event(recording).phases} == LONG
 
 
 def test_what_a_run_has_to_do(desk: Desk) -> None:
@@ -724,15 +733,19 @@ def test_what_a_run_has_to_do(desk: Desk) -> None:
     new, lost, unsent, waiting, broken, unreachable = (desk.s3.put(f"calls/{name}.mp3") for name in names)
     keys = [transcript_key(one, pipeline.transcription) for one in (lost, unsent, waiting, broken, unreachable)]
     desk.s3.knows(
-        {"event": "intended", "key": keys[0], "audio_url": "u"},
-        {"event": "withdrawn", "key": keys[1]},
-        {"event": "submitted", "key": keys[2], "transcript_id": "t"},
-        failed(keys[3], BadAudio("no audio")),
-        failed(keys[4], DownloadRefused("no way")),
+        Intended(key=keys[0], audio_url="u"),
+        Withdrawn(key=keys[1]),
+        Submitted(key=keys[2], transcript_id="t"),
+        failed(keys[3], BadAudio("no audio"), ""),
+        failed(keys[4], DownloadRefused("no way"), ""),
     )
     everything = [done, unanswered, silent, new, lost, unsent, waiting, broken, unreachable]
-    known = desk.s3.known()
+    view, all_keys = desk.s3.known(), RecordingKeys(pipeline)
+
+    def left(day_pass: DayPass) -> list[Recording]:
+        return [one.recording for one in unsettled(everything, all_keys, view, day_pass)]
+
     always = [unanswered, new, lost, unsent, waiting]
-    assert unsettled(everything, pipeline, known, LONG_AGO) == always
-    assert unsettled(everything, pipeline, known, NEXT_RUN) == [*always, unreachable]
-    assert unsettled(everything, pipeline, known, NEXT_RUN, replay=True) == [*always, broken, unreachable]
+    assert left(DayPass(LONG_AGO)) == always
+    assert left(DayPass(NEXT_RUN)) == [*always, unreachable]
+    assert left(DayPass(NEXT_RUN, replay=True)) == [*always, broken, unreachable]
