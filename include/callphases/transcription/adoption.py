@@ -56,11 +56,7 @@ class Adoption:
     def _found(self, intents: Mapping[str, Intended]) -> dict[str, str]:
         """The ids of the jobs at the provider that are those of ``intents``."""
         keys = {event.audio_url: key for key, event in intents.items()}
-        taken = {
-            event.transcript_id
-            for event in self._ledger.all()
-            if isinstance(event, Submitted | Transcribed | Failed | Deleted) and event.transcript_id is not None
-        }
+        taken = self._taken(set(intents))
         since = min(event.at for event in intents.values()) - CLOCK_SKEW
         found: dict[str, list[Job]] = {}
         for job in self._service.jobs_since(since):
@@ -75,6 +71,19 @@ class Adoption:
             if likely:
                 ids[key] = likely[0][2]
         return ids
+
+    def _taken(self, intended: set[str]) -> set[str]:
+        """The ids of jobs that can't be those of the transcript keys ``intended``.
+
+        A job that was submitted for such a key and not collected can be: a run that had lost the day may have found it,
+        and recorded it, before the run that sent it did.
+        """
+        return {
+            event.transcript_id
+            for event in self._ledger.all()
+            if isinstance(event, Submitted | Transcribed | Failed | Deleted) and event.transcript_id is not None
+            if event.key not in intended or not _is_uncollected(event)
+        }
 
     def _unlikeliness(self, job: Job) -> int | None:
         """How little a job looks like ours, by its options; None: it is another pipeline's of the same recording.
@@ -97,3 +106,7 @@ class Adoption:
 
 def _tries(event: Event) -> int:
     return event.tries if isinstance(event, Intended | Failed) and event.tries else 1
+
+
+def _is_uncollected(event: Event) -> bool:
+    return isinstance(event, Submitted) or (isinstance(event, Failed) and event.paid)

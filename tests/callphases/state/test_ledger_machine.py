@@ -505,3 +505,16 @@ def test_a_run_that_lost_the_day_does_not_withdraw_the_intent_of_the_next() -> N
     state.finish(which=2, seconds=0)
     state.nothing_is_paid_twice()
     state.teardown()
+
+
+def test_a_job_that_a_run_without_the_day_has_found_is_found_again() -> None:
+    """Run 1 stalls while it looks for a job of run 0, finds it after it has lost the day, and records it."""
+    state = Nights()
+    state.begin(count=1, fates=[], lost_answers=[])
+    state.go_to(which=0, at="submit")
+    state.go_to(which=1, at="jobs_since")
+    state.go_to(which=0, at="submit")
+    state.go_to(which=0, at="put_if_match")
+    state.go_to(which=1, at="ask")
+    state.nothing_is_paid_twice()
+    state.teardown()
