@@ -125,7 +125,8 @@ def _begin(task: dict[str, Any]) -> dict[str, Any]:
 def _calls(count: int) -> Iterator[tuple[Any, Any]]:
     """Yield recordings with the ledger entries that each has after a run."""
     from callphases.recordings import Recording
-    from callphases.state.events import from_document
+    from callphases.state import layout
+    from callphases.state.events import Answered, ModelUsage, Transcribed
     from callphases.state.keys import RecordingKeys
     from callphases.state.ledger import LedgerView
 
@@ -136,19 +137,19 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
         key = f"bulk/{DAY}/{number:07}.wav"
         recording = Recording(RECORDINGS, key, f"{number:032x}", 1_000_000 + number, at)
         speech = keys.transcript(recording)
-        shared = {"recording": key, "at": at.isoformat(), "term": 1, "run_id": "bench"}
-        heard = {
-            "event": "transcribed",
-            "key": speech,
-            "status": "completed",
-            "transcript_id": f"{number:08x}-0000-0000-0000-000000000000",
-            "transcript_uri": f"s3://{WAREHOUSE}/state/bulk/transcripts/dt={DAY}/{speech}.json",
-            "audio_s": 300.0 + number % 60,
-            "language": "en",
-            "speech_model": "universal-3-5-pro",
-            "speech_usd": 0.0125,
-        }
-        phases = [
+        shared: Any = {"recording": key, "at": at, "fencing_token": 1, "run_id": "bench"}
+        heard = Transcribed(
+            **shared,
+            key=speech,
+            status="completed",
+            transcript_id=f"{number:08x}-0000-0000-0000-000000000000",
+            transcript_uri=f"s3://{WAREHOUSE}/state/bulk/{layout.transcript(DAY, speech)}",
+            audio_s=300.0 + number % 60,
+            language="en",
+            speech_model="universal-3-5-pro",
+            speech_usd=0.0125,
+        )
+        phases: list[dict[str, Any]] = [
             {
                 "name": name,
                 "start_s": 75.0 * index,
@@ -161,19 +162,18 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
             }
             for index, name in enumerate(("Introduction", "Complaint", "Resolution", "Goodbye"))
         ]
-        said = {
-            "event": "answered",
-            "key": keys.answer(speech),
-            "duration_s": phases[-1]["end_s"],
-            "phases": phases,
-            "talk": {"speakers": ["A", "B"] if number % 2 else ["B", "A"]} | _talk(number, 300.0),
-            "prompt_version": "bench",
-            "llm_model": "claude-sonnet-4-6",
-            "llm_input_tokens": 900,
-            "llm_output_tokens": 200,
-            "llm_usd": 0.0057,
-        }
-        yield recording, LedgerView([from_document(heard | shared), from_document(said | shared)])
+        said = Answered(
+            **shared,
+            key=keys.answer(speech),
+            duration_s=phases[-1]["end_s"],
+            phases=phases,
+            talk={"speakers": ["A", "B"] if number % 2 else ["B", "A"]} | _talk(number, 300.0),
+            prompt_version="bench",
+            usage=ModelUsage(
+                llm_model="claude-sonnet-4-6", llm_input_tokens=900, llm_output_tokens=200, llm_usd=0.0057
+            ),
+        )
+        yield recording, LedgerView([heard, said])
 
 
 def _talk(number: int, length_s: float) -> dict[str, Any]:

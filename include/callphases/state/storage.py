@@ -1,4 +1,4 @@
-"""A folder of an S3 bucket: the little that ledger, tables and transcripts ask of object storage."""
+"""Objects below a prefix of an S3 bucket: reads, atomic writes and conditional writes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 TRIES = 4
-"""On top of botocore's own, for what it does not repeat: a body that breaks off, a PUT that is refused for once."""
+"""On top of botocore's own retries: for bodies that break off and single refused PUTs, which it does not retry."""
 PIECE_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """``s3://bucket/key`` → ``(bucket, key)``; the key is taken as it is, never unquoted."""
+    """``s3://bucket/key`` → ``(bucket, key)``; the key is never unquoted."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
 def explain(error: Exception, bucket: str, setting: str) -> Exception:
-    """The error of ours that says what an error of S3 means for ``bucket``, which ``setting`` names."""
+    """Translate an error of S3 into one that names the bucket and the ``setting`` to change."""
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -64,7 +64,7 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as it was read. ``age_s``: seconds since it was written, by the store's own clock and no other.
+    """An object as it was read. ``age_s``: seconds since it was written, by the store's clock.
 
     ``read_at`` is the store's clock when it answered, in whole seconds since 1970; None where it does not tell.
     """
@@ -117,7 +117,7 @@ class ObjectPrefix:
     def put_if_match(
         self, name: str, body: bytes, etag: str | None, content_type: str = "application/json"
     ) -> str | None:
-        """Write one object if it is still the one with ``etag`` (None: if there is none); returns its new ETag.
+        """Write an object if its ETag is still ``etag`` (None: if it does not exist); returns the new ETag.
 
         Returns None where it is another by now, and nothing was written. A PUT that succeeded and whose answer was lost
         counts as written, so a body had better be unlike those of other writers.
@@ -138,12 +138,12 @@ class ObjectPrefix:
         return done["ETag"]
 
     def get(self, name: str) -> bytes | None:
-        """The object's bytes, or None where there is none."""
+        """The object's bytes; None if it does not exist."""
         stored = self.look(name)
         return None if stored is None else stored.body
 
     def look(self, name: str) -> StoredObject | None:
-        """The object with what tells whether it has changed since, or None where there is none."""
+        """The object with its ETag and age; None if it does not exist."""
         bucket, prefix = self._place
 
         def read() -> StoredObject:
@@ -153,7 +153,7 @@ class ObjectPrefix:
         return self._found(read)
 
     def fetch(self, name: str, path: Path) -> bool:
-        """Copy the object to a file, piece by piece; returns whether there is one."""
+        """Stream the object to a file; returns whether it exists."""
         bucket, prefix = self._place
 
         def copy() -> bool:
@@ -173,7 +173,7 @@ class ObjectPrefix:
             raise explain(error, self._place[0], self.setting) from None
 
     def delete(self, name: str) -> None:
-        """Remove the object if it is there."""
+        """Delete the object, if it exists."""
         bucket, prefix = self._place
         self._tried(lambda: self.client.delete_object(Bucket=bucket, Key=prefix + name), writing=True)
 
@@ -189,7 +189,7 @@ class ObjectPrefix:
             raise explain(error, bucket, self.setting) from None
 
     def _tried(self, request: Callable[[], _T], *, writing: bool = False, expected: tuple[int, ...] = ()) -> _T:
-        """Send a request, again where it helps; an error with an ``expected`` status is raised as it is."""
+        """Send a request, with retries; an error with an ``expected`` status is raised unchanged."""
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _may_pass(error, writing) and _status(error) not in expected),
             stop=stop_after_attempt(TRIES),

@@ -1,4 +1,4 @@
-"""Parts: the rows of some recordings, written by whoever knows them last, for publishing to merge.
+"""Parts: rows of some recordings, written by the last task that works on them, for publishing to merge.
 
 A part is one object, an Arrow file with a row a call in the order of ``call_id``; the call's rows of ``phases`` are in
 a list. Reads are atomic.
@@ -33,7 +33,7 @@ _WRITE = ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
 def part_schema(pipeline: Pipeline) -> pa.Schema:
-    """Columns of a part: those of ``calls``, whether the run has finished the call, what it spent on it, its phases."""
+    """The columns of a part: those of ``calls``, whether the call is finished, the run's costs, and the phases."""
     of_call = shared(pipeline)
     own_of_phases = [column for column in schema_of("phases", pipeline) if column.name not in of_call]
     more: list[pa.Field[Any]] = [
@@ -46,7 +46,7 @@ def part_schema(pipeline: Pipeline) -> pa.Schema:
 
 
 class PartWriter:
-    """Makes parts of recordings that a run is done with.
+    """Writes parts with the rows of recordings that the run is done with.
 
     Args:
         state: ``output.state``.
@@ -75,7 +75,7 @@ class PartWriter:
         )
 
     def __len__(self) -> int:
-        """How many calls the next part will hold."""
+        """The number of calls in the next part."""
         return len(self._rows)
 
     def take(self) -> pa.Table:
@@ -101,7 +101,7 @@ class PartWriter:
 
 
 def read_part(state: ObjectPrefix, day: DayList, name: str) -> pa.Table | None:
-    """The rows of a part, or None where it was not written."""
+    """The rows of a part; None if it was not written."""
     body = state.get(layout.part(day.day, day.run_token, name))
     return None if body is None else ipc.open_file(pa.py_buffer(body), options=_READ).read_all()
 

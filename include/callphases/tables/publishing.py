@@ -1,4 +1,4 @@
-"""A day's parts, and what was published of it before → the day's object of each table, in bounded memory.
+"""A day's parts and its previously published rows → the day's object of each table, in bounded memory.
 
 Rows go through in ranges of ``call_id``. Each object is replaced by one PUT; a day without rows has none. The same rows
 give the same bytes, however they were cut into parts.
@@ -34,16 +34,16 @@ from callphases.tables.ranges import Ranges, borders
 from callphases.tables.schema import SCHEMAS, no_rows, object_name, schema_of
 
 CALLS_IN_A_RANGE = 8_192
-"""What is in memory at once, a few times: with four phases a call, some 33,000 rows of ``phases``."""
+"""Calls in memory at once, in a few copies: with four phases a call, some 33,000 rows of ``phases``."""
 ROW_GROUPS = 16
-"""Of a day, so that who asks for one call reads some 6 % of it and the file's end; more of them make that end long."""
+"""Per day: a query for one call reads some 6 % of the file and its footer. More groups make the footer long."""
 ROW_GROUP_CALLS = (512, 8_192)
-"""At least and at most. More rows at a time take more memory, and no less time."""
+"""Minimum and maximum. More rows at a time take more memory and save no time."""
 PHASES_A_CALL = 4
 QUICK_CALLS = 30_000
-"""Days of more calls are compressed quickly; others a tenth better, for 0.2 ms a call."""
+"""Days with more calls use fast compression; smaller days compress a tenth better, for 0.2 ms a call."""
 LEVEL, SUMMARY_LEVEL, QUICK_LEVEL = 15, 17, 1
-"""Of zstd. Higher ones take several times as long for the last two or three parts in a hundred."""
+"""Of zstd. Higher levels take several times as long for another two or three percent."""
 PARTS_AHEAD = 8
 RANGES_AHEAD = 2
 OLD_ROWS_AT_ONCE = 65_536
@@ -53,7 +53,7 @@ _FEW_VALUES = [
     *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
     *("turn_count", "speaker_1", "speaker_2", "interruption_count"),
 ]
-"""Columns that are worth a dictionary. Elsewhere it only takes time: it is full before the row group is."""
+"""Columns to encode with a dictionary. In others it fills up before the row group ends, and only takes time."""
 
 
 _Item = TypeVar("_Item")
@@ -62,7 +62,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Published:
-    """What a day holds once it is published: counts of recordings by status and failure class, and what it cost.
+    """A published day: counts of recordings by status and failure class, and costs.
 
     ``kept`` counts recordings that are in the tables and not in the bucket any more, ``unfinished`` those that this run
     did not get to the end of, whatever is published of them. ``speech_models`` and ``llm_models`` count the models that
@@ -82,7 +82,7 @@ class Published:
     run_speech_usd: float
     run_llm_usd: float
     stopped: str | None = None
-    """Why the run was stopped before it was done."""
+    """Why the run was stopped before it was finished; None if it was not."""
 
 
 def publish(
@@ -94,7 +94,7 @@ def publish(
     known: LedgerView | None = None,
     drop: Callable[[pa.Table], None] = lambda _: None,
 ) -> Published:
-    """Publish the rows of all recordings that were listed for a day.
+    """Publish the rows of all recordings listed for a day.
 
     Rows of a recording that is not listed any more stay, unless ``recordings.when_deleted`` is ``drop``. Rows of a
     recording that this run could not finish, or not pay for, stay as they are, where there are rows of the same bytes.
@@ -158,8 +158,8 @@ def publish(
 
 @contextlib.contextmanager
 def _lean_memory() -> Iterator[None]:
-    """Arrow's memory from a pool that takes little at a time: in a process that publishes a day and ends, most pages of
-    the default one are touched for the first time, which took as long as all the rest."""
+    """Allocate Arrow's memory from a pool that grows in small steps. In a process that publishes one day and exits, the
+    first touch of the default pool's pages took as long as everything else."""
     before = pa.default_memory_pool()
     try:
         pool = pa.jemalloc_memory_pool()
@@ -179,7 +179,7 @@ def _parts(
     missing: Callable[[str], Iterable[tuple[Recording, LedgerView]]],
     known: LedgerView | None,
 ) -> Iterator[pa.Table]:
-    """The rows of every recording that was listed, part by part."""
+    """The rows of all listed recordings, part by part."""
     schema = part_schema(pipeline)
     writer = PartWriter(state, pipeline, day)
     names = [layout.part_name(layout.CHUNK, number) for number in range(day.chunks)]
@@ -199,7 +199,7 @@ def _parts(
 
 
 def _ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], ahead: int) -> Iterator[_Made]:
-    """``map`` with ``ahead`` threads, which are never more than as many results ahead."""
+    """``map`` on threads, at most ``ahead`` results ahead of the caller."""
     with ThreadPoolExecutor(ahead) as pool:
         coming: deque[Future[_Made]] = deque()
         for item in items:
@@ -212,7 +212,7 @@ def _ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], ahead: int) -
 
 @dataclass
 class _Merged:
-    """The calls of a range: new rows, and of the old ones those that stay in their place, are kept, or are dropped."""
+    """The calls of a range: new rows; old rows that replace unfinished new ones, are kept, or are dropped."""
 
     new: pa.Table
     stay: pa.Table
@@ -223,7 +223,7 @@ class _Merged:
     run_llm_usd: float
 
     def tables(self, calls_schema: pa.Schema, old_phases: _Old, end: str | None) -> tuple[pa.Table, pa.Table]:
-        """The rows of the range, in both tables."""
+        """The range's rows of both tables."""
         calls, phases = self.new.select(calls_schema.names), _phases(self.new, old_phases.schema)
         old = pa.concat_tables([self.stay, self.kept])
         if old.num_rows == 0:
@@ -248,7 +248,7 @@ def _merge(new: pa.Table, old: pa.Table, keep: bool) -> _Merged:
 
 
 def _in_order(part: pa.Table) -> pa.Table:
-    """In the order of ``call_id``; of two rows of a call, which should not be, the one of the later part."""
+    """Sort by ``call_id``. Should a call have two rows, the later part's wins."""
     whole = part.combine_chunks()
     whole = whole.take(pc.sort_indices(whole["call_id"].combine_chunks()))  # a stable sort
     ids = whole["call_id"].combine_chunks()
@@ -261,7 +261,7 @@ def _in_order(part: pa.Table) -> pa.Table:
 
 
 def _staying(new: pa.Table, old: pa.Table) -> pa.Array[Any]:
-    """Ids of calls whose old rows are better than the new ones, which are not done: of the same bytes, no failures."""
+    """Ids of calls whose old rows stay: the new ones are unfinished, the old ones of the same bytes and no failures."""
     if old.num_rows == 0:
         return pa.nulls(0, pa.string())
     over_budget = pc.is_in(new["failure_class"], pa.array([OverBudget.failure_class]))
@@ -279,7 +279,7 @@ def _staying(new: pa.Table, old: pa.Table) -> pa.Array[Any]:
 
 
 def _phases(calls: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows of ``phases`` that the rows of a part hold."""
+    """The rows of ``phases`` in the rows of a part."""
     batches = calls.combine_chunks().to_batches()
     if not batches:
         return no_rows(schema)
@@ -294,7 +294,7 @@ def _phases(calls: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 class _Old:
-    """A day of a table as it was published before, read once from its beginning to its end."""
+    """A day of a table as it was published before, read once from start to end."""
 
     def __init__(self, tables: ObjectPrefix, table: str, schema: pa.Schema, day: dt.date, folder: Path) -> None:
         self.schema = schema
@@ -305,12 +305,12 @@ class _Old:
         self._rest = no_rows(self.schema)
 
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         self._open()
         return self._file.metadata.num_rows if self._file is not None else 0
 
     def until(self, end: str | None, only: pa.Array[Any] | None = None) -> pa.Table:
-        """The rows that come next, up to those with a ``call_id`` before ``end``; of the calls ``only``, if given."""
+        """The next rows whose ``call_id`` is before ``end``; only those of the calls ``only``, if given."""
         found = [no_rows(self.schema)]
         while self._rest.num_rows or self._advance():
             ids: Any = self._rest["call_id"]
@@ -338,7 +338,7 @@ class _Old:
 
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
-    """With the columns of ``schema``: an older version, or an older pipeline file, may have had fewer, or others."""
+    """Fit a table to ``schema``: an older version or pipeline file may have had other columns."""
     return pa.Table.from_arrays([_column(table, column) for column in schema], schema=schema)
 
 
@@ -354,7 +354,7 @@ def _column(table: pa.Table, column: pa.Field[Any]) -> Any:
 
 
 class _New:
-    """A day of a table on its way to its object: sorted rows, as they come; ``calls`` is about how many it has."""
+    """Writes a day of a table from sorted rows; ``calls`` is about how many calls it has."""
 
     def __init__(self, table: str, schema: pa.Schema, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
         folder.mkdir(exist_ok=True)
@@ -376,14 +376,14 @@ class _New:
         self._rows = 0
 
     def write(self, rows: pa.Table) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         self._waiting = pa.concat_tables([self._waiting, rows])
         while self._waiting.num_rows >= self._group_rows:
             self._encode(self._waiting.slice(0, self._group_rows))
             self._waiting = self._waiting.slice(self._group_rows)
 
     def replace(self, tables: ObjectPrefix, day: dt.date) -> None:
-        """Put the object in the place of the day's former one, or remove that where there are no rows."""
+        """Replace the day's object, or delete it if there are no rows."""
         if self._waiting.num_rows:
             self._encode(self._waiting)
         if self._encoding is not None:
@@ -396,7 +396,7 @@ class _New:
             tables.delete(name)
 
     def _encode(self, rows: pa.Table) -> None:
-        """Write a row group while the next one is made. Its chunks are made one: they show in the bytes."""
+        """Write a row group on the encoder's thread. Chunks are combined first, as they would show in the bytes."""
         whole = rows.combine_chunks()
         if self._encoding is not None:
             self._encoding.result()
@@ -406,7 +406,7 @@ class _New:
 
 @dataclass
 class _Counts:
-    """Adds up what ``Published`` tells, range by range."""
+    """Adds up the figures of ``Published``, range by range."""
 
     kept: int = 0
     unfinished: int = 0
@@ -420,7 +420,7 @@ class _Counts:
     )
 
     def count(self, merged: _Merged) -> None:
-        """Count the calls of a range; those that are only kept count as that alone."""
+        """Count the calls of a range; kept ones only count as kept."""
         self.kept += merged.kept.num_rows
         self.unfinished += merged.unfinished
         self.run_speech_usd += merged.run_speech_usd

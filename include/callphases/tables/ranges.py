@@ -1,4 +1,4 @@
-"""Sorting what does not fit into memory: the rows of many sorted tables, by ranges of their ``call_id``."""
+"""External sort: the rows of many sorted tables, by ranges of ``call_id``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pyarrow as pa
 from pyarrow import ipc
 
 HELD_BYTES = 320 << 20
-"""What is held in memory before it goes to disk, which days of up to some 250,000 calls never do: to write all and read
-it again took a fifth of the time that publishing them takes."""
+"""Rows in memory before they go to disk. Days of up to some 250,000 calls never do: writing and reading them again took
+a fifth of the time of publishing."""
 
 _READ = ipc.IpcReadOptions(use_threads=False)
 _WRITE = ipc.IpcWriteOptions(use_threads=False)
 
 
 def borders(count: int) -> list[str]:
-    """The ids at which ``count`` ranges of calls end that have about as many each: ids are digits of a hash."""
+    """The ids that split calls into ``count`` ranges of about the same size: ids are digits of a hash."""
     return [f"{(number << 64) // count:016x}" for number in range(1, count)]
 
 
 class Ranges:
-    """Takes tables as they come and gives back, range by range, what they hold.
+    """Collects tables and returns their rows range by range.
 
     What is too much for memory goes to ``folder``, on a thread of ``disk``.
     """
@@ -38,7 +38,7 @@ class Ranges:
         self._no_rows = pa.RecordBatch.from_arrays([pa.nulls(0, one.type) for one in schema], schema=schema)
 
     def add(self, table: pa.Table) -> None:
-        """Take a table that is in the order of ``call_id``."""
+        """Add a table that is sorted by ``call_id``."""
         for batch in table.to_batches():
             ids: Any = batch["call_id"]
             edges = [0, *(bisect_left(ids, border, key=lambda one: one.as_py()) for border in self._borders), len(ids)]
@@ -50,7 +50,7 @@ class Ranges:
             self._put_away()
 
     def read(self, number: int) -> pa.Table:
-        """The rows of a range, in the order in which they were added."""
+        """The rows of a range, in the order they were added."""
         self._written()
         batches: list[pa.RecordBatch] = []
         for path in self._files:
@@ -60,7 +60,7 @@ class Ranges:
         return pa.Table.from_batches(batches, self._schema)
 
     def _put_away(self) -> None:
-        """Have what is held written to a file with one batch for each range, while more comes in."""
+        """Write the rows in memory to a file with one batch per range, in the background."""
         self._written()
         path = self._folder / f"{len(self._files)}.arrow"
         self._writing = self._disk.submit(self._write, path, self._held)

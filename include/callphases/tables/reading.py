@@ -1,4 +1,4 @@
-"""What is published, read back: a day of a table, and which days there are."""
+"""Reads published tables: a day of a table, and the days that exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from callphases.tables.schema import SCHEMAS, day_of, object_name
 
 
 def read_table_day(tables: ObjectPrefix, table: str, day: dt.date, only: list[str] | None = None) -> pa.Table | None:
-    """A day of a table, or some of its columns; None where it has no rows."""
+    """A day of a table, or some of its columns; None if it has no rows."""
     body = tables.get(object_name(table, day))
     return None if body is None else _read(body, table, only)
 
@@ -40,7 +40,7 @@ def _read(source: bytes | Path, table: str, only: list[str] | None = None) -> pa
 
 
 def published_days(tables: ObjectPrefix | Path, table: str = "calls") -> list[dt.date]:
-    """The days of a table that there are, in order."""
+    """The published days of a table, in order."""
     if isinstance(tables, ObjectPrefix):
         names: Iterable[str] = tables.names(f"{table}/dt=")
     else:

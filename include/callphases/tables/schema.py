@@ -1,4 +1,4 @@
-"""The two tables: their columns, and where a day of each lies.
+"""The two tables: their columns, and the name of each day's object.
 
 Each table has one object a day, ``<table>/dt=<day>/<table>.parquet``; a day without rows has none.
 """
@@ -15,9 +15,9 @@ from callphases.pipeline import Pipeline
 from callphases.tables import columns
 
 SCHEMA_VERSION = 2
-"""Of the columns. 2: who talks, how long, how fast and how surely heard."""
+"""Of the columns. 2 added the talk columns: who talks, how long, how fast, with which confidence."""
 OWN_COLUMNS = "own_columns"
-"""In an object's metadata: the names of the columns that the pipeline file lists, with spaces between."""
+"""Key of an object's metadata: the names of the pipeline's own columns, separated by spaces."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _LINEAGE: list[pa.Field[Any]] = [
@@ -91,7 +91,7 @@ CALLS = pa.schema(_CALLS_FIELDS)
 
 
 SCHEMAS = {"calls": CALLS, "phases": PHASES}
-"""Without the columns of ``recordings.columns``, which come after these; see ``schema_of``."""
+"""Without ``recordings.columns``, which follow these; see ``schema_of``."""
 
 _SHARED = (
     *("call_id", "recording_uri", "call_started_at", "speaker_1", "speaker_2"),
@@ -100,7 +100,7 @@ _SHARED = (
 
 
 def schema_of(table: str, pipeline: Pipeline) -> pa.Schema:
-    """The columns of a table as the pipeline publishes it, and in the metadata which of them are its own."""
+    """The columns of a table as the pipeline publishes it; the metadata names its own."""
     own = columns.fields(pipeline)
     said: dict[str | bytes, str | bytes] = {"schema_version": str(SCHEMA_VERSION)}
     if own:
@@ -109,27 +109,27 @@ def schema_of(table: str, pipeline: Pipeline) -> pa.Schema:
 
 
 def own_columns(schema: pa.Schema) -> list[str]:
-    """The columns of an object's schema that a pipeline file has listed."""
+    """The pipeline's own columns in an object's schema."""
     return (schema.metadata or {}).get(OWN_COLUMNS.encode(), b"").decode().split()
 
 
 def shared(pipeline: Pipeline) -> list[str]:
-    """Columns that each row of ``phases`` has from the row of its call."""
+    """Columns of ``phases`` that are copied from the row of the call."""
     return [*_SHARED, *pipeline.recordings.columns]
 
 
 def no_rows(schema: pa.Schema) -> pa.Table:
-    """A table without rows. ``Schema.empty_table`` imports pandas, which takes as long as thousands of rows."""
+    """An empty table. ``Schema.empty_table`` would import pandas, which takes as long as thousands of rows."""
     return pa.Table.from_batches([], schema)
 
 
 def object_name(table: str, day: dt.date | str) -> str:
-    """Where a day of a table lies below ``output.tables``."""
+    """The name of a table's object for a day, below ``output.tables``."""
     return f"{table}/dt={day}/{table}.parquet"
 
 
 def day_of(table: str, name: str) -> dt.date | None:
-    """The day whose object of a table has this name, or None where it is none of the table's; see ``object_name``."""
+    """The day of an object of a table by its name; None if it is not one. The inverse of ``object_name``."""
     found = re.fullmatch(r"\w+/dt=(\d{4}-\d\d-\d\d)/\w+\.parquet", name)
     try:
         day = dt.date.fromisoformat(found[1]) if found else None
