@@ -152,58 +152,58 @@ def _write_version_1(tables: Directory, day: dt.date, calls: list[Row]) -> None:
 
 def calls_of(day: dt.date, count: int, run_id: str = "run-1") -> list[Row]:
     """Generated calls of a day; the same arguments give the same calls."""
-    dice = random.Random(f"{day} {run_id}")
-    return [_call(dice, day, number, run_id) for number in range(count)]
+    rng = random.Random(f"{day} {run_id}")
+    return [_call(rng, day, number, run_id) for number in range(count)]
 
 
-def _call(dice: random.Random, day: dt.date, number: int, run_id: str) -> Row:
+def _call(rng: random.Random, day: dt.date, number: int, run_id: str) -> Row:
     midnight = dt.datetime.combine(day, dt.time(), dt.UTC)
     odd = ODD_TEXTS[number] if number < len(ODD_TEXTS) and day.day % 5 == 0 else None
-    status = dice.choices(["completed", "no_speech", "failed"], [90, 5, 5])[0] if odd is None else "completed"
-    phases = list(_phases(dice, odd)) if status == "completed" else []
+    status = rng.choices(["completed", "no_speech", "failed"], [90, 5, 5])[0] if odd is None else "completed"
+    phases = list(_phases(rng, odd)) if status == "completed" else []
     is_heard = status != "failed"
     call_id = f"{number:06d}" if odd is None else f"{number:06d} {odd[:40]}"
     return {
         "call_id": call_id,
         "recording_uri": f"s3://recordings/calls/{call_id}.mp3",
-        "recording_etag": f"{dice.getrandbits(128):032x}",
-        "recording_bytes": dice.randrange(1 << 40),
-        "call_started_at": midnight + dt.timedelta(microseconds=int(dice.triangular(0, 86_399e6, 36_000e6))),
+        "recording_etag": f"{rng.getrandbits(128):032x}",
+        "recording_bytes": rng.randrange(1 << 40),
+        "call_started_at": midnight + dt.timedelta(microseconds=int(rng.triangular(0, 86_399e6, 36_000e6))),
         "status": status,
-        "failure_class": None if is_heard else dice.choice(["audio", "download", "refused"]),
+        "failure_class": None if is_heard else rng.choice(["audio", "download", "refused"]),
         "failure_message": None if is_heard else "It failed: read the docs.",
         "duration_s": sum(phase["duration_s"] for phase in phases) if is_heard else None,
-        "language": dice.choice(["en", "de", None]) if is_heard else None,
+        "language": rng.choice(["en", "de", None]) if is_heard else None,
         "phase_count": len(phases) if is_heard else None,
         "transcript_id": f"t-{number}",
         "transcript_uri": f"s3://warehouse/state/{call_id}" if is_heard else None,
-        "speech_model": dice.choice(["universal-2", "universal-3-5-pro"]) if is_heard else None,
+        "speech_model": rng.choice(["universal-2", "universal-3-5-pro"]) if is_heard else None,
         "llm_model": "claude-sonnet-4-6" if phases else None,
-        "llm_input_tokens": dice.randrange(4000) if phases else None,
-        "llm_output_tokens": dice.randrange(400) if phases else None,
-        "speech_usd": dice.random() / 10 if is_heard else None,
-        "llm_usd": dice.choice([dice.random() / 100, None]) if phases else None,
-        "prompt_version": dice.choice(["1-abc", "1-def"]) if phases else None,
+        "llm_input_tokens": rng.randrange(4000) if phases else None,
+        "llm_output_tokens": rng.randrange(400) if phases else None,
+        "speech_usd": rng.random() / 10 if is_heard else None,
+        "llm_usd": rng.choice([rng.random() / 100, None]) if phases else None,
+        "prompt_version": rng.choice(["1-abc", "1-def"]) if phases else None,
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "processed_at": midnight + dt.timedelta(days=1, microseconds=number),
         "speaker_1": "A" if phases else None,
-        "speaker_2": dice.choice(["B", None]) if phases else None,
+        "speaker_2": rng.choice(["B", None]) if phases else None,
         "phases": phases,
-        **(_talk(dice, 60.0) if phases else {}),
+        **(_talk(rng, 60.0) if phases else {}),
     }
 
 
-def _phases(dice: random.Random, odd: str | None) -> Iterator[Row]:
+def _phases(rng: random.Random, odd: str | None) -> Iterator[Row]:
     names = ["Introduction", "Complaint", "Resolution"]
-    if dice.random() < 0.2:
-        names.insert(dice.randrange(3), "Other")
-    names += ["Complaint", "Resolution"] * dice.choice([0, 0, 0, 1, 2])
-    names += ["Goodbye"] * dice.choice([0, 1, 1, 1])
-    if dice.random() < 0.1:
+    if rng.random() < 0.2:
+        names.insert(rng.randrange(3), "Other")
+    names += ["Complaint", "Resolution"] * rng.choice([0, 0, 0, 1, 2])
+    names += ["Goodbye"] * rng.choice([0, 1, 1, 1])
+    if rng.random() < 0.1:
         names = [name for name in names if name != "Resolution"]
     start_s = 0.0
-    lengths = [dice.expovariate(1 / 40) + 0.01 for _ in names]
+    lengths = [rng.expovariate(1 / 40) + 0.01 for _ in names]
     for index, (name, length_s) in enumerate(zip(names, lengths, strict=True)):
         yield {
             "phase_index": index,
@@ -214,24 +214,24 @@ def _phases(dice: random.Random, odd: str | None) -> Iterator[Row]:
             "share_of_call": length_s / sum(lengths),
             "start_cue": index * 3 + 1,
             "end_cue": index * 3 + 3,
-            "word_count": dice.randrange(200),
+            "word_count": rng.randrange(200),
             "summary": f"What was said in {name}." if odd is None else odd,
-            **_talk(dice, length_s),
+            **_talk(rng, length_s),
         }
         start_s += length_s
 
 
-def _talk(dice: random.Random, length_s: float) -> Row:
-    silence_s = dice.random() * length_s / 3
+def _talk(rng: random.Random, length_s: float) -> Row:
+    silence_s = rng.random() * length_s / 3
     return {
-        "turn_count": dice.randrange(30),
+        "turn_count": rng.randrange(30),
         "silence_s": silence_s,
         "speaker_1_talk_s": length_s - silence_s,
         "speaker_1_talk_share": 1.0,
-        "speaker_2_talk_s": dice.choice([None, 0.0]),
+        "speaker_2_talk_s": rng.choice([None, 0.0]),
         "speaker_2_talk_share": None,
         "other_talk_s": 0.0,
-        "interruption_count": dice.randrange(4),
-        "words_per_minute": dice.choice([None, 150.0]),
-        "confidence": dice.random(),
+        "interruption_count": rng.randrange(4),
+        "words_per_minute": rng.choice([None, 150.0]),
+        "confidence": rng.random(),
     }

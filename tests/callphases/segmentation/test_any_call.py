@@ -19,7 +19,7 @@ from callphases.segmentation.timeline import LONGEST_SUMMARY, call_end_s, timeli
 
 CALLS = 100_000
 NAMES = ["Introduction", "Complaint", "Resolution", "Goodbye", "Other"]
-SAID = [
+TEXTS = [
     *("Hello.", "Hi,", "I'm", "Jack,", "my", "bill", "is", "wrong.", "你好。", "مرحبا", "🎧", "e\u0301", "", " "),
     *(
         "</cue>",
@@ -40,57 +40,57 @@ SAID = [
 ODD: list[Any] = [None, True, -1, 0, 1.5, float("nan"), float("inf"), "1", "", [], {}, 10**30, "Introduction"]
 
 
-def heard(chance: random.Random) -> dict[str, Any]:
-    """A transcript: words in any order, some at once, some of no length, some after the end, some that are no words."""
+def random_transcript(rng: random.Random) -> dict[str, Any]:
+    """A transcript whose words may be out of order, overlapping, of no length, after the end, or malformed."""
     words: list[Any] = []
-    for _ in range(chance.randrange(1, 15)):
-        start = chance.choice([chance.randrange(20_000), 0, 5000])
+    for _ in range(rng.randrange(1, 15)):
+        start = rng.choice([rng.randrange(20_000), 0, 5000])
         words.append(
             {
-                "text": chance.choice(SAID),
+                "text": rng.choice(TEXTS),
                 "start": start,
-                "end": start + chance.choice([0, 300, 2000, -100]),
-                "speaker": chance.choice(["A", "B", None]),
-                "confidence": chance.random(),
+                "end": start + rng.choice([0, 300, 2000, -100]),
+                "speaker": rng.choice(["A", "B", None]),
+                "confidence": rng.random(),
             }
         )
-        if chance.random() < 0.02:
-            words[-1][chance.choice(list(words[-1]))] = chance.choice(ODD)
-        if chance.random() < 0.005:
-            words[-1] = chance.choice(ODD)
+        if rng.random() < 0.02:
+            words[-1][rng.choice(list(words[-1]))] = rng.choice(ODD)
+        if rng.random() < 0.005:
+            words[-1] = rng.choice(ODD)
     text = " ".join(str(word.get("text")) for word in words if isinstance(word, dict))
-    return {"text": text, "words": words, "audio_duration": chance.choice([0, 1, 10, 25])}
+    return {"text": text, "words": words, "audio_duration": rng.choice([0, 1, 10, 25])}
 
 
-def said(chance: random.Random, cues: list[Cue]) -> str:
-    """An answer: good, wrong in one place, or broken off."""
-    numbers = sorted(chance.sample(range(1, len(cues) + 1), chance.randrange(1, len(cues) + 1)))
-    if chance.random() < 0.5:
+def random_answer(rng: random.Random, cues: list[Cue]) -> str:
+    """An answer that is valid, wrong in one place, or cut off."""
+    numbers = sorted(rng.sample(range(1, len(cues) + 1), rng.randrange(1, len(cues) + 1)))
+    if rng.random() < 0.5:
         numbers[0] = 1
     phases: list[Any] = [
-        {"name": chance.choice(NAMES), "start_cue": number, "summary": chance.choice(SAID) * chance.randrange(3)}
+        {"name": rng.choice(NAMES), "start_cue": number, "summary": rng.choice(TEXTS) * rng.randrange(3)}
         for number in numbers
     ]
-    if chance.random() < 0.15:
-        chance.choice(phases)[chance.choice(["name", "start_cue", "summary"])] = chance.choice(ODD)
-    if chance.random() < 0.03:
-        phases[chance.randrange(len(phases))] = chance.choice(ODD)
-    if chance.random() < 0.03:
-        chance.shuffle(phases)
-    calls: Any = [{"call": chance.choice([1, 1, 1, 1, "1", 2]), "phases": phases}]
+    if rng.random() < 0.15:
+        rng.choice(phases)[rng.choice(["name", "start_cue", "summary"])] = rng.choice(ODD)
+    if rng.random() < 0.03:
+        phases[rng.randrange(len(phases))] = rng.choice(ODD)
+    if rng.random() < 0.03:
+        rng.shuffle(phases)
+    calls: Any = [{"call": rng.choice([1, 1, 1, 1, "1", 2]), "phases": phases}]
     text = json.dumps({"calls": calls})
     wrap: list[Callable[[str], str]] = [
         lambda text: f"```json\n{text}\n```",
         lambda text: f"Here {{they}} are: {text}",
-        lambda text: text[: chance.randrange(len(text))],
+        lambda text: text[: rng.randrange(len(text))],
         lambda text: text * 2,
         lambda text: "[" * 2000 + text,
     ]
-    return chance.choice(wrap)(text) if chance.random() < 0.2 else text
+    return rng.choice(wrap)(text) if rng.random() < 0.2 else text
 
 
 def cues_of(transcript: dict[str, Any]) -> list[Cue]:
-    """As the product has them: by the words, else by the service's captions."""
+    """As in the product: from the words, or else from the service's captions."""
     cues = cues_of_words(transcript)
     if cues is not None:
         return cues
@@ -98,13 +98,13 @@ def cues_of(transcript: dict[str, Any]) -> list[Cue]:
     return cues_of_captions(transcript, captions.encode(errors="replace").decode())
 
 
-def test_any_call_is_a_complete_timeline_or_a_named_failure() -> None:
-    chance, failures, whole = random.Random(5), list[CallFailure](), 0
+def test_random_call_and_answer_give_a_complete_timeline_or_a_named_failure() -> None:
+    rng, failures, whole = random.Random(5), list[CallFailure](), 0
     for _ in range(CALLS):
         try:
-            transcript = heard(chance)
+            transcript = random_transcript(rng)
             cues = cues_of(transcript)
-            (labels,) = read_answer(said(chance, cues), [cues], NAMES).values()
+            (labels,) = read_answer(random_answer(rng, cues), [cues], NAMES).values()
             if isinstance(labels, AnswerInvalid):
                 raise labels
         except CallFailure as failure:

@@ -1,4 +1,4 @@
-"""Rows of some recordings in an object of their own: what is written is what is read."""
+"""Tests that a part is read as it was written."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def writer(s3: Store) -> PartWriter:
     return PartWriter(s3.state, s3.pipeline(), LISTED)
 
 
-def heard(s3: Store, name: str, at: dt.datetime = NOON, run_id: str = "run-1") -> Recording:
-    """A recording that a run has found nobody speaking in."""
+def silent_recording(s3: Store, name: str, at: dt.datetime = NOON, run_id: str = "run-1") -> Recording:
+    """A recording that a run found to have no speech."""
     recording = s3.put(f"calls/{name}.mp3")
     key = transcript_key(recording, s3.pipeline().transcription)
     event = Transcribed(
@@ -33,8 +33,8 @@ def heard(s3: Store, name: str, at: dt.datetime = NOON, run_id: str = "run-1") -
     return recording
 
 
-def test_a_part_holds_its_calls_in_the_order_of_their_ids(s3: Store) -> None:
-    recordings = [heard(s3, name) for name in "abcdef"]
+def test_part_has_its_calls_in_the_order_of_their_ids(s3: Store) -> None:
+    recordings = [silent_recording(s3, name) for name in "abcdef"]
     part = writer(s3)
     for one in recordings:
         part.add(one, s3.known())
@@ -48,14 +48,14 @@ def test_a_part_holds_its_calls_in_the_order_of_their_ids(s3: Store) -> None:
     assert table["phases"].to_pylist() == [[]] * 6
 
 
-def test_a_part_that_was_not_written_is_none(s3: Store) -> None:
+def test_part_that_was_not_written_is_none(s3: Store) -> None:
     assert read_part(s3.state, LISTED, "chunk-0000") is None
 
 
-def test_each_part_holds_what_was_added_since_the_last(s3: Store) -> None:
+def test_each_part_has_the_rows_added_since_the_last_part(s3: Store) -> None:
     part = writer(s3)
     for number, name in enumerate("ab"):
-        part.add(heard(s3, name), s3.known())
+        part.add(silent_recording(s3, name), s3.known())
         assert len(part) == 1
         part.write(f"rest-{number:04d}")
         assert len(part) == 0
@@ -72,8 +72,8 @@ def test_each_part_holds_what_was_added_since_the_last(s3: Store) -> None:
     ],
     ids=["in this pass", "in an earlier pass", "by another run"],
 )
-def test_what_the_run_has_spent_in_this_pass_is_told_apart(s3: Store, run_id: str, at: dt.datetime, usd: float) -> None:
+def test_run_cost_counts_only_events_of_this_run_and_pass(s3: Store, run_id: str, at: dt.datetime, usd: float) -> None:
     part = writer(s3)
-    part.add(heard(s3, "a", at, run_id), s3.known())
+    part.add(silent_recording(s3, "a", at, run_id), s3.known())
     table = part.take()
     assert (table["run_speech_usd"].to_pylist(), table["speech_usd"].to_pylist()) == ([usd], [0.25])

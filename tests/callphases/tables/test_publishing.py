@@ -1,4 +1,4 @@
-"""Parts and old tables, merged: the rules row by row, however it is cut, and the same bytes for the same rows."""
+"""Tests of merging parts with old tables: which rows are published, and the same bytes for the same rows."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Shelf:
-    """A folder in memory."""
+class MemoryPrefix:
+    """An ``ObjectPrefix`` in memory; ``done`` lists its writes and deletions."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     done: list[tuple[str, str]] = field(default_factory=list)
@@ -163,8 +163,8 @@ def in_phases(row: Row) -> list[Row]:
 
 
 def run(
-    tables: Shelf,
-    state: Shelf,
+    tables: MemoryPrefix,
+    state: MemoryPrefix,
     listed: int,
     chunks: int,
     rest: int = 0,
@@ -182,7 +182,7 @@ def run(
 
 @dataclass
 class Case:
-    """A call: what a run knows of it, if it was listed, and what was published of it, if anything."""
+    """A call: its row of this run, if it was listed, and its row that was published before, if any."""
 
     listed: Row | None
     part: int
@@ -213,7 +213,7 @@ def days(draw: st.DrawFn) -> list[Case]:
 
 
 def by_the_rules(cases: Sequence[Case], when_deleted: str) -> tuple[list[Row], list[Row], Published]:
-    """The rules, in plain words."""
+    """The expected rows and counts, by a simple implementation of the rules."""
     of_listed: list[Row] = []
     kept: list[Row] = []
     unfinished = 0
@@ -252,8 +252,8 @@ def by_the_rules(cases: Sequence[Case], when_deleted: str) -> tuple[list[Row], l
     return [in_calls(row) for row in rows], [phase for row in rows for phase in in_phases(row)], published
 
 
-def before(cases: Sequence[Case]) -> Shelf:
-    tables = Shelf()
+def before(cases: Sequence[Case]) -> MemoryPrefix:
+    tables = MemoryPrefix()
     old = sorted((case.before for case in cases if case.before is not None), key=lambda row: str(row["call_id"]))
     tables.publish_before("calls", [in_calls(row) for row in old])
     tables.publish_before("phases", [phase for row in old for phase in in_phases(row)])
@@ -271,10 +271,12 @@ def cut_small(held_bytes: int) -> Iterator[None]:
 
 
 @given(days(), st.sampled_from(["keep", "drop"]), st.sampled_from([0, 2_000, 1 << 20]))
-def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], when_deleted: str, held: int) -> None:
+def test_day_follows_the_rules_with_any_number_of_parts_and_ranges(
+    cases: list[Case], when_deleted: str, held: int
+) -> None:
     calls, phases, published = by_the_rules(cases, when_deleted)
     listed = [case.listed for case in cases if case.listed is not None]
-    whole, cut = Shelf(), Shelf()
+    whole, cut = MemoryPrefix(), MemoryPrefix()
     whole.put_part("chunk-0000", listed)
     for part in range(PARTS):
         cut.put_part(
@@ -288,16 +290,16 @@ def test_a_day_is_published_by_the_rules_however_it_is_cut(cases: list[Case], wh
         assert (in_pieces.rows("calls"), in_pieces.rows("phases")) == (calls, phases)
         assert in_pieces.published() == at_once.published()
 
-        # The same again, over itself.
+        # Publishing again changes nothing.
         with cut_small(held):
             run(at_once, cut, len(listed), PARTS, when_deleted=when_deleted)
         assert at_once.published() == in_pieces.published()
 
 
-def test_chunks_in_memory_do_not_show_in_the_bytes() -> None:
-    """Where a chunk ends shows in where a page ends, and pages have thousands of rows."""
+def test_bytes_do_not_depend_on_how_rows_were_divided_in_memory() -> None:
+    """Ends of Arrow chunks can affect ends of Parquet pages, which have thousands of rows: hence so many calls."""
     rows = [call(f"{number:080}", phase_count=15) for number in range(3000)]
-    at_once, in_pieces, whole, cut = Shelf(), Shelf(), Shelf(), Shelf()
+    at_once, in_pieces, whole, cut = MemoryPrefix(), MemoryPrefix(), MemoryPrefix(), MemoryPrefix()
     whole.put_part("chunk-0000", rows)
     for part in range(3):
         cut.put_part(f"chunk-{part:04d}", rows[part::3])
@@ -307,8 +309,8 @@ def test_chunks_in_memory_do_not_show_in_the_bytes() -> None:
     assert in_pieces.published() == at_once.published()
 
 
-def test_row_groups_have_all_the_same_size_but_the_last() -> None:
-    tables, state = Shelf(), Shelf()
+def test_all_row_groups_but_the_last_have_the_same_size() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     for part in range(3):
         state.put_part(f"chunk-{part:04d}", [call(f"{part}-{number}", phase_count=3) for number in range(5)])
     with patch("callphases.tables.publishing.ROW_GROUP_CALLS", (10, 10)), cut_small(0):
@@ -318,8 +320,8 @@ def test_row_groups_have_all_the_same_size_but_the_last() -> None:
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == sizes
 
 
-def test_who_asks_for_one_call_reads_a_small_part_of_the_file() -> None:
-    tables, state = Shelf(), Shelf()
+def test_query_for_one_call_reads_a_small_part_of_the_file() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     ids = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(10_000)]
     state.put_part("chunk-0000", [call(one, phase_count=4) for one in sorted(ids)])
     run(tables, state, 10_000, 1)
@@ -328,15 +330,15 @@ def test_who_asks_for_one_call_reads_a_small_part_of_the_file() -> None:
         footer = pq.ParquetFile(io.BytesIO(body)).metadata
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         edges = [groups[0].column(0).statistics.min, *(group.column(0).statistics.max for group in groups)]
-        assert edges == sorted(edges), "a range of calls is in one place"
+        assert edges == sorted(edges), "row groups are in the order of call_id"
         sizes = [
             sum(group.column(place).total_compressed_size for place in range(footer.num_columns)) for group in groups
         ]
         assert max(sizes) < 0.1 * sum(sizes)
 
 
-def test_no_phase_is_ever_of_a_call_that_calls_does_not_know() -> None:
-    tables, state = Shelf(), Shelf()
+def test_phases_never_have_a_call_that_is_not_in_calls() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     state.put_part("chunk-0000", [call("a"), call("b")])
     run(tables, state, 2, 1)
     names = [object_name(table, DAY) for table in ("calls", "phases")]
@@ -353,17 +355,17 @@ def test_no_phase_is_ever_of_a_call_that_calls_does_not_know() -> None:
         patch.object(tables, "put_file", lambda *given: (put_file(*given), look())),
         patch.object(tables, "delete", lambda *given: (delete(*given), look())),
     ):
-        other = Shelf()
+        other = MemoryPrefix()
         other.put_part("chunk-0000", [call("b"), call("c")])
         run(tables, other, 2, 1, when_deleted="drop")
-        run(tables, Shelf(), 0, 0, when_deleted="drop")
+        run(tables, MemoryPrefix(), 0, 0, when_deleted="drop")
     # How many calls and phases a reader sees after each step.
     assert [tuple(map(len, pair)) for pair in seen] == [(3, 2), (3, 2), (2, 2), (2, 2), (2, 0), (0, 0)]
     assert seen[0][1] != seen[1][1]
 
 
-def test_old_phases_are_not_read_where_no_old_row_stays() -> None:
-    tables, state = Shelf(), Shelf()
+def test_old_phases_are_not_read_if_no_old_row_is_kept() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     state.put_part("chunk-0000", [call("a")])
     run(tables, state, 1, 1)
     tables.objects[object_name("phases", DAY)] = b"not a table"
@@ -371,8 +373,8 @@ def test_old_phases_are_not_read_where_no_old_row_stays() -> None:
     assert len(tables.rows("phases")) == 1
 
 
-def test_of_two_rows_of_a_call_the_later_part_has_the_right_one() -> None:
-    tables, state = Shelf(), Shelf()
+def test_later_part_wins_if_two_parts_have_the_same_call() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     state.put_part("chunk-0000", [call("a", run_id="first"), call("b")])
     state.put_part("rest-0000", [call("a", run_id="second", phase_count=2)])
     published = run(tables, state, 2, 1, rest=1)
@@ -381,8 +383,8 @@ def test_of_two_rows_of_a_call_the_later_part_has_the_right_one() -> None:
     assert published.statuses == {"completed": 2}
 
 
-def test_a_table_of_an_earlier_version_lacks_columns() -> None:
-    tables, state = Shelf(), Shelf()
+def test_columns_missing_in_an_old_table_are_null() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     buffer = io.BytesIO()
     old = pa.Table.from_pylist([in_calls(call("gone"))], schema=CALLS).drop_columns(["language", "llm_usd"])
     pq.write_table(old.append_column("more", pa.array([1])), buffer)
@@ -393,8 +395,8 @@ def test_a_table_of_an_earlier_version_lacks_columns() -> None:
     assert row == in_calls(call("gone", language=None, llm_usd=None))
 
 
-def test_rows_of_version_1_are_kept_beside_new_ones() -> None:
-    tables, state = Shelf(), Shelf()
+def test_rows_of_version_1_are_kept_together_with_new_rows() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     new_columns = ["speaker_1", "speaker_2", *TALK]
     old, new = call("gone", schema_version=1, phase_count=2), call("a")
     for table, rows in {"calls": [in_calls(old)], "phases": in_phases(old)}.items():
@@ -411,8 +413,8 @@ def test_rows_of_version_1_are_kept_beside_new_ones() -> None:
 
 
 @pytest.mark.parametrize("table", ["calls", "phases"])
-def test_an_object_says_which_version_its_columns_are_of(table: str) -> None:
-    tables, state = Shelf(), Shelf()
+def test_object_metadata_has_the_schema_version(table: str) -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     state.put_part("chunk-0000", [call("a")])
     run(tables, state, 1, 1)
     schema = pq.read_schema(io.BytesIO(tables.objects[object_name(table, DAY)]))
@@ -420,11 +422,11 @@ def test_an_object_says_which_version_its_columns_are_of(table: str) -> None:
     assert schema.metadata == {b"schema_version": b"2"}
 
 
-# Parts that are not there, or out of date
+# Parts that are missing or out of date
 
 
-def heard(name: str) -> tuple[Recording, LedgerView]:
-    """A recording, and that a run has found nobody speaking."""
+def silent_recording(name: str) -> tuple[Recording, LedgerView]:
+    """A recording, and a ledger in which a run found it to have no speech."""
     one = recording(name)
     event = Transcribed(
         key=transcript_key(one, pipeline().transcription),
@@ -440,17 +442,17 @@ def heard(name: str) -> tuple[Recording, LedgerView]:
     return one, LedgerView([event])
 
 
-def test_what_a_task_has_not_left_is_made_from_what_is_known() -> None:
-    tables, state = Shelf(), Shelf()
+def test_missing_part_of_a_chunk_is_made_from_the_ledger() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     state.put_part("chunk-0001", [call("a")])
-    published = run(tables, state, 3, 2, chunk_0000=[heard("b"), (recording("c"), LedgerView())])
+    published = run(tables, state, 3, 2, chunk_0000=[silent_recording("b"), (recording("c"), LedgerView())])
     assert published.statuses == {"completed": 1, "no_speech": 1, "failed": 1}
     assert (published.failures, published.unfinished) == ({"unfinished": 1}, 1)
     assert (published.run_speech_usd, published.run_llm_usd) == (0.5, 0.5)
 
 
-def test_what_the_listing_has_not_left_is_nowhere_else() -> None:
-    tables, state = Shelf(), Shelf()
+def test_missing_part_of_the_listing_is_an_error() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     with pytest.raises(
         ConfigurationError, match=r"rows/rest-0000\.arrow: these rows are gone.*clear the run's first task"
     ):
@@ -458,14 +460,14 @@ def test_what_the_listing_has_not_left_is_nowhere_else() -> None:
     assert tables.done == []
 
 
-def test_parts_that_another_run_has_overtaken_are_made_anew() -> None:
-    tables, state = Shelf(), Shelf()
+def test_out_of_date_parts_are_made_again_from_the_ledger() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
     unfinished = {"finished": False, "status": "failed", "failure_class": "unfinished", "phase_count": None}
     state.put_part("chunk-0000", [call("a", **unfinished)])
     state.put_part("rest-0000", [call("b", **unfinished)])
     known = LedgerView()
     for name in "abc":
-        known.learn(heard(name)[1].all())
+        known.learn(silent_recording(name)[1].all())
     published = run(tables, state, 3, 2, rest=1, known=known, chunk_0001=[(recording("c"), known)])
     assert (published.statuses, published.unfinished) == ({"no_speech": 3}, 0)
     assert {row["recording_etag"] for row in tables.rows("calls")} == {"e1"}

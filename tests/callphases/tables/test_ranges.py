@@ -1,4 +1,4 @@
-"""Rows by ranges of their ids: none is lost, none is in two, and each comes in its turn."""
+"""Tests that each row is in exactly one range of ids, in the order in which rows were added."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS = st.text("0123456789abcdef", min_size=16, max_size=16)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 61])
-def test_ranges_have_about_as_many_calls_each(count: int) -> None:
+def test_ranges_have_about_the_same_number_of_calls(count: int) -> None:
     ends = borders(count)
     assert (len(ends), ends) == (count - 1, sorted(ends))
     ids = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(count * 100)]
@@ -29,14 +29,14 @@ def test_ranges_have_about_as_many_calls_each(count: int) -> None:
     assert max(sizes) < 150
 
 
-def test_a_border_belongs_to_the_range_that_it_begins(tmp_path: Path) -> None:
+def test_border_belongs_to_the_range_that_it_begins(tmp_path: Path) -> None:
     ranges = Ranges(tmp_path, ROWS, borders(2), OneThread())
     ranges.add(pa.table({"call_id": ["7fffffffffffffff", "8000000000000000"], "number": [1, 2]}, schema=ROWS))
     assert [ranges.read(number)["number"].to_pylist() for number in range(2)] == [[1], [2]]
 
 
 @given(st.lists(st.lists(IDS, max_size=6), max_size=5), st.integers(1, 5), st.sampled_from([0, 100, 1 << 20]))
-def test_all_rows_are_given_back_in_the_order_they_came(
+def test_each_range_returns_its_rows_in_the_order_they_were_added(
     tmp_path_factory: pytest.TempPathFactory, tables: list[list[str]], count: int, held_bytes: int
 ) -> None:
     folder, ends = tmp_path_factory.mktemp("ranges"), borders(count)
@@ -51,7 +51,7 @@ def test_all_rows_are_given_back_in_the_order_they_came(
         assert [tuple(row.values()) for row in found.to_pylist()] == [row for row in rows if low <= row[0] < high]
 
 
-def test_what_is_little_stays_off_the_disk(tmp_path: Path) -> None:
+def test_few_rows_are_not_written_to_disk(tmp_path: Path) -> None:
     ranges = Ranges(tmp_path, ROWS, borders(3), OneThread())
     ranges.add(pa.table({"call_id": ["00", "ff"], "number": [1, 2]}, schema=ROWS))
     assert ranges.read(0).num_rows == 1

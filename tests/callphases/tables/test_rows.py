@@ -1,4 +1,4 @@
-"""A day's rows, published: one object for each table, the same again when nothing has changed."""
+"""Tests of a published day's rows: one object for each table, with the same bytes if nothing has changed."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ PHASES_KEY = "tables/phases/dt=2026-11-20/phases.parquet"
 INTENDED, SUBMITTED = Intended(key="", audio_url="u"), Submitted(key="", transcript_id="t")
 
 
-class Desk:
-    """A day whose recordings are done as the test says, to publish."""
+class Publisher:
+    """Puts recordings and their ledger events in the store, and publishes the day."""
 
     def __init__(self, s3: Store) -> None:
         self.s3 = s3
@@ -149,7 +149,7 @@ class Desk:
         edges: Sequence[float] = (0.0, 2.5, 10.0),
         talk: Sequence[dict[str, Any]] = (),
     ) -> Recording:
-        """``talk``: what is said of the call, and of each of its phases; of none by an earlier version."""
+        """``talk``: statistics of the call and of each of its phases; an earlier version recorded none."""
         recording = self.transcribed(name, body)
         parts = [
             {
@@ -195,7 +195,7 @@ class Desk:
         return recording
 
     def stopped(self, recording: Recording, failure_class: str, run_id: str) -> Recording:
-        """A run has told why it did not finish a recording."""
+        """Let a run record why it did not finish a recording."""
         key, message = stop_key(self.key(recording)), f"Why: {failure_class}."
         self.knows(recording, Stopped(key=key, failure_class=failure_class, failure_message=message), run_id=run_id)
         return recording
@@ -212,7 +212,7 @@ class Desk:
         day: dt.date = DAY,
         **settings: Any,
     ) -> Published:
-        """Publish as a run does whose one task has left the rows of all recordings."""
+        """Publish as a run whose only task has written the rows of all recordings."""
         pipeline, known = self.s3.pipeline(**settings), self.s3.known(day)
         listed = DayList(
             day, run_id, run_id, fencing_token=1, listed_at=since, listed=len(recordings), chunks=1, rest=0
@@ -233,8 +233,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(s3: Store) -> Desk:
-    return Desk(s3)
+def publisher(s3: Store) -> Publisher:
+    return Publisher(s3)
 
 
 def table_at(s3: Store, key: str) -> pa.Table:
@@ -245,28 +245,28 @@ def table_at(s3: Store, key: str) -> pa.Table:
 
 
 @pytest.mark.parametrize(("key", "columns"), [(CALLS_KEY, CALLS), (PHASES_KEY, PHASES)])
-def test_columns_and_types_are_those_promised(desk: Desk, key: str, columns: dict[str, str]) -> None:
-    desk.publish([desk.completed("a"), desk.unreadable("b"), desk.new("c")])
-    schema = table_at(desk.s3, key).schema
+def test_columns_and_types_are_those_documented(publisher: Publisher, key: str, columns: dict[str, str]) -> None:
+    publisher.publish([publisher.completed("a"), publisher.unreadable("b"), publisher.new("c")])
+    schema = table_at(publisher.s3, key).schema
     assert {field.name: str(field.type) for field in schema} == columns
     assert schema.names == list(columns)
 
 
-def test_a_call_costs_what_all_runs_have_asked_about_it(desk: Desk) -> None:
-    key = desk.answer_key(desk.transcribed("a"))
-    in_vain = {"llm_model": "claude-sonnet-4-6", "llm_input_tokens": 30, "llm_output_tokens": 5, "llm_usd": 0.25}
-    desk.knows(desk.transcribed("a"), failed(key, AnswerInvalid("no phases"), "", usage=ModelUsage(**in_vain)))
-    recording = desk.completed("a")
-    desk.publish([recording])
-    (call,) = desk.rows("calls")
+def test_call_row_adds_up_the_questions_of_all_runs(publisher: Publisher) -> None:
+    key = publisher.answer_key(publisher.transcribed("a"))
+    spent = {"llm_model": "claude-sonnet-4-6", "llm_input_tokens": 30, "llm_output_tokens": 5, "llm_usd": 0.25}
+    publisher.knows(publisher.transcribed("a"), failed(key, AnswerInvalid("no phases"), "", usage=ModelUsage(**spent)))
+    recording = publisher.completed("a")
+    publisher.publish([recording])
+    (call,) = publisher.rows("calls")
     assert (call["llm_input_tokens"], call["status"]) == (130, "completed")
     assert call["llm_usd"] > 0.25
 
 
-def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
-    recording = desk.completed("a", b"RIFF1234")
-    desk.publish([recording])
-    (call,) = desk.rows("calls")
+def test_completed_call_has_a_row_and_a_row_for_each_phase(publisher: Publisher) -> None:
+    recording = publisher.completed("a", b"RIFF1234")
+    publisher.publish([recording])
+    (call,) = publisher.rows("calls")
     assert call.pop("processed_at").tzinfo is not None
     assert call == {
         "call_id": recording.call_id,
@@ -281,7 +281,7 @@ def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
         "language": "en",
         "phase_count": 2,
         "transcript_id": "t-a",
-        "transcript_uri": desk.s3.state.uri_of("transcripts/a.json"),
+        "transcript_uri": publisher.s3.state.uri_of("transcripts/a.json"),
         "speech_model": "universal-2",
         "llm_model": "claude-sonnet-4-6",
         "llm_input_tokens": 100,
@@ -293,7 +293,7 @@ def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
         "run_id": "run-1",
         **dict.fromkeys(TALK),
     }
-    phases = desk.rows("phases")
+    phases = publisher.rows("phases")
     assert [row["call_id"] for row in phases] == [recording.call_id] * 2
     assert [(row["phase_index"], row["phase_name"], row["start_s"], row["end_s"]) for row in phases] == [
         (0, "Introduction", 0.0, 2.5),
@@ -304,7 +304,7 @@ def test_a_completed_call_is_a_row_and_its_phases_are_rows(desk: Desk) -> None:
     assert phases[1]["run_id"] == "run-1"
 
 
-SAID_OF_CALL = {
+TALK_OF_CALL = {
     "speakers": ["B", "A"],
     "spoken_s": 8.0,
     "talk_s": [6.0, 2.5],
@@ -313,13 +313,15 @@ SAID_OF_CALL = {
     "words_per_minute": 120.5,
     "confidence": 0.9375,
 }
-SAID_OF_FIRST = {"spoken_s": 2.0, "talk_s": [2.0, 0.0], "other_s": 0.5, "turn_count": 4, "interruption_count": 0}
+TALK_OF_PHASE = {"spoken_s": 2.0, "talk_s": [2.0, 0.0], "other_s": 0.5, "turn_count": 4, "interruption_count": 0}
 
 
-def test_who_talks_is_in_the_row_of_the_call_and_in_those_of_its_phases(desk: Desk) -> None:
-    desk.publish([desk.completed("a", talk=[SAID_OF_CALL, SAID_OF_FIRST, {"spoken_s": 0.0, "talk_s": [0.0, 0.0]}])])
-    (call,) = desk.rows("calls")
-    found = [{name: row[name] for name in TALK} for row in (call, *desk.rows("phases"))]
+def test_talk_statistics_are_in_the_rows_of_the_call_and_of_its_phases(publisher: Publisher) -> None:
+    publisher.publish(
+        [publisher.completed("a", talk=[TALK_OF_CALL, TALK_OF_PHASE, {"spoken_s": 0.0, "talk_s": [0.0, 0.0]}])]
+    )
+    (call,) = publisher.rows("calls")
+    found = [{name: row[name] for name in TALK} for row in (call, *publisher.rows("phases"))]
     assert [list(one.values()) for one in found] == [
         [5, 2.0, "B", 6.0, 0.75, "A", 2.5, 0.3125, 0.0, 1, 120.5, 0.9375],
         [4, 0.5, "B", 2.0, 1.0, "A", 0.0, 0.0, 0.5, 0, None, None],
@@ -327,36 +329,42 @@ def test_who_talks_is_in_the_row_of_the_call_and_in_those_of_its_phases(desk: De
     ]
 
 
-def test_where_nobody_speaks_all_is_silence(desk: Desk) -> None:
-    desk.publish([desk.transcribed("a", status="no_speech"), desk.unanswered("b")])
-    for row in desk.rows("calls"):
+def test_call_without_speech_is_all_silence(publisher: Publisher) -> None:
+    publisher.publish([publisher.transcribed("a", status="no_speech"), publisher.unanswered("b")])
+    for row in publisher.rows("calls"):
         silence_s = row["duration_s"] if row["status"] == "no_speech" else None
         assert {name: row[name] for name in TALK} == dict.fromkeys(TALK) | {"silence_s": silence_s}
 
 
-def test_a_call_that_lasts_no_time_is_one_whole_phase(desk: Desk) -> None:
-    desk.publish([desk.completed("a", edges=(0.0, 0.0))])
-    assert [(row["duration_s"], row["share_of_call"]) for row in desk.rows("phases")] == [(0.0, 1.0)]
+def test_call_of_zero_length_is_one_phase_with_the_whole_share(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed("a", edges=(0.0, 0.0))])
+    assert [(row["duration_s"], row["share_of_call"]) for row in publisher.rows("phases")] == [(0.0, 1.0)]
 
 
 @pytest.mark.parametrize(
     ("make", "status", "failure_class", "message", "speech_usd"),
     [
-        (lambda desk: desk.transcribed("a", status="no_speech"), "no_speech", None, None, 0.25),
-        (lambda desk: desk.unreadable("a"), "failed", "bad_audio", "Transcoding failed. Check", None),
-        (lambda desk: desk.unanswered("a"), "failed", "answer_invalid", "No. Try another model", 0.25),
-        (lambda desk: desk.transcribed("a"), "failed", "unfinished", "Not done. The log of the run", 0.25),
-        (lambda desk: desk.new("a"), "failed", "unfinished", "Not done. The log of the run", None),
+        (lambda publisher: publisher.transcribed("a", status="no_speech"), "no_speech", None, None, 0.25),
+        (lambda publisher: publisher.unreadable("a"), "failed", "bad_audio", "Transcoding failed. Check", None),
+        (lambda publisher: publisher.unanswered("a"), "failed", "answer_invalid", "No. Try another model", 0.25),
+        (lambda publisher: publisher.transcribed("a"), "failed", "unfinished", "Not done. The log of the run", 0.25),
+        (lambda publisher: publisher.new("a"), "failed", "unfinished", "Not done. The log of the run", None),
         (
-            lambda desk: desk.begun("a", INTENDED),
+            lambda publisher: publisher.begun("a", INTENDED),
             "failed",
             "unfinished",
             "Not done. The log of the run",
             None,
         ),
-        (lambda desk: desk.begun("a", Withdrawn(key="")), "failed", "unfinished", "Not done. The log of the run", None),
         (
-            lambda desk: desk.begun("a", SUBMITTED),
+            lambda publisher: publisher.begun("a", Withdrawn(key="")),
+            "failed",
+            "unfinished",
+            "Not done. The log of the run",
+            None,
+        ),
+        (
+            lambda publisher: publisher.begun("a", SUBMITTED),
             "failed",
             "unfinished",
             "Not done. The log of the run",
@@ -364,37 +372,42 @@ def test_a_call_that_lasts_no_time_is_one_whole_phase(desk: Desk) -> None:
         ),
     ],
     ids=[
-        "silence",
+        "no speech",
         "bad audio",
-        "bad answer",
+        "invalid answer",
         "not answered",
         "not begun",
-        "answer lost",
-        "not sent",
-        "under way",
+        "intended",
+        "withdrawn",
+        "submitted",
     ],
 )
-def test_whatever_becomes_of_a_recording_it_is_a_row(
-    desk: Desk, make: Any, status: str, failure_class: str | None, message: str | None, speech_usd: float | None
+def test_recording_without_phases_has_a_row_with_status_and_failure(
+    publisher: Publisher,
+    make: Any,
+    status: str,
+    failure_class: str | None,
+    message: str | None,
+    speech_usd: float | None,
 ) -> None:
-    desk.publish([make(desk)])
-    (call,) = desk.rows("calls")
+    publisher.publish([make(publisher)])
+    (call,) = publisher.rows("calls")
     assert (call["status"], call["failure_class"]) == (status, failure_class)
     assert (call["failure_message"] or "").startswith(message or "")
     assert (call["speech_usd"], call["llm_usd"]) == (speech_usd, None)
     assert call["phase_count"] == (0 if status == "no_speech" else None)
-    assert desk.rows("phases") == []
+    assert publisher.rows("phases") == []
 
 
-def test_a_day_is_counted(desk: Desk) -> None:
+def test_publishing_returns_the_counts_and_costs_of_the_day(publisher: Publisher) -> None:
     names = ["a", "b"]
     recordings = [
-        *(desk.completed(name) for name in names),
-        desk.transcribed("c", status="no_speech"),
-        desk.unreadable("d"),
-        desk.new("e"),
+        *(publisher.completed(name) for name in names),
+        publisher.transcribed("c", status="no_speech"),
+        publisher.unreadable("d"),
+        publisher.new("e"),
     ]
-    assert desk.publish(recordings) == Published(
+    assert publisher.publish(recordings) == Published(
         listed=5,
         kept=0,
         statuses={"completed": 2, "no_speech": 1, "failed": 2},
@@ -410,30 +423,30 @@ def test_a_day_is_counted(desk: Desk) -> None:
     )
 
 
-def test_what_a_run_has_spent_is_its_own_since_it_listed_the_day(desk: Desk) -> None:
-    recordings = [desk.completed("a"), desk.completed("b")]
-    desk.knows(
+def test_run_cost_is_what_the_run_itself_spent_since_it_listed_the_day(publisher: Publisher) -> None:
+    recordings = [publisher.completed("a"), publisher.completed("b")]
+    publisher.knows(
         recordings[0],
         Transcribed(key="", status="completed", transcript_id="t", speech_usd=3.0),
         run_id="run-2",
         at=dt.datetime(1999, 1, 1, tzinfo=dt.UTC),
     )
-    published = desk.publish(recordings, run_id="run-1")
+    published = publisher.publish(recordings, run_id="run-1")
     assert (published.run_speech_usd, published.run_llm_usd) == (0.5, 1.0)
-    published = desk.publish(recordings, run_id="run-2")
+    published = publisher.publish(recordings, run_id="run-2")
     assert (published.run_speech_usd, published.run_llm_usd) == (0, 0)
     assert (published.speech_usd, published.llm_usd) == (0.5, 1.0)
 
 
-def test_a_failed_answer_keeps_what_it_took(desk: Desk) -> None:
+def test_failed_answer_keeps_its_tokens_and_cost(publisher: Publisher) -> None:
     took = {
         "llm_model": "claude-haiku-4-5-20251001",
         "llm_input_tokens": 300,
         "llm_output_tokens": 60,
         "llm_usd": 0.0006,
     }
-    published = desk.publish([desk.unanswered("a", **took)])
-    (call,) = desk.rows("calls")
+    published = publisher.publish([publisher.unanswered("a", **took)])
+    (call,) = publisher.rows("calls")
     assert {name: call[name] for name in took} == took
     assert (call["status"], call["transcript_id"], call["speech_usd"]) == ("failed", "t-a", 0.25)
     assert published.llm_usd == 0.0006
@@ -442,179 +455,187 @@ def test_a_failed_answer_keeps_what_it_took(desk: Desk) -> None:
 # Objects
 
 
-def test_a_day_is_one_object_for_each_table(desk: Desk) -> None:
-    desk.publish([desk.completed("a"), desk.completed("b")])
-    desk.publish([desk.completed("a"), desk.completed("b")])
-    assert desk.s3.keys("tables/") == [CALLS_KEY, PHASES_KEY]
+def test_day_is_one_object_for_each_table(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed("a"), publisher.completed("b")])
+    publisher.publish([publisher.completed("a"), publisher.completed("b")])
+    assert publisher.s3.keys("tables/") == [CALLS_KEY, PHASES_KEY]
 
 
-def test_a_rerun_gives_the_same_bytes(desk: Desk) -> None:
-    recordings = [desk.completed("a"), desk.transcribed("b", status="no_speech"), desk.unreadable("c")]
-    desk.publish(recordings)
-    before = [desk.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)]
-    desk.publish(list(reversed(recordings)), run_id="run-3")
-    assert [desk.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)] == before
+def test_rerun_writes_the_same_bytes(publisher: Publisher) -> None:
+    recordings = [publisher.completed("a"), publisher.transcribed("b", status="no_speech"), publisher.unreadable("c")]
+    publisher.publish(recordings)
+    before = [publisher.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)]
+    publisher.publish(list(reversed(recordings)), run_id="run-3")
+    assert [publisher.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)] == before
 
 
-def test_rows_are_in_the_order_of_calls_and_phases(desk: Desk) -> None:
-    desk.publish([desk.completed(name) for name in "cab"])
-    ids = [row["call_id"] for row in desk.rows("calls")]
+def test_rows_are_sorted_by_call_and_phase(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed(name) for name in "cab"])
+    ids = [row["call_id"] for row in publisher.rows("calls")]
     assert ids == sorted(ids)
-    order = [(row["call_id"], row["phase_index"]) for row in desk.rows("phases")]
+    order = [(row["call_id"], row["phase_index"]) for row in publisher.rows("phases")]
     assert order == sorted(order)
 
 
-def test_calls_are_there_before_their_phases(desk: Desk) -> None:
+def test_calls_are_written_before_their_phases(publisher: Publisher) -> None:
     put: list[str] = []
-    recording = desk.completed("a")
-    desk.s3.client.meta.events.register(
+    recording = publisher.completed("a")
+    publisher.s3.client.meta.events.register(
         "provide-client-params.s3.PutObject", lambda params, **_: put.append(params["Key"])
     )
-    desk.publish([recording])
+    publisher.publish([recording])
     assert [key for key in put if key.startswith("tables/")] == [CALLS_KEY, PHASES_KEY]
 
 
-def test_a_day_without_recordings_leaves_no_object(desk: Desk) -> None:
-    desk.publish([])
-    assert desk.s3.keys("tables/") == []
+def test_day_without_recordings_has_no_object(publisher: Publisher) -> None:
+    publisher.publish([])
+    assert publisher.s3.keys("tables/") == []
 
 
-def test_a_day_that_has_lost_its_recordings_removes_its_objects_where_rows_go_too(desk: Desk) -> None:
-    desk.publish([desk.completed("a")])
-    counted = desk.publish([], recordings={"when_deleted": "drop"})
-    assert desk.s3.keys("tables/") == []
+def test_day_whose_recordings_are_all_deleted_loses_its_objects_with_drop(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed("a")])
+    counted = publisher.publish([], recordings={"when_deleted": "drop"})
+    assert publisher.s3.keys("tables/") == []
     assert (counted.listed, counted.kept) == (0, 0)
 
 
-def test_a_day_without_phases_has_no_object_of_phases(desk: Desk) -> None:
-    desk.publish([desk.completed("a", b"other bytes")])
-    desk.publish([desk.unreadable("a")])
-    assert desk.s3.keys("tables/") == [CALLS_KEY]
+def test_day_without_phases_has_no_phases_object(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed("a", b"other bytes")])
+    publisher.publish([publisher.unreadable("a")])
+    assert publisher.s3.keys("tables/") == [CALLS_KEY]
 
 
-def test_other_days_are_left_alone(desk: Desk) -> None:
-    desk.publish([desk.completed("a")])
-    desk.publish([], day=DAY + dt.timedelta(days=1), recordings={"when_deleted": "drop"})
-    assert desk.s3.keys("tables/") == [CALLS_KEY, PHASES_KEY]
+def test_other_days_are_not_changed(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed("a")])
+    publisher.publish([], day=DAY + dt.timedelta(days=1), recordings={"when_deleted": "drop"})
+    assert publisher.s3.keys("tables/") == [CALLS_KEY, PHASES_KEY]
 
 
-# What is gone, and what is not finished
+# Deleted recordings, and unfinished ones
 
 
 @pytest.mark.parametrize(("when_deleted", "left", "phases"), [("keep", {"a", "b"}, 4), ("drop", {"b"}, 2)])
-def test_rows_of_a_deleted_recording_stay_or_go(desk: Desk, when_deleted: str, left: set[str], phases: int) -> None:
-    both = [desk.completed("a"), desk.completed("b")]
-    desk.publish(both)
-    counted = desk.publish(both[1:], recordings={"when_deleted": when_deleted})
-    assert desk.statuses().keys() == left
-    assert len(desk.rows("phases")) == phases
+def test_rows_of_a_deleted_recording_are_kept_or_dropped_as_configured(
+    publisher: Publisher, when_deleted: str, left: set[str], phases: int
+) -> None:
+    both = [publisher.completed("a"), publisher.completed("b")]
+    publisher.publish(both)
+    counted = publisher.publish(both[1:], recordings={"when_deleted": when_deleted})
+    assert publisher.statuses().keys() == left
+    assert len(publisher.rows("phases")) == phases
     assert (counted.listed, counted.kept) == (1, len(left) - 1)
     assert (counted.phases, counted.speech_usd, counted.statuses) == (2, 0.25, {"completed": 1})
 
 
-def test_a_kept_row_is_what_it_was(desk: Desk) -> None:
-    recording = desk.completed("a")
-    desk.publish([recording])
-    before = [desk.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)]
-    for key in desk.s3.keys("state/"):
-        desk.s3.client.delete_object(Bucket=desk.s3.warehouse, Key=key)
-    desk.publish([])
-    assert [desk.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)] == before
+def test_kept_row_is_unchanged_without_the_state_area(publisher: Publisher) -> None:
+    recording = publisher.completed("a")
+    publisher.publish([recording])
+    before = [publisher.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)]
+    for key in publisher.s3.keys("state/"):
+        publisher.s3.client.delete_object(Bucket=publisher.s3.warehouse, Key=key)
+    publisher.publish([])
+    assert [publisher.s3.bytes_of(key) for key in (CALLS_KEY, PHASES_KEY)] == before
 
 
-def test_a_run_that_did_not_finish_keeps_the_rows_of_the_same_bytes(desk: Desk) -> None:
-    recording = desk.completed("a")
-    desk.publish([recording])
+def test_unfinished_run_keeps_the_rows_of_a_recording_with_the_same_etag(publisher: Publisher) -> None:
+    recording = publisher.completed("a")
+    publisher.publish([recording])
     # Another prompt, whose question nobody has answered yet.
-    counted = desk.publish([recording], segmentation={"models": ["another"]})
-    assert desk.statuses() == {"a": "completed"}
-    assert len(desk.rows("phases")) == 2
+    counted = publisher.publish([recording], segmentation={"models": ["another"]})
+    assert publisher.statuses() == {"a": "completed"}
+    assert len(publisher.rows("phases")) == 2
     assert (counted.unfinished, counted.statuses, counted.failures) == (1, {"completed": 1}, {})
 
 
-def test_a_run_that_did_not_finish_keeps_no_rows_of_other_bytes(desk: Desk) -> None:
-    desk.publish([desk.completed("a", b"first")])
-    counted = desk.publish([desk.new("a", b"second")])
-    assert desk.statuses() == {"a": "failed"}
-    assert desk.rows("phases") == []
+def test_unfinished_run_replaces_the_rows_of_a_recording_with_a_new_etag(publisher: Publisher) -> None:
+    publisher.publish([publisher.completed("a", b"first")])
+    counted = publisher.publish([publisher.new("a", b"second")])
+    assert publisher.statuses() == {"a": "failed"}
+    assert publisher.rows("phases") == []
     assert (counted.unfinished, counted.failures) == (1, {"unfinished": 1})
 
 
-def test_a_later_run_replaces_what_was_not_finished(desk: Desk) -> None:
-    desk.publish([desk.new("a")])
-    desk.publish([desk.completed("a")])
-    assert desk.statuses() == {"a": "completed"}
+def test_later_run_replaces_an_unfinished_row(publisher: Publisher) -> None:
+    publisher.publish([publisher.new("a")])
+    publisher.publish([publisher.completed("a")])
+    assert publisher.statuses() == {"a": "completed"}
 
 
 @pytest.mark.parametrize("failure_class", ["balance", "auth", "model_retired", "service_unavailable", "throttled_out"])
-def test_what_a_run_was_stopped_before_says_why(desk: Desk, failure_class: str) -> None:
-    counted = desk.publish([desk.stopped(desk.new("a"), failure_class, "run-2"), desk.completed("b")], run_id="run-2")
-    (call,) = [row for row in desk.rows("calls") if row["status"] == "failed"]
+def test_recording_that_a_stopped_run_did_not_reach_has_the_reason(publisher: Publisher, failure_class: str) -> None:
+    counted = publisher.publish(
+        [publisher.stopped(publisher.new("a"), failure_class, "run-2"), publisher.completed("b")], run_id="run-2"
+    )
+    (call,) = [row for row in publisher.rows("calls") if row["status"] == "failed"]
     assert (call["failure_class"], call["failure_message"]) == (failure_class, f"Why: {failure_class}.")
     assert call["run_id"] == "run-2"
     assert (counted.unfinished, counted.failures) == (1, {failure_class: 1})
 
 
-def test_why_an_earlier_run_was_stopped_holds_until_a_later_one_begins(desk: Desk) -> None:
-    recording = desk.stopped(desk.new("a"), "balance", "run-1")
-    assert desk.publish([recording], run_id="run-2").failures == {"balance": 1}
-    desk.knows(recording, Submitted(key="", transcript_id="t"), run_id="run-3", fencing_token=2)
-    assert desk.publish([recording], run_id="run-3").failures == {"unfinished": 1}
+def test_stop_reason_of_an_earlier_run_lasts_until_a_later_run_submits(publisher: Publisher) -> None:
+    recording = publisher.stopped(publisher.new("a"), "balance", "run-1")
+    assert publisher.publish([recording], run_id="run-2").failures == {"balance": 1}
+    publisher.knows(recording, Submitted(key="", transcript_id="t"), run_id="run-3", fencing_token=2)
+    assert publisher.publish([recording], run_id="run-3").failures == {"unfinished": 1}
 
 
-@pytest.mark.parametrize("make", [lambda desk: desk.completed("a"), lambda desk: desk.unreadable("a")])
-def test_what_was_done_after_all_hides_why_it_was_not(desk: Desk, make: Any) -> None:
-    recording = desk.stopped(make(desk), "balance", "run-2")
-    counted = desk.publish([recording], run_id="run-2")
-    assert "balance" not in [row["failure_class"] for row in desk.rows("calls")]
+@pytest.mark.parametrize(
+    "make", [lambda publisher: publisher.completed("a"), lambda publisher: publisher.unreadable("a")]
+)
+def test_finished_recording_does_not_show_a_stop_reason(publisher: Publisher, make: Any) -> None:
+    recording = publisher.stopped(make(publisher), "balance", "run-2")
+    counted = publisher.publish([recording], run_id="run-2")
+    assert "balance" not in [row["failure_class"] for row in publisher.rows("calls")]
     assert counted.unfinished == 0
 
 
-def test_a_stopped_run_keeps_the_rows_of_the_same_bytes(desk: Desk) -> None:
-    recording = desk.completed("a")
-    desk.publish([recording])
-    counted = desk.publish(
-        [desk.stopped(recording, "balance", "run-3")], run_id="run-3", segmentation={"models": ["x"]}
+def test_stopped_run_keeps_the_rows_of_a_recording_with_the_same_etag(publisher: Publisher) -> None:
+    recording = publisher.completed("a")
+    publisher.publish([recording])
+    counted = publisher.publish(
+        [publisher.stopped(recording, "balance", "run-3")], run_id="run-3", segmentation={"models": ["x"]}
     )
-    assert desk.statuses() == {"a": "completed"}
+    assert publisher.statuses() == {"a": "completed"}
     assert (counted.unfinished, counted.failures) == (1, {})
 
 
 @pytest.mark.parametrize("run_id", ["run-1", "run-2"])
-def test_what_was_over_the_budget_is_a_failure_that_was_meant(desk: Desk, run_id: str) -> None:
-    counted = desk.publish([desk.stopped(desk.new("a"), "budget", "run-1"), desk.completed("b")], run_id=run_id)
-    (call,) = [row for row in desk.rows("calls") if row["status"] == "failed"]
+def test_recording_over_the_budget_is_a_finished_failure(publisher: Publisher, run_id: str) -> None:
+    counted = publisher.publish(
+        [publisher.stopped(publisher.new("a"), "budget", "run-1"), publisher.completed("b")], run_id=run_id
+    )
+    (call,) = [row for row in publisher.rows("calls") if row["status"] == "failed"]
     assert (call["failure_class"], call["run_id"]) == ("budget", "run-1")
     assert (counted.unfinished, counted.failures) == (0, {"budget": 1})
 
 
-def test_what_was_over_the_budget_and_was_begun_later_is_not_finished(desk: Desk) -> None:
-    recording = desk.stopped(desk.new("a"), "budget", "run-1")
-    desk.knows(recording, Submitted(key="", transcript_id="t"), run_id="run-2", fencing_token=2)
-    counted = desk.publish([recording], run_id="run-2")
+def test_recording_over_the_budget_that_a_later_run_submits_is_unfinished(publisher: Publisher) -> None:
+    recording = publisher.stopped(publisher.new("a"), "budget", "run-1")
+    publisher.knows(recording, Submitted(key="", transcript_id="t"), run_id="run-2", fencing_token=2)
+    counted = publisher.publish([recording], run_id="run-2")
     assert (counted.unfinished, counted.failures) == (1, {"unfinished": 1})
 
 
-def test_what_is_worth_another_try_at_once_is_not_finished(desk: Desk) -> None:
-    recording = desk.new("a")
-    desk.knows(recording, failed("", CallFailure("Server error."), "", again=True))
-    assert desk.publish([recording]).unfinished == 1
+def test_failure_to_be_retried_in_the_same_run_is_unfinished(publisher: Publisher) -> None:
+    recording = publisher.new("a")
+    publisher.knows(recording, failed("", CallFailure("Server error."), "", again=True))
+    assert publisher.publish([recording]).unfinished == 1
 
 
-def test_the_cost_of_a_day_is_what_was_used(desk: Desk) -> None:
-    counted = desk.publish([desk.completed("a"), desk.unanswered("b"), desk.unreadable("c")])
+def test_cost_of_a_day_leaves_out_failed_transcriptions(publisher: Publisher) -> None:
+    counted = publisher.publish([publisher.completed("a"), publisher.unanswered("b"), publisher.unreadable("c")])
     assert (counted.speech_usd, counted.llm_usd) == (0.5, 0.5)
 
 
 # Reading
 
 
-def test_a_warehouse_reads_a_day_and_its_date_from_the_path(desk: Desk, tmp_path: Path) -> None:
-    desk.publish([desk.completed("a"), desk.completed("b")])
-    for key in desk.s3.keys("tables/"):
+def test_duckdb_reads_a_day_and_its_date_from_the_path(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish([publisher.completed("a"), publisher.completed("b")])
+    for key in publisher.s3.keys("tables/"):
         path = tmp_path / key
         path.parent.mkdir(parents=True)
-        path.write_bytes(desk.s3.bytes_of(key))
+        path.write_bytes(publisher.s3.bytes_of(key))
     found = duckdb.sql(
         f"SELECT dt, phase_name, count(*), sum(duration_s), min(call_started_at AT TIME ZONE 'UTC') "
         f"FROM read_parquet('{tmp_path}/tables/phases/*/*.parquet', hive_partitioning = true) "
@@ -622,13 +643,15 @@ def test_a_warehouse_reads_a_day_and_its_date_from_the_path(desk: Desk, tmp_path
     ).fetchall()
     noon = NOON.replace(tzinfo=None)
     assert found == [(DAY, "Complaint", 2, 15.0, noon), (DAY, "Introduction", 2, 5.0, noon)]
-    assert "dt" not in table_at(desk.s3, PHASES_KEY).schema.names
+    assert "dt" not in table_at(publisher.s3, PHASES_KEY).schema.names
 
 
 @pytest.mark.parametrize("older", [DAY, DAY + dt.timedelta(days=1)], ids=["the first day", "the last day"])
-def test_days_of_version_1_are_read_beside_others(desk: Desk, tmp_path: Path, older: dt.date) -> None:
-    desk.publish([desk.completed("a", talk=[SAID_OF_CALL, SAID_OF_FIRST, SAID_OF_FIRST])])
-    new = pq.read_table(io.BytesIO(desk.s3.bytes_of(CALLS_KEY)), partitioning=None)
+def test_days_of_version_1_are_read_together_with_later_ones(
+    publisher: Publisher, tmp_path: Path, older: dt.date
+) -> None:
+    publisher.publish([publisher.completed("a", talk=[TALK_OF_CALL, TALK_OF_PHASE, TALK_OF_PHASE])])
+    new = pq.read_table(io.BytesIO(publisher.s3.bytes_of(CALLS_KEY)), partitioning=None)
     for day in (DAY, DAY + dt.timedelta(days=1)):
         path = tmp_path / object_name("calls", day)
         path.parent.mkdir(parents=True)
@@ -642,11 +665,11 @@ def test_days_of_version_1_are_read_beside_others(desk: Desk, tmp_path: Path, ol
     assert (row["duration_s"], row["turn_count"], row["speaker_1"]) == (10.0, None, None)
 
 
-def test_rows_are_read_from_a_copy_as_from_the_bucket(desk: Desk, tmp_path: Path) -> None:
-    desk.publish([desk.completed("a")])
+def test_rows_of_a_local_copy_are_those_of_the_bucket(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish([publisher.completed("a")])
     path = tmp_path / CALLS_KEY
     path.parent.mkdir(parents=True)
-    path.write_bytes(desk.s3.bytes_of(CALLS_KEY))
-    assert read_rows(tmp_path / "tables", "calls", DAY) == desk.rows("calls")
+    path.write_bytes(publisher.s3.bytes_of(CALLS_KEY))
+    assert read_rows(tmp_path / "tables", "calls", DAY) == publisher.rows("calls")
     assert read_rows(tmp_path / "tables", "phases", DAY) == []
-    assert read_rows(desk.s3.tables, "phases", DAY + dt.timedelta(days=1)) == []
+    assert read_rows(publisher.s3.tables, "phases", DAY + dt.timedelta(days=1)) == []
