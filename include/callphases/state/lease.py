@@ -86,6 +86,11 @@ class Lease:
             DayHeld: a run that is alive has it.
             RunStopped: another task of this run has stopped the run.
         """
+        self.fencing_token, self._confirmed_at = self._take()
+        return self.fencing_token
+
+    def _take(self) -> tuple[int, float]:
+        """As ``take``; returns the fencing token, and when the lease was confirmed."""
         for _ in range(TRIES):
             before = self.clock.monotonic()
             stored = self.state.look(self._object)
@@ -103,8 +108,7 @@ class Lease:
                 elif not document["released"] and not stop and stored.age_s < FRESH_S:
                     # Another task of the run has just renewed it.
                     self._note(document)
-                    self.fencing_token, self._confirmed_at = document["term"], before - stored.age_s
-                    return self.fencing_token
+                    return document["term"], before - stored.age_s
                 else:
                     document["released"] = False
                     if self.task is not None:
@@ -112,8 +116,7 @@ class Lease:
                 self.stopped = document["stopped"] and document["stopped"]["message"]
                 self._note(document)
             if self._write(document, stored):
-                self.fencing_token, self._confirmed_at = document["term"], before
-                return self.fencing_token
+                return document["term"], before
         raise ServiceUnavailable(
             f"The lease of {self.day} can't be written below output.state; its store must do conditional writes."
         )
@@ -127,7 +130,8 @@ class Lease:
         """Confirm the lease unless it is fresh; it is fresh when this returns.
 
         Raises:
-            DayHeld: another run has had the day since; its ledger must be read again.
+            DayHeld: another run has had the day since; its ledger must be read again. The lease is not fresh from then
+                on, for no thread of the task, and keeps its fencing token.
             RunStopped: as ``take``.
             ServiceUnavailable: the store takes so long to confirm the lease that it is never fresh.
         """
@@ -135,9 +139,10 @@ class Lease:
             for _ in range(TRIES):
                 if self.is_fresh:  # checked after each confirmation too: a slow store may use up the whole period
                     return
-                token = self.fencing_token
-                if self.take() != token:
+                token, confirmed_at = self._take()
+                if token != self.fencing_token:
                     raise DayHeld(f"Another run has worked on the day {self.day} meanwhile; it is read again.", 0)
+                self._confirmed_at = confirmed_at
         raise ServiceUnavailable(
             f"The lease of {self.day} could not be confirmed within {FRESH_S:.0f} s: the store of output.state is slow."
         )

@@ -106,16 +106,13 @@ class Ledger(LedgerView):
         name: the task's, unique in the run.
     """
 
-    def __init__(self, state: ObjectPrefix, lease: Lease, run_id: str, name: str, fencing_token: int) -> None:
+    def __init__(self, state: ObjectPrefix, lease: Lease, run_id: str, name: str) -> None:
         super().__init__()
         self.state = state
         self.lease = lease
         self.run_id = run_id
         self.name = name
         self.clock = lease.clock
-        # Not the lease's, which may be another by the time a process that has lost the day writes its last events:
-        # they must not outrank what the run that took the day over has written.
-        self._fencing_token = fencing_token
         self._writing = threading.Lock()
         self._written: list[Event] = []
         self._unwritten: list[Event] = []
@@ -149,9 +146,8 @@ class Ledger(LedgerView):
         Raises:
             DayHeld, RunStopped: as ``Lease.take``.
         """
-        token = lease.take()
-        ledger = cls(state, lease, run_id, name, token)
-        if token != fencing_token:
+        ledger = cls(state, lease, run_id, name)
+        if lease.take() != fencing_token:
             known = read_ledger_day(state, lease.day).all()
         ledger.learn(known)
         ledger._read_own()
@@ -276,7 +272,7 @@ class Ledger(LedgerView):
 
     def _stamped(self, events: Iterable[Event]) -> list[Event]:
         now = dt.datetime.now(dt.UTC)
-        return [stamped(event, now, self._fencing_token, self.run_id) for event in events]
+        return [stamped(event, now, self.lease.fencing_token, self.run_id) for event in events]
 
     def _put(self, new: Sequence[Event]) -> None:
         if len(self._body) >= SEGMENT_BYTES:

@@ -423,3 +423,17 @@ def test_second_process_is_noticed_in_whatever_object_it_continues(
     second.write([intended()])
     with pytest.raises(ServiceUnavailable, match="Another process works on chunk-0000"):
         first.write([intended()])
+
+
+def test_no_thread_may_pay_once_one_has_found_the_day_lost(s3: Store, clock: Clock) -> None:
+    ledger = s3.ledger("first")
+    clock.now += LIFE_S
+    other = s3.lease("second")
+    other.take()
+    other.release()
+    ledger.write([Withdrawn(key="a")])  # so that the ledger's object is confirmed, and the lease alone is not
+    for _ in range(2):
+        with pytest.raises(DayHeld, match="meanwhile"):
+            ledger.hold()
+        assert not ledger.lease.is_fresh
+    assert ledger.lease.fencing_token == 1
