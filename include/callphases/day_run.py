@@ -37,7 +37,7 @@ from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
 from callphases.state import layout
 from callphases.state.bucket import RecordingBucket
-from callphases.state.events import Stopped
+from callphases.state.events import Stopped, stopped
 from callphases.state.keys import RecordingKeys, stop_key
 from callphases.state.lease import Lease
 from callphases.state.ledger import Ledger, LedgerView, read_ledger_day, read_task
@@ -316,12 +316,7 @@ class DayRun:
         return Slots(self.state, layout.slots(chunk.day, chunk.run_token), limit, chunk.name, chunk.first)
 
     def _stopped(self, recording: Recording, error: AccountError | ServiceUnavailable | OverBudget) -> Stopped:
-        return Stopped(
-            key=stop_key(self._keys.transcript(recording)),
-            recording=recording.key,
-            failure_class=error.failure_class,
-            failure_message=str(error).encode(errors="replace").decode(),  # a service may send half a character
-        )
+        return stopped(stop_key(self._keys.transcript(recording)), error, recording.key)
 
 
 class _Rest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from callphases.errors import OverBudget, Unfinished
@@ -85,19 +86,30 @@ class Progress:
     Attributes:
         key: the transcript's.
         speech: the last event of the transcription.
-        answer_key: the answer's.
-        answer: the last event of the segmentation; None unless there is a transcript with speech.
     """
 
     def __init__(self, recording: Recording, keys: RecordingKeys, view: LedgerView) -> None:
         self.recording = recording
         self.key = keys.transcript(recording)
         self.speech = view.find(self.key)
-        self.answer_key = keys.answer(self.key)
-        self.answer = view.find(self.answer_key) if self._has_speech else None
-        self._view = view
-        description = keys.description(recording)
-        self.is_described = description is None or view.find(description) is not None
+        self._keys, self._view = keys, view
+
+    # Digests over the whole question: a listing of a million recordings needs few of them.
+    @cached_property
+    def answer_key(self) -> str:
+        """The answer's key."""
+        return self._keys.answer(self.key)
+
+    @cached_property
+    def answer(self) -> Event | None:
+        """The last event of the segmentation; None unless there is a transcript with speech."""
+        return self._view.find(self.answer_key) if self._has_speech else None
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the metadata and tags that the pipeline's columns need are there."""
+        key = self._keys.description(self.recording)
+        return key is None or self._view.find(key) is not None
 
     @property
     def transcribed(self) -> Transcribed | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from callphases.errors import CallphasesError, RecordingGone
 from callphases.recordings import Recording
-from callphases.state.storage import explain
+from callphases.state.storage import code_of, explain, response_time, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -80,7 +79,7 @@ class RecordingBucket:
             body = self.client.get_object(Bucket=self.name, Key=recording.key, IfMatch=f'"{recording.etag}"')["Body"]
             yield from body.iter_chunks(PIECE_BYTES)
         except (ClientError, BotoCoreError) as error:
-            if _code(error) in ("NoSuchKey", "PreconditionFailed", "404", "412"):
+            if code_of(error) in ("NoSuchKey", "PreconditionFailed", "404", "412"):
                 raise RecordingGone("The recording was deleted or replaced after it was listed.") from None
             raise self._explained(error) from None
 
@@ -119,7 +118,7 @@ class RecordingBucket:
         try:
             return request()
         except (ClientError, BotoCoreError) as error:
-            status = _status(error)
+            status = status_of(error)
             if status == 404:
                 return None
             if status == 403:
@@ -136,21 +135,3 @@ class AccessDenied(CallphasesError):
     def __init__(self, uri: str, right: str) -> None:
         super().__init__(f"{uri}: the AWS connection lacks the right {right}.")
         self.uri, self.right = uri, right
-
-
-def response_time(response: Any) -> dt.datetime | None:
-    """The store's clock when it sent a response, in whole seconds; None if the response has no valid Date header."""
-    try:
-        return parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def _code(error: Exception) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
-def _status(error: Exception) -> int:
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

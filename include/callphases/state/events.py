@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
-from callphases.errors import CallFailure
+from callphases.errors import AccountError, CallFailure, CallphasesError, OverBudget, ServiceUnavailable
 
 UNSTAMPED = dt.datetime.min.replace(tzinfo=dt.UTC)
 """``at`` of an event that no ledger has taken yet."""
@@ -230,7 +230,7 @@ def failed(
         key=key,
         recording=recording,
         failure_class=failure.failure_class,
-        failure_message=str(failure).encode(errors="replace").decode(),  # a service may send half a character
+        failure_message=_message(failure),
         permanent=failure.permanent,
         transcript_id=transcript_id,
         tries=tries,
@@ -238,6 +238,16 @@ def failed(
         paid=paid,
         usage=usage,
     )
+
+
+def stopped(key: str, error: AccountError | ServiceUnavailable | OverBudget, recording: str) -> Stopped:
+    """The event of an error that ends a run; see ``Stopped``."""
+    return Stopped(key=key, recording=recording, failure_class=error.failure_class, failure_message=_message(error))
+
+
+def _message(error: CallphasesError) -> str:
+    """The error's text, in characters that can be written: a service may send half of one."""
+    return str(error).encode(errors="replace").decode()
 
 
 def stamped(event: Event, at: dt.datetime, fencing_token: int, run_id: str) -> Event:

@@ -147,6 +147,13 @@ class Lease:
             f"The lease of {self.day} could not be confirmed within {FRESH_S:.0f} s: the store of output.state is slow."
         )
 
+    def sleep(self, seconds: float) -> None:
+        """Wait, and renew the lease meanwhile; raises as ``hold``."""
+        until = self.clock.monotonic() + seconds
+        while (left_s := until - self.clock.monotonic()) > 0:
+            self.clock.sleep(min(left_s, NAP_S))
+            self.hold()
+
     def begin(self) -> dt.datetime:
         """When the run's first task began to submit, which is now if none has."""
         if self.began is None:
@@ -171,10 +178,7 @@ class Lease:
         the life of a lease. A task of this run that is started again later takes the lease as usual.
         """
         self._mark(stopped={"task": None, "message": "The day is published; a task that was lost must not go on."})
-        until = self.clock.monotonic() + LIFE_S
-        while (left_s := until - self.clock.monotonic()) > 0:
-            self.clock.sleep(min(left_s, NAP_S))
-            self.hold()
+        self.sleep(LIFE_S)
         self._mark(again=True, stopped=None)
 
     def release(self) -> None:

@@ -21,7 +21,7 @@ from callphases.errors import ServiceUnavailable
 from callphases.recordings import Recording
 from callphases.state import layout
 from callphases.state.events import Claimed, Event, Intended, Unknown, parse, serialize, stamped
-from callphases.state.lease import FRESH_S, LIFE_S, NAP_S, TRIES, Lease
+from callphases.state.lease import FRESH_S, LIFE_S, TRIES, Lease
 from callphases.state.storage import ObjectPrefix
 
 WRITE_EVERY_S = 20.0
@@ -242,14 +242,7 @@ class Ledger(LedgerView):
         if self._silent_at <= self.clock.monotonic():
             return
         self.hold()
-        self.sleep(self._silent_at - self.clock.monotonic())
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, and renew the lease meanwhile; raises as ``Lease.hold``."""
-        until = self.clock.monotonic() + seconds
-        while (left_s := until - self.clock.monotonic()) > 0:
-            self.clock.sleep(min(left_s, NAP_S))
-            self.lease.hold()
+        self.lease.sleep(self._silent_at - self.clock.monotonic())
 
     @property
     def _is_fresh(self) -> bool:

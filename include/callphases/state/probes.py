@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from callphases.state.bucket import RecordingBucket, response_time
-from callphases.state.storage import ObjectPrefix, explain, split_uri
+from callphases.state.bucket import RecordingBucket
+from callphases.state.storage import ObjectPrefix, explain, response_time, split_uri
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 15.0
 """Of the request that tries a presigned URL."""

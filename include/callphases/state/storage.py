@@ -35,11 +35,30 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def code_of(error: BaseException) -> str:
+    """The error code of S3, such as NoSuchKey; empty where S3 did not answer."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error of S3; 0 where S3 did not answer."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def response_time(response: Any) -> dt.datetime | None:
+    """The store's clock when it sent a response, in whole seconds; None if the response has no valid Date header."""
+    try:
+        return parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
 def explain(error: Exception, bucket: str, setting: str) -> Exception:
     """Translate an error of S3 into one that names the bucket and the ``setting`` to change."""
     if isinstance(error, ClientError):
-        code = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code, status = code_of(error), status_of(error)
         if code in ("NoSuchBucket", "InvalidBucketName"):
             return ConfigurationError(f"There is no bucket {bucket!r}: check {setting} in the pipeline file.")
         if status in (301, 400, 401, 403):
@@ -148,7 +167,7 @@ class ObjectPrefix:
 
         def read() -> StoredObject:
             answer = self.client.get_object(Bucket=bucket, Key=prefix + name)
-            return StoredObject(answer["Body"].read(), answer["ETag"], _age_s(answer), _date(answer))
+            return StoredObject(answer["Body"].read(), answer["ETag"], _age_s(answer), _read_at(answer))
 
         return self._found(read)
 
@@ -168,7 +187,7 @@ class ObjectPrefix:
         try:
             return self._tried(read, expected=(404,))
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+            if code_of(error) in ("NoSuchKey", "404"):
                 return None
             raise explain(error, self._place[0], self.setting) from None
 
@@ -191,7 +210,7 @@ class ObjectPrefix:
     def _tried(self, request: Callable[[], _T], *, writing: bool = False, expected: tuple[int, ...] = ()) -> _T:
         """Send a request, with retries; an error with an ``expected`` status is raised unchanged."""
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: _may_pass(error, writing) and _status(error) not in expected),
+            retry=retry_if_exception(lambda error: _may_pass(error, writing) and status_of(error) not in expected),
             stop=stop_after_attempt(TRIES),
             wait=wait_exponential_jitter(multiplier=0.5, max=4),
             reraise=True,
@@ -199,32 +218,24 @@ class ObjectPrefix:
         try:
             return retrying(request)
         except (ClientError, BotoCoreError) as error:
-            if _status(error) in expected:
+            if status_of(error) in expected:
                 raise
             raise explain(error, self._place[0], self.setting) from None
-
-
-def _status(error: BaseException) -> int:
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _may_pass(error: BaseException, writing: bool) -> bool:
     if isinstance(error, ClientError):
         # A PUT that is refused once may be the store's mood; a GET is a matter of rights.
-        return writing and _status(error) < 500 and error.response.get("Error", {}).get("Code") != "NoSuchBucket"
+        return writing and status_of(error) < 500 and code_of(error) != "NoSuchBucket"
     return isinstance(error, ResponseStreamingError | IncompleteReadError)
 
 
 def _age_s(answer: Any) -> float:
     written: dt.datetime = answer["LastModified"]
-    now = _date(answer)
+    now = _read_at(answer)
     return max((dt.datetime.now(dt.UTC).timestamp() if now is None else now) - written.timestamp(), 0.0)
 
 
-def _date(answer: Any) -> float | None:
-    try:
-        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
-    except (KeyError, ValueError, TypeError):
-        return None
+def _read_at(answer: Any) -> float | None:
+    moment = response_time(answer)
+    return None if moment is None else moment.timestamp()

@@ -45,7 +45,7 @@ class Adoption:
         if intents:
             if quiet_in_s := self._ledger.quiet_in_s:
                 log.info("An earlier process may still submit; its jobs are looked for in %.0f s.", quiet_in_s)
-                self._ledger.sleep(quiet_in_s)
+                self._ledger.lease.sleep(quiet_in_s)
             ids |= self._found(intents)
         self._ledger.note(
             Submitted(key=key, recording=todo[key].key, transcript_id=one, tries=_tries(events[key]))

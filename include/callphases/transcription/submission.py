@@ -61,7 +61,7 @@ class Batch:
     def tasks(self, submissions: Mapping[str, Submission]) -> Iterator[Task]:
         """A task for each submission, when it is due."""
         for one in submissions.values():
-            self._ledger.sleep(self._pacing.due_in_s(one.number))
+            self._ledger.lease.sleep(self._pacing.due_in_s(one.number))
             if self.stop.is_set():
                 return
             self._pacing.sends()

@@ -118,8 +118,7 @@ class Transcriber:
             pause_s, left_before = self.pacing.pause_s(), left
             if not left or clock.monotonic() + max(pause_s, self._next_in_s()) > give_up_at:
                 break
-            clock.sleep(pause_s)
-            self.ledger.lease.hold()
+            self.ledger.lease.sleep(pause_s)
             self.look()
         self.keep()
         return Waiting(list(self.under_way()), self._unsent, self._next_in_s()) if left else None
@@ -155,7 +154,7 @@ class Transcriber:
                         return self._unsent
                     if look >= len(LOST_PAUSES_S) and late.isdisjoint(lost):
                         break
-                    self.ledger.sleep(pause_s)
+                    self.ledger.lease.sleep(pause_s)
                     self._adopt(todo)
         finally:
             self.ledger.write()  # the ids, which each batch leaves to the next one's intents
@@ -234,7 +233,7 @@ class Transcriber:
         """
         waiting, late = list(todo), set[str]()
         while waiting and (allowed := self._allowed(len(waiting), len(waiting))):
-            self.ledger.sleep(self.pacing.due_in_s(self._numbers[waiting[0]]))
+            self.ledger.lease.sleep(self.pacing.due_in_s(self._numbers[waiting[0]]))
             most = min(allowed, BATCH)
             soon = (key for key in waiting[1:most] if self.pacing.due_in_s(self._numbers[key]) <= LOOK_AHEAD_S)
             batch = [waiting[0], *soon]
