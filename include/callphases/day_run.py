@@ -193,6 +193,8 @@ class DayRun:
         hold = ledger.lease.hold
         budget = within_budget(todo, cap_usd, self.pipeline, self.bucket, ledger, hold)
         counts = chunk_counts(todo.sizes if cap_usd is None else todo.sizes[: len(budget.estimates_usd)])
+        if not budget.holds_anyway and len(counts) == sum(counts):
+            counts = [sum(counts)]  # one task, which sees what the recordings before the next really cost
         waiting = iter(todo)
         first, uris = 0, []
         for number, count in enumerate(counts):
@@ -210,6 +212,7 @@ class DayRun:
                 total=sum(counts),
                 replay=day.replay,
                 budget_usd=budget.share_usd(first, count),
+                lengths=budget.lengths(first, count),
             )
             uris.append(manifest.save(self.state))
             hold()

@@ -9,6 +9,7 @@ import math
 import wave
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,7 @@ from doubles import (
     phases_answer,
 )
 
+SAMPLES = Path(__file__).resolve().parents[2] / "include" / "samples"
 pytestmark = pytest.mark.integration
 
 GOOD = phases_answer(("Introduction", 1), ("Complaint", 2))
@@ -756,6 +758,33 @@ def test_chunks_of_a_day_over_budget_get_no_more_than_the_budget(runner: Runner)
     runner.put("a", "b", body=wav(60))
     _, _, chunks = begun(runner, **capped(1.5 * price(runner, 60)))
     assert sum(chunk.budget_usd or 0 for chunk in chunks.values()) == pytest.approx(1.5 * price(runner, 60))
+
+
+def stating(part: float) -> tuple[bytes, float]:
+    """A recording whose header states this part of its length, and its length in seconds."""
+    sample = next(SAMPLES.glob("audio/**/*.flac"))
+    body = bytearray(sample.read_bytes())
+    packed = int.from_bytes(body[18:26], "big")  # rate, channels, bits, and in the last 36 bits the samples
+    samples = packed & (1 << 36) - 1
+    body[18:26] = (packed - samples + round(samples * part)).to_bytes(8, "big")
+    return bytes(body), samples / 8000
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("calls", [6, 24])
+def test_budget_holds_whatever_headers_state(runner: Runner, part: float, calls: int) -> None:
+    body, audio_s = stating(part)
+    runner.put(*(f"{number:02}" for number in range(calls)), body=body)
+    runner.speech.ending = {"audio_duration": audio_s}
+    cap_usd = (calls / 3 + 0.1) * price(runner, audio_s)
+    published = runner.run(**capped(cap_usd))
+    assert 0 < len(runner.speech.submitted) * costs.estimated_speech_usd(runner.s3.pipeline(), audio_s) <= cap_usd
+    assert published.run_speech_usd + published.run_llm_usd <= cap_usd
+    assert set(published.failures) <= {"budget"}
+    assert published.statuses["completed"] == len(runner.speech.submitted), "what is transcribed has its answer paid"
+    runner.run("run-2")
+    assert set(runner.statuses().values()) == {"completed"}
+    assert len(runner.speech.submitted) == calls
 
 
 def test_existing_transcript_takes_only_its_question_from_the_budget(runner: Runner) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from callphases.errors import CallFailure, ServiceUnavailable
+from callphases.errors import CallFailure, OverBudget, ServiceUnavailable
+from callphases.limits.chunk_budget import ChunkBudget
 from callphases.limits.quota import Slots
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass
@@ -90,6 +91,7 @@ class Transcriber:
         self._delivery = Delivery(service, bucket, pipeline, ledger, self._writer)
         self._adoption = Adoption(service, pipeline, ledger)
         self._pass = DayPass.of(chunk)
+        self._budget = ChunkBudget(pipeline, chunk, ledger)
         keys = [transcript_key(one, pipeline.transcription) for one in chunk.recordings]
         self._recordings = dict(zip(keys, chunk.recordings, strict=True))
         self._numbers = {key: chunk.first + place for place, key in enumerate(keys)}
@@ -232,7 +234,14 @@ class Transcriber:
             Those left that the service may yet take: their answers took too long.
         """
         waiting, late = list(todo), set[str]()
-        while waiting and (allowed := self._allowed(len(waiting), len(waiting))):
+        while waiting:
+            affordable = self._budget.affordable(waiting)
+            if not affordable and not self._budget.is_waiting(waiting):
+                self._fail_over_budget(waiting.pop(0), todo)
+                continue
+            allowed = self._allowed(affordable, len(waiting)) if affordable else 0
+            if not allowed:
+                break
             self.ledger.lease.sleep(self.pacing.due_in_s(self._numbers[waiting[0]]))
             most = min(allowed, BATCH)
             soon = (key for key in waiting[1:most] if self.pacing.due_in_s(self._numbers[key]) <= LOOK_AHEAD_S)
@@ -240,6 +249,12 @@ class Transcriber:
             late |= self._submit_batch(batch, todo)
             waiting = waiting[len(batch) :]
         return late
+
+    def _fail_over_budget(self, key: str, todo: dict[str, Recording]) -> None:
+        why = OverBudget(
+            "Others were longer than their headers state, so the rest does not pay for it; it was not sent."
+        )
+        self.ledger.note([failure_event(key, todo.pop(key), why)])
 
     def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> set[str]:
         """Submit some of ``todo``, and take out of it what the service answered; returns as ``_submit_all``."""
