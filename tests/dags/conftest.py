@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from night import CALL, CHAT, Night
+from night import CALL, CHAT, GUARDED_WORDS, LONG_WORDS, Night
 from servers import remove, running, s3_client
 
 
@@ -28,6 +28,13 @@ def _script(folder: Path) -> Path:
         "files": [
             {"match": "*/silent*", "no_speech": True, "audio_duration_s": 8},
             {"match": "*/broken*", "error": "Transcoding failed. File type application/octet-stream"},
+            {"match": "*/wordless*", "error": "language_detection cannot be performed on files with no spoken audio."},
+            {
+                "match": "*/guarded*",
+                "sentences": [*CALL[:3], {**CALL[3], "text": GUARDED_WORDS}],
+                "audio_duration_s": 12,
+            },
+            {"match": "*/endless*", "sentences": [*CALL[:3], {**CALL[3], "text": LONG_WORDS}], "audio_duration_s": 12},
             {"match": "*/slow*", "latency_s": 4, "sentences": CALL, "audio_duration_s": 12},
         ],
         "default": {"sentences": CALL, "audio_duration_s": 12},
