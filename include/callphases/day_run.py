@@ -242,7 +242,7 @@ class DayRun:
             AccountError, ConfigurationError, ServiceUnavailable: the ledger says how far it got.
         """
         with self._working_on(chunk) as ledger:
-            describe(self.bucket, chunk.recordings, self.pipeline, ledger)
+            describe(self.bucket, chunk.recordings, self.pipeline, ledger, DayPass.of(chunk))
             transcriber = Transcriber(
                 self.service, self.bucket, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
             )

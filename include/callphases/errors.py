@@ -12,7 +12,8 @@
     ├── DayHeld                   another run holds the day
     ├── RunStopped                another task of the run hit an AccountError
     └── CallFailure               one recording failed: becomes a row and stops nothing
-        ├── EmptyFile, BadAudio, TooShort, DownloadRefused, RecordingGone, TranscriptGone
+        ├── EmptyFile, BadAudio, TooShort, DownloadRefused
+        ├── RecordingGone, Archived, AccessDenied, TranscriptGone
         ├── RequestRefused
         │   ├── ModelRetired
         │   └── TranscriptUnknown
@@ -160,6 +161,22 @@ class RecordingGone(CallFailure):
     failure_class = "recording_gone"
     permanent = False
     advice = "Run the day again: the recording is then read, or no longer listed."
+
+
+class Archived(CallFailure):
+    """The object is in a storage class that it must be restored from before it can be read."""
+
+    failure_class = "archived"
+    permanent = False
+    advice = "Restore it (s3:RestoreObject), and run the day again while the restored copy is there."
+
+
+class AccessDenied(CallFailure):
+    """The AWS connection may not read the object, its metadata or its tags, as its recordings' columns need."""
+
+    failure_class = "access_denied"
+    permanent = False
+    advice = "Grant the AWS connection that right for this object, and run the day again."
 
 
 class TranscriptGone(CallFailure):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from callphases.day_run import DayRun, Listed
 from callphases.errors import (
@@ -43,6 +43,7 @@ from callphases.transcription.pacing import LONGEST_PAUSE_S
 from doubles import (
     DAY,
     KEY,
+    NOON,
     Answer,
     Clock,
     Request,
@@ -971,3 +972,48 @@ def test_end_includes_what_another_run_has_done_since_the_listing(runner: Runner
     runner.s3.clock.now += LIFE_S + 1
     runner.day_run().end(day_of([a, b], runner, ledger.lease.fencing_token))
     assert runner.statuses() == {"a": "no_speech", "b": "no_speech"}
+
+
+# Recordings that can't be read
+
+
+@pytest.mark.parametrize("send", ["presigned", "upload"])
+def test_recordings_that_cannot_be_read_fail_alone_and_are_not_sent(runner: Runner, send: str) -> None:
+    names = [f"{number:02}" for number in range(20)]
+    runner.put(*names, "denied", "gone")
+    runner.s3.client.put_object(
+        Bucket=runner.s3.recordings, Key=f"calls/{DAY}/frozen.mp3", Body=b"RIFF", StorageClass="GLACIER"
+    )
+
+    def refuse(params: dict[str, Any], **_: object) -> None:
+        for word, status, code in (("denied", 403, "AccessDenied"), ("gone", 404, "NoSuchKey")):
+            if word in params["url_path"]:
+                head = {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0}
+                raise ClientError({"Error": {"Code": code, "Message": "No."}, "ResponseMetadata": head}, "GetObject")
+
+    runner.s3.client.meta.events.register("before-call.s3.GetObject", refuse)
+    published = runner.run(recordings={"send": send})
+    assert published.failures == {"archived": 1, "access_denied": 1, "recording_gone": 1}
+    assert (published.statuses["completed"], published.unfinished) == (20, 0)
+    assert len(runner.speech.submitted) == 20
+    [frozen] = [row for row in runner.rows() if row["recording_uri"].endswith("frozen.mp3")]
+    assert "GLACIER" in frozen["failure_message"]
+    assert "Restore it" in frozen["failure_message"]
+
+
+def test_restored_recording_is_done_by_the_next_run(runner: Runner) -> None:
+    key = f"calls/{DAY}/a.mp3"
+    runner.s3.client.put_object(Bucket=runner.s3.recordings, Key=key, Body=b"RIFF", StorageClass="DEEP_ARCHIVE")
+    runner.run()
+    assert runner.statuses() == {"a": "archived"}
+
+    def restored(parsed: dict[str, Any], **_: object) -> None:
+        for item in parsed["Contents"]:
+            item["RestoreStatus"] = {"IsRestoreInProgress": False, "RestoreExpiryDate": NOON}
+
+    runner.s3.client.meta.events.register("after-call.s3.ListObjectsV2", restored)
+    runner.s3.client.restore_object(
+        Bucket=runner.s3.recordings, Key=key, RestoreRequest={"Days": 5, "GlacierJobParameters": {"Tier": "Standard"}}
+    )
+    runner.run("run-2")
+    assert runner.statuses() == {"a": "completed"}

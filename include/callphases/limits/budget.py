@@ -125,6 +125,8 @@ def within_budget(
 def _length(progress: Progress, bucket: RecordingBucket) -> Length:
     if progress.transcribed is not None:
         return Length(progress.transcribed.audio_s, progress.transcribed.audio_s)
+    if progress.recording.archived_in:
+        return Length(0.0, 0.0)  # it is not sent
     return audio_length(bucket, progress.recording)
 
 

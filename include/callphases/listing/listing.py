@@ -62,7 +62,8 @@ class Listing:
                 from_key = _time_in_key(item.key, source.call_time, self.pipeline)
                 unmatched += from_key is None
                 call_time = from_key or call_time
-            yield Recording(source.bucket, item.key, item.etag, item.size, call_time.astimezone(dt.UTC))
+            started_at = call_time.astimezone(dt.UTC)
+            yield Recording(source.bucket, item.key, item.etag, item.size, started_at, item.archived_in)
         if unmatched:
             # A call on the day of its upload can be noticed; a call on no day would be lost silently.
             log.warning(

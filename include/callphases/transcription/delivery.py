@@ -9,6 +9,7 @@ from typing import Any
 
 from callphases.cues import Cue, cues_of_captions, cues_of_words, to_vtt
 from callphases.errors import (
+    Archived,
     CallFailure,
     EmptyFile,
     ModelRetired,
@@ -96,12 +97,17 @@ class Delivery:
     def audio_url(self, recording: Recording) -> str:
         """The URL that the service gets: a presigned one, or that of an upload.
 
+        A presigned URL is made of what can be read: the service would try others several times, and not say why.
+
         Raises:
-            EmptyFile, RecordingGone: the recording can't be sent.
+            EmptyFile, RecordingGone, Archived, AccessDenied: the recording can't be sent.
         """
         if recording.size == 0:
             raise EmptyFile("The recording has 0 bytes; it was not sent.")
+        if recording.archived_in:
+            raise Archived(f"The recording's storage class is {recording.archived_in}; it was not sent.")
         if self._pipeline.recordings.send == "presigned":
+            self._bucket.check_readable(recording)
             return self._bucket.presigned_url(recording.key, URL_LIFE_S)
         return self._service.upload(lambda: self._holding(recording))
 

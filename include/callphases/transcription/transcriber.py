@@ -16,7 +16,7 @@ from callphases.pipeline import Pipeline
 from callphases.progress import DayPass
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
-from callphases.state.events import Event, Failed, Intended, Submitted, Withdrawn
+from callphases.state.events import Failed, Intended, Submitted, Withdrawn
 from callphases.state.keys import transcript_key
 from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
@@ -250,6 +250,14 @@ class Transcriber:
             waiting = waiting[len(batch) :]
         return late
 
+    def _take_url(self, key: str, urls: dict[str, str]) -> Done:
+        recording = self._recordings[key]
+        try:
+            urls[key] = self._delivery.audio_url(recording)
+        except CallFailure as failure:
+            return Done([failure_event(key, recording, failure)])
+        return Done()
+
     def _fail_over_budget(self, key: str, todo: dict[str, Recording]) -> None:
         why = OverBudget(
             "Others were longer than their headers state, so the rest does not pay for it; it was not sent."
@@ -258,22 +266,23 @@ class Transcriber:
 
     def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> set[str]:
         """Submit some of ``todo``, and take out of it what the service answered; returns as ``_submit_all``."""
-        failures: list[Event] = []
-        submissions: dict[str, Submission] = {}
-        for key in batch:
-            recording = todo[key]
-            try:
-                url = self._delivery.audio_url(recording)
-            except CallFailure as failure:
-                failures.append(failure_event(key, todo.pop(key), failure))
-            else:
-                submissions[key] = Submission(key, recording, url, self._numbers[key], self._tries(key) + 1)
+        urls: dict[str, str] = {}
+        unreadable = work_off(self.ledger, (partial(self._take_url, key, urls) for key in batch), threads=AT_ONCE)
+        for event in unreadable.events:
+            del todo[event.key]
+        if unreadable.problem is not None:
+            raise unreadable.problem
+        submissions = {
+            key: Submission(key, todo[key], urls[key], self._numbers[key], self._tries(key) + 1)
+            for key in batch
+            if key in urls
+        }
         self.ledger.lease.hold()
         intents = [
             Intended(key=one.key, recording=one.recording.key, audio_url=without_query(one.url), tries=one.tries)
             for one in submissions.values()
         ]
-        self.ledger.write([*failures, *intents])
+        self.ledger.write(intents)
         sending = Batch(self._delivery, self.ledger, self.pacing, self._was_answered)
         worked = work_off(self.ledger, sending.tasks(submissions), threads=AT_ONCE, stop=sending.stop)
         for event in worked.events:
