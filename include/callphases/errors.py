@@ -79,11 +79,13 @@ class AnswerLost(ServiceUnavailable):
 
     Attributes:
         may_still_arrive: the service may accept it even later, as after a timeout.
+        problem: what is wrong with the answer, where one came.
     """
 
-    def __init__(self, message: str, *, may_still_arrive: bool = False) -> None:
+    def __init__(self, message: str, *, may_still_arrive: bool = False, problem: str | None = None) -> None:
         super().__init__(message)
         self.may_still_arrive = may_still_arrive
+        self.problem = problem
 
 
 class DayHeld(CallphasesError):

@@ -37,6 +37,11 @@ def has_reason(response: requests.Response) -> bool:
     )
 
 
+def retired_model(text: str, asked: Iterable[str]) -> str | None:
+    """The model of ``asked`` that a message says is gone; None if it says that of none."""
+    return named_model(text, asked) if says_retired(text) else None
+
+
 def says_retired(text: str) -> bool:
     """Whether an error message means that a model is retired, unknown or not supported."""
     lower = text.lower()

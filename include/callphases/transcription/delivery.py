@@ -24,7 +24,8 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Event, Failed, Submitted, Transcribed, failed
 from callphases.state.ledger import Ledger
 from callphases.state.transcripts import TranscriptWriter
-from callphases.transcription.assemblyai import AssemblyAI, Job, job_failure, without_query
+from callphases.transcription.assemblyai import AssemblyAI, Job, has_no_speech, job_failure, without_query
+from callphases.transcription.documents import TranscriptDocument, parsed
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +137,17 @@ class Delivery:
             NoModelLeft: the job failed for want of the last model.
             AccountError, ServiceUnavailable, ConfigurationError: every other call would fail the same way.
         """
+        if job.problem is not None:
+            return failure_event(key, recording, ProviderError(job.problem), transcript_id=job.id, paid=True)
         if job.status == "error":
+            if has_no_speech(job.error):
+                return self._silent(job, key, recording)
             return self._job_failed(job, key, recording)
         cues: list[Cue] | None = None
         try:
             document = self._service.transcript(job.id)
-            has_speech = bool((document.get("text") or "").strip())
+            read = parsed(TranscriptDocument, document, "transcript")
+            has_speech = bool((read.text or "").strip())
             cues = cues_of_words(document) if has_speech else []
             captions = self._service.vtt(job.id) if cues is None else to_vtt(cues)
         except CallFailure as failure:
@@ -151,10 +157,8 @@ class Delivery:
             with contextlib.suppress(ProviderError):  # segmentation reports it
                 cues = cues_of_captions(document, captions)
         uri, bundle = self._writer.save(key, document, captions if has_speech else None, cues if has_speech else None)
-        for warning in (document.get("metadata") or {}).get("warnings") or []:
-            log.warning("%s: the service warns: %s", recording.key, without_secrets(str(warning.get("message", ""))))
-        audio_s = float(document.get("audio_duration") or 0)
-        model = document.get("speech_model_used") or document.get("speech_model")
+        for warning in read.warnings:
+            log.warning("%s: the service warns: %s", recording.key, without_secrets(warning))
         return Transcribed(
             key=key,
             recording=recording.key,
@@ -162,14 +166,33 @@ class Delivery:
             transcript_id=job.id,
             transcript_uri=uri,
             cues=bundle,
+            audio_s=read.audio_s,
+            language=read.language_code,
+            speech_model=read.model,
+            speech_usd=costs.speech_usd(self._pipeline, read.model, read.audio_s),
+        )
+
+    def _silent(self, job: Job, key: str, recording: Recording) -> Transcribed:
+        """A job that failed because nobody speaks, which is not billed."""
+        audio_s, uri = 0.0, None
+        with contextlib.suppress(CallFailure):
+            document = self._service.transcript(job.id)
+            document["audio_url"] = without_query(str(document.get("audio_url") or ""))
+            uri, _ = self._writer.save(key, document, None, None)
+            audio_s = parsed(TranscriptDocument, document, "transcript").audio_s
+        log.info("%s: nobody speaks: %s", recording.key, without_secrets(job.error or ""))
+        return Transcribed(
+            key=key,
+            recording=recording.key,
+            status="no_speech",
+            transcript_id=job.id,
+            transcript_uri=uri,
             audio_s=audio_s,
-            language=document.get("language_code"),
-            speech_model=model,
-            speech_usd=costs.speech_usd(self._pipeline, model, audio_s),
+            speech_usd=0.0,
         )
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Failed:
-        failure = job_failure(job.error, self._pipeline.speech_models)
+        failure = job_failure(job.error, self._pipeline.transcription)
         event = self._ledger.find(key)
         tries, model = (event.tries, event.model) if isinstance(event, Submitted) else (1, None)
         again = failure.may_pass and tries < TRIES_AT_PROVIDER

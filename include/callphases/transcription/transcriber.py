@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from callphases.errors import CallFailure, OverBudget, ServiceUnavailable
+from callphases.errors import CallFailure, OverBudget, ProviderError, ServiceUnavailable
 from callphases.limits.chunk_budget import ChunkBudget
 from callphases.limits.quota import Slots
 from callphases.pipeline import Pipeline
@@ -97,6 +97,7 @@ class Transcriber:
         self._numbers = {key: chunk.first + place for place, key in enumerate(keys)}
         self._ended: dict[str, Job] = {}
         self._unsent = 0
+        self._problems: dict[str, str] = {}
         self._was_answered = threading.Event()
 
     def run(self, patience_s: float) -> Waiting | None:
@@ -149,6 +150,8 @@ class Transcriber:
                 late = self._submit_all(todo)
                 for look, pause_s in enumerate(LOST_PAUSES_S + LATE_PAUSES_S):
                     lost = self._intended(todo)
+                    if look == len(LOST_PAUSES_S):
+                        lost -= self._fail_without_id(lost, todo)
                     if not lost:
                         self._unsent = len(todo)
                         if not todo:
@@ -250,6 +253,15 @@ class Transcriber:
             waiting = waiting[len(batch) :]
         return late
 
+    def _fail_without_id(self, lost: Collection[str], todo: dict[str, Recording]) -> set[str]:
+        """Give up those of ``lost`` that were answered without an id and are not at the provider: sending them again
+        might pay again."""
+        unread = {key for key in lost if key in self._problems}
+        for key in unread:
+            failure = ProviderError(self._problems[key])
+            self.ledger.note([failure_event(key, todo.pop(key), failure)])
+        return unread
+
     def _take_url(self, key: str, urls: dict[str, str]) -> Done:
         recording = self._recordings[key]
         try:
@@ -291,6 +303,7 @@ class Transcriber:
         self.ledger.note(Withdrawn(key=key, recording=todo[key].key) for key in unsent)
         if worked.problem is not None:
             raise worked.problem
+        self._problems |= sending.problems
         return sending.late
 
     def _tries(self, key: str) -> int:
