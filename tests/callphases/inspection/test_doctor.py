@@ -119,7 +119,7 @@ def test_unreachable_services_are_bad_without_retries(look: Examine, speech: Spe
 
 
 def test_retired_speech_model_is_bad(look: Examine, speech: Speech) -> None:
-    gone = answer({"error": "The model universal-3-pro is no longer supported"}, 400)
+    gone = answer({"error": "The model universal-3-5-pro is no longer supported"}, 400)
     speech.refuse = lambda request: gone if request.method == "POST" else None
     assert "transcription.speech_models" in bad(look())["speech models"]
 
