@@ -28,7 +28,7 @@ from callphases.errors import (
     WrongKey,
     without_secrets,
 )
-from callphases.limits.refusals import error_text, named_model, says_retired
+from callphases.limits.refusals import error_text, retired_model
 from callphases.limits.throttle import SPEECH_REQUESTS_PER_S, Throttle
 
 log = logging.getLogger(__name__)
@@ -284,8 +284,8 @@ def _failure(text: str, models: Sequence[str]) -> CallFailure:
         return DownloadRefused(text)
     if "does not appear to contain audio" in lower or "transcoding failed" in lower:
         return BadAudio(text)
-    if says_retired(text):
-        return ModelRetired(text, named=named_model(text, models))
+    if (gone := retired_model(text, models)) is not None:
+        return ModelRetired(text, named=gone)
     return ProviderError(text)
 
 
@@ -345,6 +345,6 @@ def _refusal(response: requests.Response, url: str, models: Sequence[str], is_lo
         return ServiceUnavailable(f"The speech service at {url} answered {response.status_code}: {text}")
     if is_lookup and "not found" in lower:
         return TranscriptUnknown(f"The speech service answered {response.status_code}: {text}")
-    if says_retired(text):
-        return ModelRetired(f"The speech service says: {text}", named=named_model(text, models))
+    if (gone := retired_model(text, models)) is not None:
+        return ModelRetired(f"The speech service says: {text}", named=gone)
     return RequestRefused(f"The speech service answered {response.status_code}: {text}")

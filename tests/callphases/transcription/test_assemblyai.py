@@ -220,7 +220,7 @@ def test_refusal_has_a_type_and_the_services_message(
 ) -> None:
     web.answers = [given]
     with pytest.raises(error, match=words) as told:
-        client.submit(SIGNED, {})
+        client.submit(SIGNED, {"speech_models": ["universal-3-pro"]})
     assert type(told.value) is error
     assert KEY not in str(told.value)
     assert "Signature" not in str(told.value)
