@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from benchmarks.bench import FOLDER, Bench
 from benchmarks.figures import Figure
 from benchmarks.floors import floors
 from benchmarks.processes import ROOT, Broken, clean_environment, running, say
+from callphases.connections import gateway_to_score
 from callphases.errors import CallphasesError
 from callphases.pipeline import load
 from callphases.scoring.labelled import LabelledCall, read_labelled
@@ -46,13 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cards = _floors(calls)
         say(f"==> {len(calls)} labeled calls")
         with local_model(FOLDER / "segmentation.log") as url:
-            cards[LOCAL] = _model(calls, "local", url, "any", given.pipeline)
+            cards[LOCAL] = _model(calls, "local", Gateway("any", url), given.pipeline)
         for place, model in enumerate(given.model):
-            key = os.environ.get("CALLPHASES_LLM_KEY") or os.environ.get("ASSEMBLYAI_API_KEY") or ""
             say(f"==> {model}")
             try:
-                url = given.url[place % len(given.url)].rstrip("/").removesuffix("/v1")
-                cards[model] = _model(calls, model, url, key.strip(), given.pipeline)
+                gateway = gateway_to_score(given.url[place % len(given.url)])
+                cards[model] = _model(calls, model, gateway, given.pipeline)
             except CallphasesError as error:
                 failed += 1
                 say(f"BROKEN {model}: {error}")
@@ -75,7 +74,7 @@ def measure(_: Bench) -> list[Figure]:
         calls = read_labelled([SAMPLES])
         cards = _floors(calls)
         with local_model(FOLDER / "segmentation.log") as url:
-            cards[LOCAL] = _model(calls, "local", url, "any", None)
+            cards[LOCAL] = _model(calls, "local", Gateway("any", url), None)
         write(cards, FOLDER)
         return [
             Figure(f"accuracy: {name}", card.means["accuracy"].mean, note=f"worst call {_worst(card)}")
@@ -130,11 +129,9 @@ def _floors(calls: Sequence[LabelledCall]) -> dict[str, Scorecard]:
     return {name: scorecard(calls, predicted) for name, predicted in floors(calls).items()}
 
 
-def _model(calls: Sequence[LabelledCall], model: str, url: str, key: str, pipeline: Path | None) -> Scorecard:
-    if not key:
-        raise CallphasesError("Set CALLPHASES_LLM_KEY or ASSEMBLYAI_API_KEY to the gateway's key.")
+def _model(calls: Sequence[LabelledCall], model: str, gateway: Gateway, pipeline: Path | None) -> Scorecard:
     set_up = pipeline_of(model, load(pipeline) if pipeline is not None else None)
-    predicted, spent = predict(calls, Segmenter(Gateway(key, url), set_up))
+    predicted, spent = predict(calls, Segmenter(gateway, set_up))
     return scorecard(calls, predicted, spent=spent)
 
 

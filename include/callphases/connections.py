@@ -1,6 +1,7 @@
 """Opens what the command line talks to: S3, the speech service and the gateway.
 
-With ASSEMBLYAI_API_KEY set everything comes from environment variables, else from the pipeline's Airflow connections.
+With ASSEMBLYAI_API_KEY set everything comes from environment variables, else from the pipeline's Airflow connections. A
+gateway of its own is at LLM_GATEWAY_URL, with its key in CALLPHASES_LLM_KEY.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import Pipeline
-from callphases.segmentation.gateway import Gateway, gateway_beside
+from callphases.segmentation.gateway import Gateway, Settings, gateway_beside
 from callphases.state.s3 import client_from_environment
 from callphases.state.storage import ObjectPrefix
 from callphases.transcription.assemblyai import DEFAULT_URL, AssemblyAI
@@ -27,12 +29,19 @@ def services_of(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
         ConfigurationError: neither a key nor Airflow is there, or the connection is missing or has no key.
     """
     if key := os.environ.get("ASSEMBLYAI_API_KEY"):
-        return AssemblyAI(key, _speech_url()), Gateway(key, _gateway_url())
+        own = pipeline.connections.gateway
+        if own is not None and not os.environ.get("LLM_GATEWAY_URL"):
+            raise ConfigurationError(
+                f"The pipeline's language models have a connection of their own, {own!r}: set LLM_GATEWAY_URL and "
+                "CALLPHASES_LLM_KEY beside ASSEMBLYAI_API_KEY, or unset that to use Airflow's connections."
+            )
+        # The account's key is none of another gateway's business.
+        return AssemblyAI(key, _speech_url()), _gateway(_gateway_url(), "" if own is not None else key)
     try:
         from callphases.airflow.hook import AssemblyAIHook
     except ImportError:
         raise ConfigurationError("Set ASSEMBLYAI_API_KEY, or install Airflow and define its connections.") from None
-    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients()
+    return AssemblyAIHook(pipeline.connections.assemblyai).get_clients(pipeline.connections.gateway)
 
 
 def s3_of(pipeline: Pipeline) -> S3Client:
@@ -56,11 +65,10 @@ def gateway_to_score(url: str | None) -> Gateway:
     Raises:
         ConfigurationError: no key is set.
     """
-    key = (os.environ.get("CALLPHASES_LLM_KEY") or os.environ.get("ASSEMBLYAI_API_KEY") or "").strip()
-    if not key:
+    key = os.environ.get("ASSEMBLYAI_API_KEY", "").strip()
+    if not (key or os.environ.get("CALLPHASES_LLM_KEY", "").strip()):
         raise ConfigurationError("Set CALLPHASES_LLM_KEY, or ASSEMBLYAI_API_KEY, to the gateway's key.")
-    # Users of other OpenAI-compatible gateways give the base URL with its /v1.
-    return Gateway(key, (url or _gateway_url()).rstrip("/").removesuffix("/v1"))
+    return _gateway(url or _gateway_url(), key, "--url or LLM_GATEWAY_URL")
 
 
 def tables_at(place: str, setting: str) -> ObjectPrefix | Path:
@@ -78,6 +86,17 @@ def tables_at(place: str, setting: str) -> ObjectPrefix | Path:
 
 def _speech_url() -> str:
     return os.environ.get("ASSEMBLYAI_BASE_URL", DEFAULT_URL)
+
+
+def _gateway(url: str, account_key: str, url_setting: str = "LLM_GATEWAY_URL") -> Gateway:
+    """The gateway at ``url``, with the key in CALLPHASES_LLM_KEY or the account's, which is sent as it is.
+
+    AssemblyAI's gateway takes no bearer tokens; those that speak OpenAI's API take nothing else.
+    """
+    own_key = os.environ.get("CALLPHASES_LLM_KEY", "").strip()
+    settings = Settings("CALLPHASES_LLM_KEY" if own_key or not account_key else "ASSEMBLYAI_API_KEY", url_setting)
+    is_vendor = f".{urlsplit(url).hostname}".endswith(".assemblyai.com")
+    return Gateway(own_key or account_key, url, bearer=bool(own_key) and not is_vendor, settings=settings)
 
 
 def _gateway_url() -> str:

@@ -190,11 +190,16 @@ class TranscriptGone(CallFailure):
 
 
 class RequestRefused(CallFailure):
-    """The service refused the request (4xx)."""
+    """The service refused the request (4xx).
+
+    Attributes:
+        too_long: because the question does not fit into the model's context.
+    """
 
     failure_class = "request_refused"
     permanent = False
     advice = "Check the pipeline file's transcription and segmentation."
+    too_long = False
 
 
 class ModelRetired(RequestRefused):

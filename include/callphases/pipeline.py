@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import string
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -48,6 +49,22 @@ S3Folder = Annotated[str, AfterValidator(_s3_folder)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def name_key(name: str) -> str:
+    """The form in which names of phases are compared.
+
+    Models return a name with other quotes, dashes, spaces or case than it was given, in markdown, or with a full stop.
+    """
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    text = "".join(sign for sign in text.translate(_PLAIN_SIGNS) if unicodedata.category(sign) != "Cf")
+    text = " ".join(text.split())
+    return re.sub(r"^[\s*_#'\"]+|[\s*_'\".:,;]+$", "", text) or text
+
+
+_PLAIN_SIGNS = str.maketrans(
+    dict.fromkeys("‘’‚‛′`´ʼ＇", "'") | dict.fromkeys("“”„‟″«»‹›＂", '"') | dict.fromkeys("‐‑‒–—―−﹘﹣－", "-")
+)
 
 
 class KeyTime(_Section):
@@ -288,10 +305,16 @@ class Budget(_Section):
 
 
 class Connections(_Section):
-    """The Airflow connections that the pipeline uses."""
+    """The Airflow connections that the pipeline uses.
+
+    Attributes:
+        gateway: of the language models, where they are not those of the AssemblyAI account: any server that speaks
+            OpenAI's API.
+    """
 
     assemblyai: str = "assemblyai_default"
     aws: str = "aws_default"
+    gateway: str | None = Field(default=None, min_length=1)
 
 
 class Deadline(_Section):
@@ -351,11 +374,14 @@ class Pipeline(_Section):
     @field_validator("phases")
     @classmethod
     def _distinct(cls, phases: list[PhaseDefinition]) -> list[PhaseDefinition]:
-        names = [phase.name.casefold() for phase in phases]
-        if len(set(names)) < len(names):
-            raise ValueError("expected unique names")
-        if OTHER.casefold() in names:
-            raise ValueError(f"{OTHER} is always available and can't be defined")
+        known: dict[str, str] = {}
+        for phase in phases:
+            key = name_key(phase.name)
+            if key == name_key(OTHER):
+                raise ValueError(f"{OTHER} is always available and can't be defined")
+            if key in known:
+                raise ValueError(f"expected unique names; {known[key]!r} and {phase.name!r} count as the same")
+            known[key] = phase.name
         return phases
 
     @model_validator(mode="after")

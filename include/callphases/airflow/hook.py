@@ -1,7 +1,8 @@
-"""The connection ``assemblyai`` → the clients of the speech service and of the language model gateway."""
+"""Airflow's connections → the clients of the speech service and of the language model gateway."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -41,16 +42,25 @@ class AssemblyAIHook(BaseHook):
         Raises:
             ConfigurationError: there is no such connection, or it has no key.
         """
-        return self._speech(self._connection())
+        return self._speech(self._connection(self.assemblyai_conn_id))
 
     async def aget_conn(self) -> assemblyai.AssemblyAI:
         """The same for the event loop of a trigger, where the connection must be awaited."""
         return self._speech(await self.aget_connection(self.assemblyai_conn_id))
 
-    def get_clients(self) -> tuple[assemblyai.AssemblyAI, gateway.Gateway]:
-        """The clients of the speech service and of the language model gateway; raises as ``get_conn``."""
-        connection = self._connection()
-        return self._speech(connection), gateway.Gateway(self._key(connection), gateway_url(connection))
+    def get_clients(self, gateway_conn_id: str | None = None) -> tuple[assemblyai.AssemblyAI, gateway.Gateway]:
+        """The clients of the speech service and of the language model gateway; raises as ``get_conn``.
+
+        Args:
+            gateway_conn_id: the gateway's own connection, if it has one.
+        """
+        connection = self._connection(self.assemblyai_conn_id)
+        if gateway_conn_id is not None:
+            return self._speech(connection), own_gateway(self._connection(gateway_conn_id), gateway_conn_id)
+        name = f"the connection {self.assemblyai_conn_id!r}"
+        settings = gateway.Settings(f"the password of {name}", f"llm_gateway_url of {name}")
+        client = gateway.Gateway(self._key(connection), gateway_url(connection), settings=settings)
+        return self._speech(connection), client
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the speech service answers and takes the key; costs nothing."""
@@ -61,30 +71,28 @@ class AssemblyAIHook(BaseHook):
             return False, str(error)
         return True, f"The speech service at {service.url} answers and takes the key."
 
-    def _connection(self) -> Connection:
+    def _connection(self, conn_id: str) -> Connection:
         try:
-            return self.get_connection(self.assemblyai_conn_id)
+            return self.get_connection(conn_id)
         except Exception as error:
             # Which exception means "not defined" differs between a worker, `dags test` and the API server.
             if type(error).__name__ not in ("AirflowNotFoundException", "AirflowRuntimeError"):
                 raise
+            is_speech = conn_id == self.assemblyai_conn_id
+            form = "of type assemblyai with" if is_speech else "with the gateway's URL as its host, and"
             raise ConfigurationError(
-                f"There is no connection {self.assemblyai_conn_id!r}: add one of type assemblyai with the API key as "
-                f"its password, or set AIRFLOW_CONN_{self.assemblyai_conn_id.upper()}."
+                f"There is no connection {conn_id!r}: add one {form} the API key as its password, "
+                f"or set AIRFLOW_CONN_{conn_id.upper()}."
             ) from None
 
     def _speech(self, connection: Connection) -> assemblyai.AssemblyAI:
         return assemblyai.AssemblyAI(self._key(connection), speech_url(connection))
 
     def _key(self, connection: Connection) -> str:
-        key = (connection.password or "").strip()
+        key = _key(connection, self.assemblyai_conn_id)
         if not key:
             raise ConfigurationError(
                 f"The connection {self.assemblyai_conn_id!r} has no password: the API key belongs there."
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise ConfigurationError(
-                f"The password of the connection {self.assemblyai_conn_id!r} holds characters that no API key has."
             )
         return key
 
@@ -100,22 +108,80 @@ def s3_client(conn_id: str) -> S3Client:
     return S3Hook(aws_conn_id=conn_id, config=config.merge(own) if own else config).get_conn()
 
 
+def own_gateway(connection: Connection, conn_id: str) -> gateway.Gateway:
+    """The gateway of a connection of its own, of any type.
+
+    Its host is the base URL of a server that speaks OpenAI's API, its password the key, which is sent as a bearer
+    token; no password for a server without keys. In the extra, ``key_header`` names another header for the key, which
+    is then sent as it is (``api-key`` for Azure), and ``headers`` holds more headers.
+
+    Raises:
+        ConfigurationError: it has no host, or something in it is invalid.
+    """
+    name = f"the connection {conn_id!r}"
+    if not (connection.host or "").strip():
+        raise ConfigurationError(f"The connection {conn_id!r} has no host: the gateway's URL belongs there.")
+    extra = connection.extra_dejson
+    header, headers = extra.get("key_header"), extra.get("headers") or {}
+    if not (isinstance(headers, dict) and all(map(_is_header, [*headers.items(), (header or "x", "")]))):
+        raise ConfigurationError(
+            f"The extra of {name} is invalid: headers holds names and values, and key_header a name, such as "
+            '{"key_header": "api-key", "headers": {"X-Team": "calls"}}.'
+        )
+    return gateway.Gateway(
+        _key(connection, conn_id),
+        _url(connection) + _path(connection),
+        bearer=header is None,
+        key_header=header or "authorization",
+        headers=headers,
+        settings=gateway.Settings(f"the password of {name}", f"the host of {name}"),
+    )
+
+
+def _key(connection: Connection, conn_id: str) -> str:
+    key = (connection.password or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"The password of the connection {conn_id!r} holds characters that no API key has.")
+    return key
+
+
+def _is_header(header: tuple[object, object]) -> bool:
+    name, value = header
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) is not None
+        and isinstance(value, str)
+        and value.isascii()
+        and (value.isprintable() and value == value.strip())
+    )
+
+
 def speech_url(connection: Connection) -> str:
-    """The base URL of the speech API. A connection written as a URI has scheme and port apart from the host."""
-    host = (connection.host or "").strip().rstrip("/")
-    if not host:
-        return assemblyai.DEFAULT_URL
-    if "://" in host:
-        return host
-    scheme = connection.schema if connection.schema in ("http", "https") else None
-    if scheme is None:
-        scheme = "http" if connection.port not in (None, 443) else "https"
-    return f"{scheme}://{host}" + (f":{connection.port}" if connection.port else "")
+    """The base URL of the speech API."""
+    return _url(connection) if (connection.host or "").strip() else assemblyai.DEFAULT_URL
+
+
+def _url(connection: Connection) -> str:
+    """The URL in a connection. One that is written as a URI has scheme and port apart from the host."""
+    scheme, has_scheme, host = (connection.host or "").strip().rstrip("/").rpartition("://")
+    if not has_scheme:
+        named = next((one for one in (connection.schema, connection.conn_type) if one == "https"), connection.schema)
+        is_plain = named == "http" or (named != "https" and connection.port not in (None, 443))
+        scheme = "http" if is_plain else "https"
+    name, slash, path = host.partition("/")
+    port = f":{connection.port}" if connection.port and not re.search(r":\d+$", name) else ""
+    return f"{scheme}://{name}{port}{slash}{path}"
+
+
+def _path(connection: Connection) -> str:
+    """The path of a connection that is written as a URI: Airflow keeps it as the schema."""
+    path = (connection.schema or "").strip("/")
+    return f"/{path}" if path and path not in ("http", "https") else ""
 
 
 def gateway_url(connection: Connection) -> str:
     """The base URL of the language model gateway."""
     named = (connection.extra_dejson.get("llm_gateway_url") or "").strip().rstrip("/")
     if named:
-        return str(named).removesuffix("/v1")
+        return str(named)
     return gateway.gateway_beside(speech_url(connection))

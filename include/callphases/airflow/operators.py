@@ -99,7 +99,7 @@ class _PipelineOperator(BaseOperator):
         from callphases.day_run import DayRun
 
         connections = self.pipeline.connections
-        service, gateway = AssemblyAIHook(connections.assemblyai).get_clients()
+        service, gateway = AssemblyAIHook(connections.assemblyai).get_clients(connections.gateway)
         return DayRun(self.pipeline, s3_client(connections.aws), service, gateway)
 
     def day(self, context: Context) -> dt.date:

@@ -59,7 +59,8 @@ def examine(
         days: how many days to go back for a recording, and how many of each table's newest days to check.
     """
     speech_url = DEFAULT_URL
-    services = yield from _opened("connection assemblyai", open_services)
+    own = pipeline.connections.gateway is not None
+    services = yield from _opened(f"connection assemblyai{' or gateway' if own else ''}", open_services)
     if services is not None:
         service, gateway = services
         speech_url = service.url
@@ -122,8 +123,8 @@ def _speech(service: AssemblyAI, pipeline: Pipeline) -> _Check[None]:
 def _models(gateway: Gateway, pipeline: Pipeline) -> _Check[None]:
     what = "language models"
     if (problem := _unreachable(gateway.url)) is not None:
-        remedy = "check llm_gateway_url of the assemblyai connection (LLM_GATEWAY_URL)."
-        yield Finding(Health.BAD, what, f"{gateway.url} can't be reached ({problem}): {remedy}")
+        detail = f"{gateway.url} can't be reached ({problem}): check {gateway.settings.url}."
+        yield Finding(Health.BAD, what, detail)
         return
     models = pipeline.segmentation.models
     refused, conclusive = [], True
@@ -141,7 +142,7 @@ def _models(gateway: Gateway, pipeline: Pipeline) -> _Check[None]:
     elif not conclusive:
         detail = (
             f"{gateway.url} answers, but not like a gateway that accepts the key: run this again, or check "
-            "llm_gateway_url of the assemblyai connection (LLM_GATEWAY_URL)."
+            f"{gateway.settings.url}."
         )
         yield Finding(Health.UNSURE, what, detail)
     else:

@@ -7,7 +7,8 @@ converge on a fair share of the account's limit (additive increase, multiplicati
 
 A request that was certainly not accepted (no connection, 429, 403) is repeated. After a lost answer or a 5xx this is
 unknown, and only requests that are safe to repeat are. A 403 with a reason is a refusal; one without may mean "too
-many requests", and is treated as a refusal only once it persists.
+many requests", and is treated as a refusal only once it persists. A 429 or a 5xx that says that waiting is no help (no
+money, a wrong key, a question that is too long) is a refusal; one of a quota of the day ends the run at once.
 
 Facts about the services are from their public documentation of 2026.
 """
@@ -28,7 +29,7 @@ from urllib3.exceptions import NewConnectionError
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import AnswerLost, ServiceUnavailable, ThrottledOut
-from callphases.limits.refusals import has_reason
+from callphases.limits.refusals import Reason, Refusal, is_outage, is_throttled, read_refusal
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,11 @@ class _Retry(Exception):
 class _Throttled(_Retry):
     """The service answered "too many requests", or with a 403 that may mean it."""
 
-    def __init__(self, reason: str, wait_s: float | None, response: requests.Response) -> None:
+    def __init__(self, reason: str, wait_s: float | None, response: requests.Response, lasts: bool) -> None:
         super().__init__(reason, wait_s)
         self.response = response
+        self.lasts = lasts
+        """Whether it throttles for longer than ``PATIENCE_S``."""
 
 
 class _Stop:
@@ -95,7 +98,7 @@ class _Stop:
             return self._failures >= ATTEMPTS
         if error.response.status_code == 403 and state.attempt_number >= ATTEMPTS:
             self.is_refusal = self._ask_is_refusal()
-        return self.is_refusal or (state.seconds_since_start or 0) + state.upcoming_sleep >= PATIENCE_S
+        return self.is_refusal or error.lasts or (state.seconds_since_start or 0) + state.upcoming_sleep >= PATIENCE_S
 
 
 class Throttle:
@@ -127,15 +130,22 @@ class Throttle:
         self._answers = 0
         self._lock = threading.Lock()
 
-    def send(self, request: Callable[[], requests.Response], *, repeatable: bool) -> requests.Response:
+    def send(
+        self,
+        request: Callable[[], requests.Response],
+        *,
+        repeatable: bool,
+        read: Callable[[requests.Response], Refusal] = read_refusal,
+    ) -> requests.Response:
         """Send a request when the rate allows, and repeat it where that can help.
 
         Args:
             request: sends the request and returns the answer; called once per attempt.
             repeatable: whether the request may be sent again when it is unknown if the service accepted it.
+            read: reads an answer of 400 or more.
 
         Returns:
-            The first answer that repeating would not change, which may be a 4xx.
+            The first answer that repeating would not change, which may be an error.
 
         Raises:
             ThrottledOut: the service throttled the request for longer than ``PATIENCE_S``.
@@ -154,10 +164,15 @@ class Throttle:
             reraise=True,
         )
         try:
-            return retrying(self._attempt, request, repeatable)
+            return retrying(self._attempt, request, repeatable, read)
         except _Throttled as last:
             if stop.is_refusal:
                 return last.response
+            if last.lasts:
+                raise ThrottledOut(
+                    f"The {self.service} refuses requests because a quota is used up: {last}. "
+                    "Run the day again when it is renewed, or ask the provider for a higher one."
+                ) from None
             raise ThrottledOut(
                 f"The {self.service} kept refusing requests for {PATIENCE_S / 60:.0f} minutes: {last}. Others may be "
                 "using the account; run the day again later, or ask the provider for a higher limit."
@@ -171,7 +186,12 @@ class Throttle:
             message = f"A request was sent to the {self.service}, which may have accepted it: {lost}."
             raise AnswerLost(message, may_still_arrive=lost.may_still_arrive) from None
 
-    def _attempt(self, request: Callable[[], requests.Response], repeatable: bool) -> requests.Response:
+    def _attempt(
+        self,
+        request: Callable[[], requests.Response],
+        repeatable: bool,
+        read: Callable[[requests.Response], Refusal],
+    ) -> requests.Response:
         self._await_turn()
         try:
             response = request()
@@ -180,13 +200,15 @@ class Throttle:
                 raise _Retry(f"no connection ({_root_type(error)})") from None
             raise _NoAnswer(f"no answer ({_root_type(error)})", isinstance(error, requests.Timeout)) from None
         status = response.status_code
-        if status == 429 or (status == 403 and not has_reason(response)):
-            wait_s = self._slow_down(response)
-            raise _Throttled(f"it answered {status}", wait_s, response)
-        if status >= 500:
-            if repeatable:
-                raise _Retry(f"it answered {status}", _requested_wait_s(response))
-            raise _NoAnswer(f"it answered {status}", status in (502, 504))
+        if status >= 400:
+            refusal = read(response)
+            answered = f"it answered {status}" + (f" ({refusal.text})" if refusal.text else "")
+            if is_throttled(refusal):
+                raise _Throttled(answered, self._slow_down(response), response, refusal.reason is Reason.QUOTA)
+            if is_outage(refusal):
+                if repeatable:
+                    raise _Retry(answered, _requested_wait_s(response))
+                raise _NoAnswer(answered, status in (408, 502, 504))
         self._speed_up(response)
         return response
 

@@ -182,7 +182,7 @@ def predict(calls: Sequence[LabelledCall], segmenter: Segmenter) -> tuple[list[P
     except WrongKey:
         raise ConfigurationError(
             f"The gateway at {segmenter.gateway.url} does not accept the key: set CALLPHASES_LLM_KEY to one that "
-            "may use it (prefixed with 'Bearer ' if the gateway requires it)."
+            "may use it."
         ) from None
     except NoModelLeft:
         model = pipeline.segmentation.models[0]

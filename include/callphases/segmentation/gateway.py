@@ -1,19 +1,29 @@
-"""Client of the LLM gateway: sends one question to ``/v1/chat/completions`` and returns one answer."""
+"""Client of the LLM gateway: sends one question to ``/v1/chat/completions`` and returns one answer.
+
+The gateway is AssemblyAI's, or any server that speaks OpenAI's API. What it refuses is classified in
+``limits.refusals``; which parameters a model accepts is learned in ``parameters``; its answers are read in
+``completions``.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import (
+    AccountError,
     AnswerCut,
     AnswerInvalid,
+    CallFailure,
+    ModelRefused,
     ModelRetired,
     NoBalance,
     NoModelLeft,
@@ -21,8 +31,18 @@ from callphases.errors import (
     ServiceUnavailable,
     WrongKey,
 )
-from callphases.limits.refusals import error_text, says_retired
+from callphases.limits.refusals import (
+    Reason,
+    Refusal,
+    document_of,
+    in_band_status,
+    read_refusal,
+    refusal_of,
+    status_in,
+)
 from callphases.limits.throttle import Throttle
+from callphases.segmentation.completions import ChatCompletion
+from callphases.segmentation.parameters import Parameters, room, token_limit
 
 DEFAULT_URL = "https://llm-gateway.assemblyai.com"
 _GATEWAY_BY_SPEECH_URL = {
@@ -32,14 +52,21 @@ _GATEWAY_BY_SPEECH_URL = {
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 300.0
 CONNECTIONS = 64
 """Connections kept open for the threads of a task."""
-TIMEOUT_STATUSES = frozenset({504, 524})
-"""Answers of proxies that gave up waiting for a model."""
+TIMEOUT_STATUSES = frozenset({408, 504, 524})
+"""Answers of gateways and proxies that gave up waiting for a model."""
 UNINFORMATIVE_STATUSES = frozenset({404, 405, 429})
 """Refusals that say nothing about the question: nothing is at this address, or it is too busy."""
-CUT_REASONS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
-"""Finish reasons of answers that reached their token limit; the gateway passes on each provider's own."""
-REFUSAL_REASONS = frozenset({"refusal", "content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
-"""Finish reasons of answers that the model declined to give."""
+MOST_ADJUSTMENTS = 8
+"""How often a question is sent again with other parameters."""
+LEAST_QUOTE = 16
+"""An error that has as many letters and digits in common with the question, in a row, quotes it."""
+
+
+class Settings(NamedTuple):
+    """What the user sets, for messages: where the key is, and where the URL."""
+
+    key: str = "the password of the assemblyai connection"
+    url: str = "llm_gateway_url of the assemblyai connection (LLM_GATEWAY_URL)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,7 @@ class Answer:
         refused: the model declined to answer.
         model: the model that answered.
         input_tokens, output_tokens: billed for it.
+        limit: the token limit that it was given, which is less than what was asked for if the model allows no more.
     """
 
     text: str
@@ -60,6 +88,7 @@ class Answer:
     model: str
     input_tokens: int
     output_tokens: int
+    limit: int | None = None
 
 
 class RateLimiter(Protocol):
@@ -73,7 +102,16 @@ class RateLimiter(Protocol):
 
 
 class Gateway:
-    """Client for one account at an OpenAI-compatible gateway. Thread-safe."""
+    """Client for one account at an OpenAI-compatible gateway. Thread-safe.
+
+    Args:
+        key: sent as it is, as AssemblyAI's gateway wants it; empty for a server without keys.
+        url: the server's base URL, with or without ``/v1``, or the whole URL of its chat completions.
+        bearer: send the key as a bearer token, as OpenAI's API and servers like it want it.
+        key_header: send the key in this header instead, as it is.
+        headers: sent with every request.
+        settings: named in messages.
+    """
 
     def __init__(
         self,
@@ -81,13 +119,21 @@ class Gateway:
         url: str = DEFAULT_URL,
         session: requests.Session | None = None,
         *,
+        bearer: bool = False,
+        key_header: str = "authorization",
+        headers: Mapping[str, str] | None = None,
+        settings: Settings | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url, self._endpoint = _addresses(url)
+        self.settings = settings or Settings()
         self._session = session or _session()
-        self._session.headers["authorization"] = key
-        self._unsupported: set[tuple[str, str]] = set()
-        """Models with a parameter that they reject."""
+        if key:
+            is_token = key.lower().startswith("bearer ")
+            self._session.headers[key_header] = f"Bearer {key}" if bearer and not is_token else key
+        self._session.headers.update(headers or {})
+        self._key = key
+        self._parameters = Parameters()
         self._throttle = Throttle(f"language model gateway at {self.url}", clock=clock)
         self._limiter: RateLimiter | None = None
 
@@ -116,16 +162,15 @@ class Gateway:
         """
         for model in models:
             try:
-                response = self._request({"model": model, "messages": [], "max_tokens": 1})
+                response = self._request(model, lambda: {"model": model, "messages": [], "max_tokens": 1})  # noqa: B023
             except requests.RequestException:
                 return False
-            refusal = _refusal(response, model, self.url) if 400 <= response.status_code < 500 else None
-            if isinstance(refusal, WrongKey | NoBalance) and error_text(response):
-                raise refusal
-            if not isinstance(refusal, ModelRetired):
-                rejects_question = (
-                    isinstance(refusal, RequestRefused) and response.status_code not in UNINFORMATIVE_STATUSES
-                )
+            refusal = self._read(response)
+            error = self._error(refusal, model) if 400 <= refusal.status < 500 else None
+            if isinstance(error, WrongKey | NoBalance) and refusal.text:
+                raise error
+            if not isinstance(error, ModelRetired):
+                rejects_question = isinstance(error, CallFailure) and refusal.status not in UNINFORMATIVE_STATUSES
                 return rejects_question or b'"choices"' in response.content
         raise no_model_left(models)
 
@@ -150,17 +195,30 @@ class Gateway:
             may_send: called right before each attempt; if it raises, the request is not sent.
 
         Raises:
-            ModelRetired: the model is retired, unknown or not supported.
-            RequestRefused: any other 4xx, with the gateway's message.
+            ModelRetired: the model is retired, unknown, or not open to this account.
+            ModelRefused: a filter rejects the question.
+            RequestRefused: any other 4xx, with the gateway's message; ``too_long`` if the question is.
             AccountError: the key or the balance.
             AnswerCut: a divisible question timed out.
-            AnswerInvalid: the completion has no message.
+            AnswerInvalid: the completion has no message, or the model produced none.
             ServiceUnavailable: no answer, or one that is not a completion.
+
+        A CallFailure carries the usage that was billed.
         """
+        sent: dict[str, Any] = {}
+
+        def body() -> dict[str, Any]:
+            # Built when it is sent: other questions may have taught something until then.
+            sent.clear()
+            sent.update(self._parameters.of(model, max_tokens, schema))
+            return {"model": model, "messages": messages, **sent}
+
+        def read(response: requests.Response) -> Refusal:
+            return self._read(response, messages)
 
         def attempt() -> requests.Response:
             try:
-                response = self._request(body, may_send)
+                response = self._request(model, body, may_send)
             except requests.ReadTimeout:
                 if not divisible:
                     raise
@@ -169,30 +227,112 @@ class Gateway:
                 raise AnswerCut(f"No answer came in time ({response.status_code}).")
             return response
 
-        extras: dict[str, Any] = {"temperature": 0}
-        if schema is not None:
-            form = {"name": "call_phases", "schema": schema, "strict": True}
-            extras["response_format"] = {"type": "json_schema", "json_schema": form}
-        while True:
-            supported = {name: value for name, value in extras.items() if (model, name) not in self._unsupported}
-            body = {"model": model, "messages": messages, "max_tokens": max_tokens, **supported}
+        for _ in range(MOST_ADJUSTMENTS):
             # A lost answer can't be looked up, so the question has to be asked again.
-            response = self._throttle.send(attempt, repeatable=True)
-            rejected = _rejected_parameters(response, supported)
-            if not rejected:
+            response = self._throttle.send(attempt, repeatable=True, read=read)
+            if response.status_code < 400:
+                return self._answer(response, model, messages, token_limit(sent))
+            refusal = read(response)
+            self._parameters.learn(model, refusal, sent)
+            max_tokens = room(refusal, sent) or max_tokens
+            if self._parameters.of(model, max_tokens, schema) == sent:
                 break
-            self._unsupported.update((model, name) for name in rejected)
-        if response.status_code >= 400:
-            raise _refusal(response, model, self.url)
-        return _answer(response, model)
+        raise _with_usage(self._error(refusal, model), ChatCompletion.model_validate(document_of(response)), model)
 
-    def _request(self, body: dict[str, Any], may_send: Callable[[], None] = lambda: None) -> requests.Response:
+    def _request(
+        self, model: str, body: Callable[[], dict[str, Any]], may_send: Callable[[], None] = lambda: None
+    ) -> requests.Response:
         if self._limiter is not None:
-            self._limiter.await_turn(body["model"])
+            self._limiter.await_turn(model)
         may_send()
-        return self._session.post(
-            f"{self.url}/v1/chat/completions", json=body, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        response = self._session.post(self._endpoint, json=body(), timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        response.status_code = in_band_status(response)
+        return response
+
+    def _read(self, response: requests.Response, messages: Sequence[Mapping[str, str]] = ()) -> Refusal:
+        return read_refusal(response, self._cleaner(messages))
+
+    def _cleaner(self, messages: Sequence[Mapping[str, str]]) -> Callable[[str], str]:
+        """Removes the key from a text, and what it quotes of the question."""
+
+        def clean(text: str) -> str:
+            if self._key:
+                text = text.replace(self._key.rpartition(" ")[2], "…")
+            return _without_quotes(text, messages[-1]["content"]) if messages else text
+
+        return clean
+
+    def _error(self, refusal: Refusal, model: str) -> AccountError | CallFailure:
+        """The error that a refusal stands for."""
+        text = refusal.text or f"status {refusal.status} without a message"
+        answered = f"The language model gateway answered {refusal.status}: {text}"
+        match refusal.reason:
+            case Reason.BALANCE:
+                return NoBalance(
+                    f"The language model gateway says: {text} No requests are sent until the account is topped up."
+                )
+            case Reason.KEY:
+                return WrongKey(
+                    f"The language model gateway at {self.url} does not accept the key ({text}): "
+                    f"set {self.settings.key} to a key that may use the gateway."
+                )
+            case Reason.MODEL:
+                return ModelRetired(f"The gateway says of model {model!r}: {text}", named=model)
+            case Reason.CONTENT:
+                return ModelRefused(answered)
+            case Reason.ANSWER:
+                return AnswerInvalid(answered)
+        error = RequestRefused(answered)
+        if refusal.reason is Reason.TOO_LONG:
+            error.too_long = True
+            error.advice = "Name a model with a longer context in segmentation.models."
+        elif refusal.status in (404, 405):
+            error.advice = f"Check {self.settings.url}."
+        return error
+
+    def _answer(
+        self, response: requests.Response, model: str, messages: Sequence[Mapping[str, str]], limit: int
+    ) -> Answer:
+        document = document_of(response)
+        if not isinstance(document, dict):
+            raise ServiceUnavailable(
+                f"The language model gateway's response is not a chat completion: check {self.settings.url}."
+            )
+        completion = ChatCompletion.model_validate(document)
+        if completion.choice.error is not None:
+            # The model failed in the middle of its answer, for which it may have been paid.
+            status = status_in({"error": completion.choice.error}) or 400
+            refusal = refusal_of(completion.choice.error, status, self._cleaner(messages))
+            error = self._error(refusal, model)
+            if not isinstance(error, AccountError | ModelRetired | ModelRefused):
+                error = AnswerInvalid(f"The answer broke off: {refusal.text or 'the gateway does not say why'}")
+            raise _with_usage(error, completion, model)
+        if completion.choice.message is None and not completion.declined:
+            raise _with_usage(AnswerInvalid("The gateway's completion has no message."), completion, model)
+        return Answer(
+            text=completion.text,
+            cut=completion.cut,
+            refused=completion.declined,
+            model=completion.model or model,
+            input_tokens=completion.usage.input_tokens,
+            output_tokens=completion.usage.output_tokens,
+            limit=limit,
         )
+
+
+def _addresses(url: str) -> tuple[str, str]:
+    """A gateway's base URL without ``/v1``, for messages, and the URL of its chat completions.
+
+    ``url`` may be the base URL with or without ``/v1``, with a path that has its own version, as Google's
+    ``/v1beta/openai``, or the whole URL of the chat completions, with a query, as Azure's.
+    """
+    parts = urlsplit(url.strip())
+    path = parts.path.rstrip("/")
+    base = parts._replace(path=path.removesuffix("/chat/completions").removesuffix("/v1"), query="", fragment="")
+    if not path.endswith("/chat/completions"):
+        has_version = any(re.fullmatch(r"v\d+\w*", part) for part in path.split("/"))
+        path += "/chat/completions" if has_version else "/v1/chat/completions"
+    return base.geturl(), parts._replace(path=path, fragment="").geturl()
 
 
 def gateway_beside(speech_url: str) -> str:
@@ -214,52 +354,23 @@ def no_model_left(models: Sequence[str]) -> NoModelLeft:
     )
 
 
-def _answer(response: requests.Response, model: str) -> Answer:
-    try:
-        document = response.json()
-    except requests.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict):
-        raise ServiceUnavailable(
-            "The language model gateway's response is not a chat completion: "
-            "check llm_gateway_url of the assemblyai connection."
-        )
-    try:
-        choice = document["choices"][0]
-        reason = str(choice.get("finish_reason")).lower()
-        usage = document.get("usage") or {}
-        return Answer(
-            text=str(choice["message"].get("content") or ""),
-            cut=reason in CUT_REASONS,
-            refused=reason in REFUSAL_REASONS or bool(choice["message"].get("refusal")),
-            model=str(document.get("model") or model),
-            input_tokens=int(usage.get("input_tokens") or usage.get("prompt_tokens") or 0),
-            output_tokens=int(usage.get("output_tokens") or usage.get("completion_tokens") or 0),
-        )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise AnswerInvalid("The gateway's completion has no message.") from None
+def _with_usage(
+    error: AccountError | CallFailure, completion: ChatCompletion, model: str
+) -> AccountError | CallFailure:
+    """The error, with what was billed nevertheless."""
+    usage = completion.usage
+    if isinstance(error, CallFailure) and (usage.input_tokens or usage.output_tokens):
+        error.model = completion.model or model
+        error.input_tokens, error.output_tokens = usage.input_tokens, usage.output_tokens
+    return error
 
 
-def _rejected_parameters(response: requests.Response, names: Iterable[str]) -> list[str]:
-    """The parameters of a request that the gateway rejects: a 400 names them."""
-    if response.status_code != 400:
-        return []
-    text = error_text(response)
-    return [name for name in names if name in text]
-
-
-def _refusal(response: requests.Response, model: str, url: str) -> Exception:
-    text = error_text(response) or f"status {response.status_code} without a message"
-    lower = text.lower()
-    if "balance" in lower or response.status_code == 402:
-        return NoBalance(
-            f"The language model gateway says: {text} No requests are sent until the account is topped up."
-        )
-    if response.status_code in (401, 403):
-        return WrongKey(
-            f"The language model gateway at {url} does not accept the key ({text}): "
-            "set the password of the assemblyai connection to a key that may use the gateway."
-        )
-    if says_retired(text):
-        return ModelRetired(f"The gateway says of model {model!r}: {text}", named=model)
-    return RequestRefused(f"The language model gateway answered {response.status_code}: {text}")
+def _without_quotes(text: str, question: str) -> str:
+    """A text up to where it quotes the question, which holds what callers say."""
+    asked = "".join(sign.lower()[0] for sign in question if sign.isalnum())
+    signs = [(place, sign) for place, sign in enumerate(text) if sign.isalnum()]
+    said = "".join(sign.lower()[0] for _, sign in signs)
+    for start in range(len(said) - LEAST_QUOTE + 1):
+        if said[start : start + LEAST_QUOTE] in asked:
+            return f"{text[: signs[start][0]]}…"
+    return text

@@ -1,4 +1,4 @@
-"""Asks a language model to divide calls into phases, and reads its answer as labels.
+"""Asks a language model to divide calls into phases; ``answers`` reads what it answers.
 
 The system message holds the instructions and the phase definitions. The user message is a single JSON document, so
 whatever callers say remains data. The model picks names from a closed list and refers to cues by number. An invalid
@@ -10,11 +10,9 @@ are asked about again in smaller questions.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,8 +22,9 @@ from typing import Any, Protocol, TypeVar
 from callphases.cues import Cue
 from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, ModelRetired
 from callphases.pipeline import OTHER, Pipeline
+from callphases.segmentation.answers import read_answer
 from callphases.segmentation.gateway import Answer, Gateway, no_model_left
-from callphases.segmentation.timeline import Label, shorten
+from callphases.segmentation.timeline import Label
 from callphases.segmentation.windows import WINDOW_TOKENS
 from callphases.state.keys import QUESTION_VERSION, digest
 
@@ -152,12 +151,12 @@ class _Usage:
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def plus(self, answer: Answer) -> _Usage:
+    def plus(self, billed: Answer | CallFailure) -> _Usage:
         return replace(
             self,
-            model=answer.model,
-            input_tokens=self.input_tokens + answer.input_tokens,
-            output_tokens=self.output_tokens + answer.output_tokens,
+            model=billed.model or self.model,
+            input_tokens=self.input_tokens + billed.input_tokens,
+            output_tokens=self.output_tokens + billed.output_tokens,
         )
 
 
@@ -208,6 +207,7 @@ class Segmenter:
                 usage = usage.plus(answer)
             results = list(read_answer(answer.text, calls, self.pipeline.phase_names).values())
         except CallFailure as failure:
+            usage = usage.plus(failure)
             results = [failure] * len(calls)
         return PackAnswer(results, usage.model, usage.input_tokens, usage.output_tokens)
 
@@ -237,7 +237,7 @@ class Segmenter:
                 for answer in self._answers([cues], problem, first_model, send, limits):
                     usage = usage.plus(answer)
                 if answer.cut:
-                    raise AnswerCut(f"{answer.model} did not finish its answer within {limits[-1]} tokens.")
+                    raise AnswerCut(f"{answer.model} did not finish its answer within {answer.limit} tokens.")
                 labels = read_answer(answer.text, [cues], self.pipeline.phase_names)[1]
                 if not isinstance(labels, AnswerInvalid):
                     return CallAnswer(labels, answer.model, usage.input_tokens, usage.output_tokens)
@@ -245,6 +245,7 @@ class Segmenter:
             assert problem is not None
             raise problem
         except CallFailure as failure:
+            usage = usage.plus(failure)
             failure.model, failure.input_tokens, failure.output_tokens = (
                 usage.model,
                 usage.input_tokens,
@@ -273,7 +274,7 @@ class Segmenter:
                     yield answer
                     if answer.refused:
                         raise ModelRefused(f"{model} declines to answer.")
-                    if not answer.cut:
+                    if not answer.cut or (answer.limit is not None and answer.limit < limit):
                         return
                 return
             except ModelRetired as refusal:
@@ -290,84 +291,6 @@ class Segmenter:
     def _served(self) -> list[str]:
         models = self.pipeline.segmentation.models
         return [model for model in models if self._refusals.get(model, 0) < RETIRED_AFTER]
-
-
-def read_answer(
-    text: str, calls: Sequence[Sequence[Cue]], names: Sequence[str]
-) -> dict[int, list[Label] | AnswerInvalid]:
-    """Read a model's answer: for each call, counted from 1, its labels or what is wrong with them.
-
-    Calls are checked independently, so one bad part does not affect the others. If an answer about several calls is
-    truncated, its complete parts are read.
-    """
-    answered: dict[int, list[object]] = {}
-    try:
-        for part in _parts(text, several=len(calls) > 1):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                answered.setdefault(int(str(part["call"])), []).append(part["phases"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        wrong = AnswerInvalid('The answer is not JSON of the form {"calls": [{"call": …, "phases": […]}]}.')
-        return dict.fromkeys(range(1, len(calls) + 1), wrong)
-    result: dict[int, list[Label] | AnswerInvalid] = {}
-    for number, cues in enumerate(calls, start=1):
-        try:
-            result[number] = _labels(answered.get(number, []), cues, names)
-        except AnswerInvalid as problem:
-            result[number] = problem
-    return result
-
-
-def _labels(answers: Sequence[object], cues: Sequence[Cue], names: Sequence[str]) -> list[Label]:
-    if len(answers) > 1:
-        raise AnswerInvalid("The answer has the call more than once.")
-    phases = answers[0] if answers else None
-    if not isinstance(phases, list) or not phases:
-        raise AnswerInvalid("The answer has no phases for the call.")
-    known = {name.casefold(): name for name in names}
-    numbers = {cue.number for cue in cues}
-    labels: list[Label] = []
-    for phase in phases:
-        if not isinstance(phase, dict):
-            raise AnswerInvalid("A phase of the answer is not an object with name, start_cue and summary.")
-        name, start_cue = known.get(str(phase.get("name")).strip().casefold()), phase.get("start_cue")
-        if name is None:
-            raise AnswerInvalid(f"A phase of the answer has a name that is not one of {', '.join(names)}.")
-        if type(start_cue) is not int or start_cue not in numbers:
-            raise AnswerInvalid("A phase of the answer has a start_cue that is not the number of a cue.")
-        if labels and start_cue <= labels[-1].start_cue:
-            raise AnswerInvalid(f"start_cue does not rise from phase to phase (at {start_cue}).")
-        labels.append(Label(name, start_cue, shorten(str(phase.get("summary") or ""))))
-    return labels
-
-
-def _parts(text: str, *, several: bool) -> list[Any]:
-    """The parts of an answer, one per call; of a truncated answer about several calls its complete parts."""
-    try:
-        parts = _first_object(text)["calls"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        if several and (begin := re.search(r'"calls"\s*:\s*\[', text)):
-            return list(_complete_parts(text, begin.end()))
-        raise
-    if not isinstance(parts, list):
-        raise TypeError("no list")
-    return parts
-
-
-def _complete_parts(text: str, place: int) -> Iterator[Any]:
-    """The complete objects of a possibly truncated JSON list whose items start at ``place``."""
-    decoder = json.JSONDecoder()
-    with contextlib.suppress(json.JSONDecodeError, RecursionError):
-        while begin := re.compile(r"[\s,]*(?=\{)").match(text, place):
-            part, place = decoder.raw_decode(text, begin.end())
-            yield part
-
-
-def _first_object(text: str) -> Any:
-    """The first complete JSON object in a text: models wrap it in a code fence or prose, which may contain braces."""
-    for match in re.finditer(r"\{", text):
-        with contextlib.suppress(json.JSONDecodeError):
-            return json.JSONDecoder().raw_decode(text, match.start())[0]
-    raise ValueError("no object")
 
 
 def _messages(

@@ -452,7 +452,7 @@ def test_403_with_a_generic_message_has_no_reason(web: Web, said: Answer) -> Non
         (answer({"error": ""}, 400), ""),
         (answer({}, 400), ""),
         (answer(["odd"], 400), ""),
-        (answer("odd", 400), ""),
+        (answer("odd", 400), "odd"),
         (text_answer("<html><b>Bad</b>\nGateway</html>", 502, "text/html"), "Bad Gateway"),
         (text_answer("Upload failed:\nempty body", 422), "Upload failed: empty body"),
         (
