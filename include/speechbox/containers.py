@@ -109,6 +109,7 @@ _KINDS = (
     _OGG,
     _MP4,
     _kind(b"\x1a\x45\xdf\xa3", rb"\x1a\x45\xdf\xa3.{1,64}?(?:webm|matroska)"),
+    _kind(b"fLaC", rb"fLaC[\0\x80]\0\0\x22"),
     # MPEG audio has no header. FFmpeg reads across a change of its format, but takes a tag in the middle for audio.
     _kind(b"ID3", rb"ID3[\2-\4]\0.[\0-\x7f]{4}", first=rb"ID3|\xff[\xe2-\xff]"),
 )

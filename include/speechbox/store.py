@@ -82,8 +82,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;" + _SCHEMA)
+        # Databases of an early version lack it.
         if not self._db.execute("SELECT 1 FROM pragma_table_info('transcripts') WHERE name = 'warnings'").fetchone():
-            self._db.execute("ALTER TABLE transcripts ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'")  # of an early version
+            self._db.execute("ALTER TABLE transcripts ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'")
         #: Recognitions that the engine still holds, by transcript, so that they need not be read from the database.
         self._kept: WeakValueDictionary[str, Recognition] = WeakValueDictionary()
 
