@@ -346,10 +346,16 @@ class _Decoder:
         if format_ != self._input:
             blocks += self._drain()
             self._input = format_
-            self._resampler = av.AudioResampler(format="fltp", layout=frame.layout.name, rate=SAMPLE_RATE_HZ)
-        return blocks + [resampled.to_ndarray() for resampled in self._resampler.resample(frame)]
+            # Interleaved samples: with one buffer per channel, PyAV reads past the end for more than eight channels.
+            self._resampler = av.AudioResampler(format="flt", layout=frame.layout.name, rate=SAMPLE_RATE_HZ)
+        return blocks + [_by_channel(resampled) for resampled in self._resampler.resample(frame)]
 
     def _drain(self) -> list[Samples]:
         """End the current format, and return what the resampler still holds."""
         resampler, self._resampler = self._resampler, None
-        return [resampled.to_ndarray() for resampled in resampler.resample(None)] if resampler else []
+        return [_by_channel(resampled) for resampled in resampler.resample(None)] if resampler else []
+
+
+def _by_channel(frame: Any) -> Samples:
+    samples: Samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
+    return samples

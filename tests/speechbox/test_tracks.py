@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import random
 import re
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,6 +264,19 @@ def test_frames_that_look_like_many_channels_add_none(decoded) -> None:
     audio = decoded(encoded(MKV, with_beep(44_100)) + headless)
     assert audio.channels == 1
     assert audio.duration_s >= LENGTH_S - 0.1
+
+
+def test_recording_with_many_channels_is_decoded(decoded) -> None:
+    samples = np.stack([tone(300 + 50 * channel, 2, 8_000)[0] for channel in range(20)])
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(len(samples))
+        file.setsampwidth(2)
+        file.setframerate(8_000)
+        file.writeframes((samples.T * 32767).astype("<i2").tobytes())
+    audio = decoded(buffer.getvalue())
+    spectra = np.abs(np.fft.rfft(audio.samples[:, :16_000]))
+    assert np.argmax(spectra, axis=1).tolist() == [300 + 50 * channel for channel in range(20)]
 
 
 # Pauses, and lengths that files state

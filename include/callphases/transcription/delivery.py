@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from callphases.cues import Cue, cues_of_captions, cues_of_words, to_vtt
@@ -31,6 +31,8 @@ URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 TRIES_AT_PROVIDER = 4
 """A job that fails on the provider's own side is worth submitting again; failed jobs are not billed."""
+MOST_OF_WARNINGS = 500
+"""Characters of a call's warnings in its row; four bytes each fit Redshift's 2,048."""
 
 
 class SpeechModels:
@@ -145,8 +147,9 @@ class Delivery:
             with contextlib.suppress(ProviderError):  # segmentation reports it
                 cues = cues_of_captions(document, captions)
         uri, bundle = self._writer.save(key, document, captions if has_speech else None, cues if has_speech else None)
-        for warning in (document.get("metadata") or {}).get("warnings") or []:
-            log.warning("%s: the service warns: %s", recording.key, without_secrets(str(warning.get("message", ""))))
+        warnings = warnings_of(document)
+        for warning in warnings:
+            log.warning("%s: the service warns: %s", recording.key, warning)
         audio_s = float(document.get("audio_duration") or 0)
         model = document.get("speech_model_used") or document.get("speech_model")
         return Transcribed(
@@ -160,6 +163,7 @@ class Delivery:
             language=document.get("language_code"),
             speech_model=model,
             speech_usd=costs.speech_usd(self._pipeline, model, audio_s),
+            warnings=without_secrets("; ".join(warnings), MOST_OF_WARNINGS) or None,
         )
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Failed:
@@ -178,6 +182,16 @@ class Delivery:
         for piece in self._bucket.pieces(recording):
             self._ledger.lease.hold()
             yield piece
+
+
+def warnings_of(document: Mapping[str, Any]) -> list[str]:
+    """What the service warns of in a transcript, safe for a log and a row. Ignores what is not of the documented shape."""
+    metadata = document.get("metadata")
+    found = metadata.get("warnings") if isinstance(metadata, Mapping) else None
+    messages = [one.get("message") for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    # A service may send half of a character, which can't be written.
+    texts = [without_secrets(one.encode(errors="replace").decode()) for one in messages if isinstance(one, str)]
+    return [text for text in texts if text]
 
 
 def failure_event(key: str, recording: Recording, failure: CallFailure, **more: Any) -> Failed:
