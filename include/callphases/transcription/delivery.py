@@ -185,7 +185,7 @@ class Delivery:
 
 
 def warnings_of(document: Mapping[str, Any]) -> list[str]:
-    """What the service warns of in a transcript, safe for a log and a row. Ignores what is not of the documented shape."""
+    """What the service warns of in a transcript, safe for a log and a row; what has another shape is ignored."""
     metadata = document.get("metadata")
     found = metadata.get("warnings") if isinstance(metadata, Mapping) else None
     messages = [one.get("message") for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
