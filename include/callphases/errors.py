@@ -286,5 +286,6 @@ def failure_classes() -> set[str]:
 
 def without_secrets(text: str, max_length: int = 300) -> str:
     """Make a service's text safe for a log or a row: one line, no URL queries (they may hold signatures), truncated."""
-    line = " ".join(re.sub(r"(\w+://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1", text).split())
+    whole = text.encode(errors="replace").decode()  # a service may send half of a character, which can't be written
+    line = " ".join(re.sub(r"(\w+://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1", whole).split())
     return line if len(line) <= max_length else line[: max_length - 1] + "…"

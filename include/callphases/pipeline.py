@@ -104,7 +104,7 @@ RESERVED_COLUMNS = frozenset({
     "speaker_1", "speaker_1_talk_s", "speaker_1_talk_share", "speaker_2", "speaker_2_talk_s",
     "speaker_2_talk_share", "other_talk_s", "interruption_count", "words_per_minute", "confidence", "phase_index",
     "phase_name", "start_s", "end_s", "share_of_call", "start_cue", "end_cue", "word_count", "summary",
-    "finished", "run_speech_usd", "run_llm_usd", "phases",
+    "warnings", "finished", "run_speech_usd", "run_llm_usd", "phases",
 })
 # fmt: on
 """Columns of the tables, and of the intermediate files of a run."""

@@ -27,6 +27,12 @@ def _script(folder: Path) -> Path:
         "fetch": True,
         "files": [
             {"match": "*/silent*", "no_speech": True, "audio_duration_s": 8},
+            {
+                "match": "*/cut*",
+                "sentences": CALL,
+                "audio_duration_s": 12,
+                "warnings": ["decoded 12.0 s of 20.0 s stated"],
+            },
             {"match": "*/broken*", "error": "Transcoding failed. File type application/octet-stream"},
             {"match": "*/wordless*", "error": "language_detection cannot be performed on files with no spoken audio."},
             {

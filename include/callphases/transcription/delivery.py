@@ -33,6 +33,8 @@ URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 TRIES_AT_PROVIDER = 4
 """A job that fails on the provider's own side is worth submitting again; failed jobs are not billed."""
+MOST_OF_WARNINGS = 500
+"""Characters of a call's warnings in its row; four bytes each fit Redshift's 2,048."""
 
 
 class SpeechModels:
@@ -157,8 +159,9 @@ class Delivery:
             with contextlib.suppress(ProviderError):  # segmentation reports it
                 cues = cues_of_captions(document, captions)
         uri, bundle = self._writer.save(key, document, captions if has_speech else None, cues if has_speech else None)
-        for warning in read.warnings:
-            log.warning("%s: the service warns: %s", recording.key, without_secrets(warning))
+        warnings = [without_secrets(warning) for warning in read.warnings]
+        for warning in warnings:
+            log.warning("%s: the service warns: %s", recording.key, warning)
         return Transcribed(
             key=key,
             recording=recording.key,
@@ -170,6 +173,7 @@ class Delivery:
             language=read.language_code,
             speech_model=read.model,
             speech_usd=costs.speech_usd(self._pipeline, read.model, read.audio_s),
+            warnings=without_secrets("; ".join(warnings), MOST_OF_WARNINGS) or None,
         )
 
     def _silent(self, job: Job, key: str, recording: Recording) -> Transcribed:

@@ -20,7 +20,9 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 
 def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    if not isinstance(value, str):
+        return None
+    return value.encode(errors="replace").decode() or None  # half of a character can't be written
 
 
 def _moment(value: object) -> dt.datetime | None:
@@ -38,7 +40,7 @@ def _described(value: object) -> object:
 
 def _messages(value: object) -> list[str]:
     warnings = value.get("warnings") if isinstance(value, Mapping) else None
-    found = (one.get("message") if isinstance(one, Mapping) else one for one in _list(warnings))
+    found = (one.get("message") for one in _list(warnings) if isinstance(one, Mapping))
     return [one for one in found if isinstance(one, str) and one.strip()]
 
 

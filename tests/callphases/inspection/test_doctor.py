@@ -334,7 +334,16 @@ def test_days_of_an_older_schema_version_are_good(look: Examine, healthy: Store)
     put(healthy, "phases", old, DAY - dt.timedelta(days=1), "1")
     finding = look()["table phases"]
     assert finding.health is Health.GOOD
-    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 2)." in finding.detail
+    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 3)." in finding.detail
+
+
+def test_days_of_version_2_are_good(look: Examine, healthy: Store) -> None:
+    for table, schema in {"calls": CALLS.remove(CALLS.get_field_index("warnings")), "phases": PHASES}.items():
+        put(healthy, table, schema, version="2")
+    found = look()
+    for table in SCHEMAS:
+        assert found[f"table {table}"].health is Health.GOOD
+        assert "fit the schema (1 of version 2)" in found[f"table {table}"].detail
 
 
 def test_object_with_a_wrong_schema_is_named_with_its_columns(look: Examine, healthy: Store) -> None:

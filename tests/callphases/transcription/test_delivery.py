@@ -14,7 +14,7 @@ from callphases.errors import NoModelLeft, ProviderError, TranscriptGone
 from callphases.state.bucket import PIECE_BYTES
 from callphases.state.events import Failed, Submitted, Transcribed, from_document, to_document
 from callphases.state.transcripts import TranscriptReader
-from callphases.transcription.delivery import TRIES_AT_PROVIDER, URL_LIFE_S
+from callphases.transcription.delivery import MOST_OF_WARNINGS, TRIES_AT_PROVIDER, URL_LIFE_S
 from doubles import DAY, NEXT_RUN, WORDS, Answer, Request, answer, text_answer
 from transcribing import SERVER_ERROR, Runner, collect, losing, refusing
 
@@ -261,18 +261,39 @@ def test_warnings_of_the_service_are_logged_without_secrets(runner: Runner, capl
     url = f"https://calls.example/{DAY}/a.mp3?X-Amz-Signature=abc"
     warnings = [{"message": f"Fell back to another model for {url}."}, {"message": "Low volume."}]
     runner.speech.ending = {"metadata": {"warnings": warnings}}
-    runner.transcribe(runner.s3.put("calls/a.mp3"))
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
     assert "calls/a.mp3: the service warns: Fell back to another model for https://calls.example/" in caplog.text
     assert "calls/a.mp3: the service warns: Low volume." in caplog.text
     assert "Signature" not in caplog.text
+    said = f"Fell back to another model for https://calls.example/{DAY}/a.mp3; Low volume."
+    assert runner.transcribed(recording).warnings == said
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"warnings": None}, {"warnings": []}])
-def test_transcript_without_warnings_is_saved(runner: Runner, metadata: Any) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        *(None, {}, [], "none", {"warnings": None}, {"warnings": []}, {"warnings": "none"}),
+        *({"warnings": [None, "a", 1]}, {"warnings": [{}, {"message": None}, {"message": 5}, {"message": " \n "}]}),
+    ],
+)
+def test_transcript_without_warnings_is_saved(runner: Runner, metadata: Any, caplog: pytest.LogCaptureFixture) -> None:
     recording = runner.s3.put("calls/a.mp3")
     runner.speech.ending = {"metadata": metadata}
     runner.transcribe(recording)
-    assert isinstance(runner.event(recording), Transcribed)
+    assert runner.transcribed(recording).warnings is None
+    assert "warns" not in caplog.text
+
+
+def test_warnings_in_the_row_are_one_line_of_limited_length(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.ending = {"metadata": {"warnings": [{"message": "half of \ud83d\n" + "x" * 400}] * 40}}
+    runner.transcribe(recording)
+    warnings = runner.transcribed(recording).warnings or ""
+    assert len(warnings) == MOST_OF_WARNINGS
+    assert warnings.startswith("half of ? xxx")
+    assert warnings.endswith("…")
+    assert len(warnings.encode()) <= 2048
 
 
 # Reading what was saved
