@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import re
 import string
-from collections.abc import Iterable
+from bisect import bisect_right
 from functools import lru_cache
 
 FIRST, LAST = dt.date(1970, 1, 1), dt.date(2069, 12, 31)
@@ -28,7 +27,7 @@ def check(template: str) -> None:
     try:
         fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
         template.format(date=FIRST)
-    except (KeyError, IndexError, ValueError, AttributeError):
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         fields = [("", "?", "", None)]
     for _, name, spec, conversion in fields:
         if name != "date" or conversion is not None or "{" in (spec or ""):
@@ -58,28 +57,37 @@ def has_date(template: str) -> bool:
     return any(name is not None for _, name, _, _ in string.Formatter().parse(template))
 
 
-@lru_cache(maxsize=64)
 def is_daily(template: str) -> bool:
     """Whether each day has a prefix of its own, with which no other day's prefix begins.
 
     ``in/{date:%Y-%m-%-d}`` is not daily: in/2026-11-1 is the beginning of in/2026-11-19. With a / at its end, it is.
     """
-    days = range(FIRST.toordinal(), LAST.toordinal() + 1)
-    prefixes = sorted(template.format(date=dt.date.fromordinal(number)) for number in days)
-    return not any(later.startswith(earlier) for earlier, later in itertools.pairwise(prefixes))
+    return len(_separate(template)) == LAST.toordinal() - FIRST.toordinal() + 1
 
 
 @lru_cache(maxsize=4096)
 def around(template: str, day: dt.date, days: int) -> tuple[str, ...]:
-    """The prefixes from ``days`` days before a day to as many after it, without those that begin with another."""
-    first, last = (max(1, min(day.toordinal() + number, dt.date.max.toordinal())) for number in (-days, days))
-    return outermost(template.format(date=dt.date.fromordinal(number)) for number in range(first, last + 1))
+    """The prefixes from ``days`` days before a day to as many after it; none for a day out of range.
+
+    A prefix that begins with that of another day is replaced by it, so whatever the day, a key is below only one.
+    """
+    if not has_date(template):
+        return _separate(template)
+    if not FIRST <= day <= LAST:
+        return ()
+    first, last = max(day.toordinal() - days, FIRST.toordinal()), min(day.toordinal() + days, LAST.toordinal())
+    prefixes = {template.format(date=dt.date.fromordinal(number)) for number in range(first, last + 1)}
+    separate = _separate(template)
+    # The last that does not come after a prefix is the prefix itself, or its beginning.
+    return tuple(sorted({separate[bisect_right(separate, prefix) - 1] for prefix in prefixes}))
 
 
-def outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """Prefixes in order, each once, without those that begin with another: together they cover the same keys."""
+@lru_cache(maxsize=8)
+def _separate(template: str) -> tuple[str, ...]:
+    """The prefixes of all days, in order, without those that begin with that of another day."""
+    days = range(FIRST.toordinal(), LAST.toordinal() + 1)
     found: list[str] = []
-    for prefix in sorted(set(prefixes)):
+    for prefix in sorted({template.format(date=dt.date.fromordinal(number)) for number in days}):
         if not found or not prefix.startswith(found[-1]):
             found.append(prefix)
     return tuple(found)

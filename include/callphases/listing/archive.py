@@ -39,7 +39,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from callphases.date_prefixes import has_date, outermost
+from callphases.date_prefixes import has_date
 from callphases.errors import DayHeld, ServiceUnavailable
 from callphases.listing.listing import Listing, SomeKeys
 from callphases.pipeline import KeyTime, Pipeline
@@ -229,7 +229,7 @@ class Archive:
         Raises:
             ConfigurationError, ServiceUnavailable: as ``take``.
         """
-        prefixes = outermost(prefix for day in days for prefix in self.pipeline.recordings.prefixes(day))
+        prefixes = sorted({prefix for day in days for prefix in self.pipeline.recordings.prefixes(day)})
 
         def listed() -> Iterator[Recording]:
             for prefix in prefixes:
