@@ -25,9 +25,10 @@ from callphases.connections import gateway_to_score, s3_of, services_of, tables_
 from callphases.day_run import ALL_FAILED, DayRun
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.inspection import showing
+from callphases.inspection.call_times import CallTimes
 from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
-from callphases.listing.archive import RecordingsByDay
+from callphases.listing.archive import Archive
 from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
 from callphases.progress import DayPass, Progress
@@ -90,24 +91,27 @@ def plan(
     pipeline_file: Annotated[Path, typer.Argument(help="A pipeline file, such as include/pipelines/support.yaml.")],
     date: Days,
 ) -> None:
-    """Show what a run of the pipeline would do for a day, without doing it.
+    """Show what a run of the pipeline would do for a day, without doing it, and how the times of calls are read.
 
-    Always lists the bucket; the index of an archive is neither read nor written.
+    Always lists the bucket, an archive once for all days; its index is not written.
     """
     pipeline = load(pipeline_file)
     s3 = client_from_environment()
     bucket = RecordingBucket(s3, pipeline.recordings.bucket)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
-    keys = RecordingKeys(pipeline)
-    for day, recordings in _listed(bucket, pipeline, [moment.date() for moment in date]):
+    keys, times = RecordingKeys(pipeline), CallTimes(pipeline)
+    for day, recordings in _listed(bucket, pipeline, state, [moment.date() for moment in date], times):
         view, day_pass = read_ledger_day(state, day), DayPass(dt.datetime.now(dt.UTC))
         listed = todo = size = 0
         for recording in recordings:
             listed += 1
+            times.see(recording, day)
             if not Progress(recording, keys, view).is_settled(day_pass):
                 todo += 1
                 size += recording.size
         console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
+    for finding in times.findings():
+        _print_finding(finding)
 
 
 @app.command()
@@ -377,15 +381,15 @@ def _print_finding(finding: Finding) -> None:
 
 
 def _listed(
-    bucket: RecordingBucket, pipeline: Pipeline, days: Sequence[dt.date]
+    bucket: RecordingBucket, pipeline: Pipeline, state: ObjectPrefix, days: Sequence[dt.date], times: CallTimes
 ) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
-    """The recordings of each day; a flat archive is listed once for all of them."""
+    """The recordings of each day; an archive is listed once for all of them."""
     source = pipeline.recordings
-    if source.dated:
+    if source.is_daily:
         for day in days:
-            yield day, Listing(bucket, pipeline, source.prefix_of(day))
+            yield day, Listing(bucket, pipeline, source.prefix_of(day), unmatched=times.unmatched)
         return
-    found = RecordingsByDay(pipeline, Listing(bucket, pipeline, source.prefix))
+    found = Archive(bucket, pipeline, state).survey(days, times.unmatched, times.dayless)
     for day in days:
         yield day, found.recordings_of(day)
     found.close()

@@ -169,7 +169,7 @@ class DayRun:
     def _recordings(self, lease: Lease) -> tuple[str | None, Iterable[Recording]]:
         """The recordings of the lease's day, and the listing of an archive that they are taken from, if any."""
         source = self.pipeline.recordings
-        if source.dated:
+        if source.is_daily:
             return None, Listing(self.bucket, self.pipeline, source.prefix_of(lease.day), lease.hold)
         archive = Archive(self.bucket, self.pipeline, self.state, lease.hold)
         return archive.take(lease.day, lease.index, lease.run_token)

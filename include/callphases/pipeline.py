@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import string
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from callphases import date_prefixes, time_formats
 from callphases.errors import ConfigurationError
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
@@ -67,11 +67,31 @@ _PLAIN_SIGNS = str.maketrans(
 )
 
 
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise ValueError("expected an IANA time zone, such as Europe/Berlin") from None
+    return name
+
+
+def _readable_format(format: str) -> str:
+    time_formats.check(format)
+    return format
+
+
 class KeyTime(_Section):
-    """Parses a call's time from its key: ``key_pattern`` has a group ``time``, ``format`` is a strptime format."""
+    """Parses the time of a call from its key.
+
+    Attributes:
+        key_pattern: a regular expression with a group ``time``.
+        format: what the group holds: a strptime format, or ``epoch``; see ``time_formats``.
+        timezone: of times that don't say theirs. Default: the pipeline's.
+    """
 
     key_pattern: str
-    format: str
+    format: Annotated[str, AfterValidator(_readable_format)]
+    timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
 
     @field_validator("key_pattern")
     @classmethod
@@ -117,7 +137,7 @@ class Column(_Section):
         key_pattern: a regular expression with a group named like the column, or with exactly one group.
         metadata, tag: the name of the S3 object's metadata entry or tag.
         type: the column's type.
-        format: a strptime format, for a ``timestamp`` that is not ISO 8601.
+        format: a strptime format or ``epoch``, for a ``timestamp`` that is not ISO 8601; see ``time_formats``.
     """
 
     key_pattern: str | None = None
@@ -132,6 +152,11 @@ class Column(_Section):
             raise ValueError("expected one of key_pattern, metadata and tag")
         if self.format is not None and self.type != "timestamp":
             raise ValueError("format applies only to columns of type timestamp")
+        if self.format is not None:
+            try:
+                time_formats.check(self.format)
+            except ValueError as error:
+                raise ValueError(f"format: {error} (it is {self.format!r})") from None
         return self
 
 
@@ -159,13 +184,7 @@ class Recordings(_Section):
     @field_validator("prefix")
     @classmethod
     def _only_dates(cls, prefix: str) -> str:
-        try:
-            fields = [name for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
-            prefix.format(date=dt.date(2000, 1, 2))
-        except (KeyError, IndexError, ValueError, AttributeError):
-            fields = ["?"]
-        if any(name != "date" for name in fields):
-            raise ValueError("expected text with {date:…} as its only placeholder, such as support/{date:%Y/%m/%d}/")
+        date_prefixes.check(prefix)
         return prefix
 
     @field_validator("columns")
@@ -192,13 +211,42 @@ class Recordings(_Section):
         return [suffix.lower() for suffix in suffixes]
 
     @property
-    def dated(self) -> bool:
-        """Whether the prefix contains the date, so that each day has its own prefix."""
-        return self.prefix.format(date=dt.date(2000, 1, 2)) != self.prefix.format(date=dt.date(2001, 2, 3))
+    def is_daily(self) -> bool:
+        """Whether each day has a prefix of its own, which then gives the calls' day. If not, their times do."""
+        return date_prefixes.is_daily(self.prefix)
 
     def prefix_of(self, day: dt.date) -> str:
-        """The prefix to list for ``day``."""
+        """The prefix of ``day``: its own, or that of its month, of all days, and so on.
+
+        Raises:
+            ConfigurationError: the prefix has a date, and the day is not one of 1970 to 2069.
+        """
+        if date_prefixes.has_date(self.prefix) and not date_prefixes.FIRST <= day <= date_prefixes.LAST:
+            raise ConfigurationError(
+                f"{day} has no prefix in recordings.prefix, only days from {date_prefixes.FIRST} to "
+                f"{date_prefixes.LAST} have: check the date."
+            )
         return self.prefix.format(date=day)
+
+    def prefixes(self, day: dt.date) -> tuple[str, ...]:
+        """The prefixes to list for the recordings of ``day``, in order; no key is below two of them.
+
+        If the prefix is not daily, these are also the prefixes of the ``look_back_days`` before and after, and of at
+        least one day: a call at the end of a month may be below the prefix of the next one, where the two go by
+        different time zones or by the time of the upload.
+
+        Raises:
+            ConfigurationError: as ``prefix_of``.
+        """
+        own = self.prefix_of(day)
+        return (own,) if self.is_daily else self._around(day)
+
+    def is_listed(self, key: str, day: dt.date) -> bool:
+        """Whether a run of ``day`` lists ``key``; for prefixes that are not daily."""
+        return key.startswith(self._around(day))
+
+    def _around(self, day: dt.date) -> tuple[str, ...]:
+        return date_prefixes.around(self.prefix, day, max(self.look_back_days, 1))
 
 
 class PhaseDefinition(_Section):
@@ -335,7 +383,7 @@ class Pipeline(_Section):
 
     pipeline: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     schedule: str | None = "0 0 * * *"
-    timezone: str = "UTC"
+    timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     connections: Connections = Connections()
     recordings: Recordings
     transcription: dict[str, Any] = {"speech_models": DEFAULT_SPEECH_MODELS, "speaker_labels": True}
@@ -354,15 +402,6 @@ class Pipeline(_Section):
         if schedule is not None and len(schedule.split()) != 5 and not schedule.startswith("@"):
             raise ValueError('expected a cron expression of five fields, such as "0 0 * * *", or null for no schedule')
         return schedule
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (OSError, ValueError, KeyError):
-            raise ValueError("expected an IANA time zone, such as Europe/Berlin") from None
-        return name
 
     @field_validator("transcription")
     @classmethod
@@ -388,6 +427,20 @@ class Pipeline(_Section):
     def _one_deadline_a_day(self) -> Pipeline:
         if self.deadline is not None and _time_of_day(self.schedule) is None:
             raise ValueError('a deadline needs a schedule with one run a day, such as "0 0 * * *" or @daily')
+        return self
+
+    @model_validator(mode="after")
+    def _dates_are_days_of_the_pipeline(self) -> Pipeline:
+        rule = self.recordings.call_time
+        if (
+            isinstance(rule, KeyTime)
+            and time_formats.is_date_only(rule.format)
+            and (rule.timezone not in (None, self.timezone) or time_formats.names_zone(rule.format))
+        ):
+            raise ValueError(
+                "recordings.call_time.format gives a date without a time of day, which can't be converted to "
+                f"{self.timezone} from another time zone: expected the time of day too, or no other zone"
+            )
         return self
 
     @property

@@ -331,9 +331,9 @@ NEXT_DAY = DAY + dt.timedelta(days=1)
 WEEK = [DAY - dt.timedelta(days=number) for number in range(7)]
 
 
-def flat_day(runner: Runner, day: dt.date, run_id: str) -> int:
+def flat_day(runner: Runner, day: dt.date, run_id: str, settings: dict[str, Any] = FLAT) -> int:
     """Run a day of an archive; returns how many recordings it has."""
-    day_run = runner.day_run(**FLAT)
+    day_run = runner.day_run(**settings)
     listed = day_run.begin(day, run_id)
     for uri in listed.chunks:
         day_run.transcribe(day_run.load(uri), math.inf)
@@ -351,6 +351,31 @@ def test_archive_is_listed_once_for_each_pass_over_its_days(runner: Runner) -> N
     assert [flat_day(runner, day, "run-2") for day in WEEK] == [2] * 7
     assert runner.s3.listed.count("calls/") == 2
     assert len(runner.speech.submitted) == 14
+
+
+@pytest.mark.parametrize("call_time", ["last_modified", FLAT["recordings"]["call_time"]], ids=["written", "key"])
+def test_recordings_below_the_prefix_of_a_month_are_paid_for_once(runner: Runner, call_time: object) -> None:
+    settings = {"recordings": {"prefix": "calls/{date:%Y/%m}/", "call_time": call_time}}
+    for day in WEEK[:3]:
+        key = f"calls/2026/11/{day:%Y%m%d}.mp3"
+        runner.s3.put(key)
+        runner.s3.written[key] = dt.datetime.combine(day, dt.time(12), dt.UTC)
+    assert [flat_day(runner, day, "run-1", settings) for day in reversed(WEEK[:4])] == [0, 1, 1, 1]
+    assert len(runner.speech.submitted) == 3
+    assert runner.s3.listed.count("calls/2026/11/") == 1
+    assert [len(read_rows(runner.s3.tables, "calls", day)) for day in WEEK[:4]] == [1, 1, 1, 0]
+
+
+def test_recording_copied_onto_itself_keeps_its_day_and_is_not_paid_for_again(runner: Runner) -> None:
+    settings = {"recordings": {"prefix": "calls/", "call_time": "last_modified"}}
+    recording = runner.s3.put("calls/a.mp3")
+    runner.s3.written["calls/a.mp3"] = dt.datetime.combine(WEEK[1], dt.time(12), dt.UTC)
+    assert [flat_day(runner, day, "run-1", settings) for day in reversed(WEEK[:2])] == [1, 0]
+    source = {"Bucket": runner.s3.recordings, "Key": recording.key}
+    runner.s3.client.copy_object(**source, CopySource=source, MetadataDirective="REPLACE")
+    runner.s3.written["calls/a.mp3"] = dt.datetime.combine(WEEK[0], dt.time(12), dt.UTC)
+    assert [flat_day(runner, day, "run-2", settings) for day in reversed(WEEK[:2])] == [1, 0]
+    assert len(runner.speech.submitted) == 1
 
 
 def test_failed_begin_leaves_its_day_in_the_archives_listing(runner: Runner) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import DEFAULT_SPEECH_MODELS, Pipeline, load, load_all, pipeline_files
-from doubles import merged, pipeline
+from doubles import DAY, merged, pipeline
 
 MINIMAL = {
     "pipeline": "support",
@@ -26,7 +25,7 @@ connections: {assemblyai: assemblyai_eu, aws: minio}
 recordings:
   bucket: call-recordings
   prefix: "support/{date:%Y/%m/%d}/"
-  call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S"}
+  call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S", timezone: America/New_York}
   suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
   send: presigned
   when_deleted: keep
@@ -113,6 +112,14 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"recordings": {"prefix": "{}/"}}, "recordings.prefix: expected text with {date:…}"),
         ({"recordings": {"prefix": "{date/"}}, "recordings.prefix: expected text with {date:…}"),
         ({"recordings": {"prefix": "{date.year}/"}}, "recordings.prefix: expected text with {date:…}"),
+        (
+            {"recordings": {"prefix": "in/{date:%Y/%m/%d/%H}/"}},
+            "recordings.prefix: %H is a time of day, which is always midnight in {date}",
+        ),
+        (
+            {"recordings": {"prefix": "in/{date:yyyy}/"}},
+            "recordings.prefix: a {date:…} without a directive is the same",
+        ),
         ({"recordings": {"send": "email"}}, "recordings.send: should be 'presigned' or 'upload' (it is 'email')"),
         ({"deadline": {"by": "6 am"}}, "deadline.by: "),
         ({"deadline": {"by": "06:00", "notify": "page()"}}, "deadline.notify: "),
@@ -129,6 +136,30 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
             "recordings.call_time.key_pattern: expected a group (?P<time>…)",
         ),
         ({"recordings": {"call_time": {"key_pattern": "(?P<time>.)"}}}, "recordings.call_time.format: missing"),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "%H%M%S"}}},
+            "recordings.call_time.format: expected a date with its year",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "yyyy/MM/dd"}}},
+            "this may be %Y/%m/%d (it is 'yyyy/MM/dd')",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "%Y%m%d", "timezone": "Mars"}}},
+            "recordings.call_time.timezone: expected an IANA time zone, such as Europe/Berlin (it is 'Mars')",
+        ),
+        (
+            {
+                "recordings": {
+                    "call_time": {"key_pattern": "(?P<time>.+)", "format": "%Y%m%d", "timezone": "Asia/Tokyo"}
+                }
+            },
+            "recordings.call_time.format gives a date without a time of day, which can't be converted to UTC",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "%Y%m%d%z"}}},
+            "recordings.call_time.format gives a date without a time of day",
+        ),
         ({"recordings": {"suffixes": ".mp3"}}, "recordings.suffixes: should be a valid list"),
         ({"output": {"tables": "/srv/tables"}}, "output.tables: expected s3://bucket/prefix/ (it is '/srv/tables')"),
         ({"output": {"state": "s3:///state"}}, "output.state: expected s3://bucket/prefix/"),
@@ -224,20 +255,29 @@ def test_default_folder_is_next_to_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "dated", "listed"),
+    ("prefix", "is_daily", "listed"),
     [
-        ("support/{date:%Y/%m/%d}/", True, "support/2026/11/20/"),
-        ("{date}/", True, "2026-11-20/"),
-        ("{date:%Y}/in/{date:%m%d}/", True, "2026/in/1120/"),
-        ("support/", False, "support/"),
-        ("", False, ""),
-        ("odd{{brace}}/", False, "odd{brace}/"),
+        ("support/{date:%Y/%m/%d}/", True, ["support/2026/11/20/"]),
+        ("{date}/", True, ["2026-11-20/"]),
+        ("{date:%Y}/in/{date:%m%d}/", True, ["2026/in/1120/"]),
+        ("{date:%Y/%m}/", False, ["2026/11/"]),
+        ("{date:%G/%V}/", False, ["2026/47/", "2026/48/"]),
+        ("support/", False, ["support/"]),
+        ("", False, [""]),
+        ("odd{{brace}}/", False, ["odd{brace}/"]),
     ],
 )
-def test_prefix_is_formatted_with_the_day(prefix: str, dated: bool, listed: str) -> None:
+def test_prefixes_are_those_of_the_day_or_of_the_days_around(prefix: str, is_daily: bool, listed: list[str]) -> None:
     recordings = pipeline(recordings={"prefix": prefix}).recordings
-    assert recordings.dated is dated
-    assert recordings.prefix_of(dt.date(2026, 11, 20)) == listed
+    assert recordings.is_daily is is_daily
+    assert recordings.prefix_of(DAY) == listed[0]
+    assert list(recordings.prefixes(DAY)) == listed
+
+
+def test_days_around_are_at_least_one_and_as_many_as_are_looked_back() -> None:
+    for days, count in ((0, 3), (1, 3), (3, 7)):
+        recordings = pipeline(recordings={"prefix": "{date:%d}/", "look_back_days": days}).recordings
+        assert len(recordings.prefixes(DAY)) == count
 
 
 def test_output_locations_get_a_trailing_slash() -> None:

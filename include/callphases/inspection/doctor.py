@@ -6,6 +6,7 @@ contains a key or a presigned URL.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import itertools
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from callphases.errors import CallphasesError, ModelRetired, NoModelLeft
+from callphases.inspection.call_times import CallTimes
 from callphases.inspection.findings import Finding, Health
 from callphases.inspection.published import published_findings
 from callphases.listing.listing import Listing
@@ -38,7 +40,7 @@ SKEW_S, TOO_MUCH_SKEW_S = 60.0, 300.0
 TIMEOUTS_S = 5.0, 15.0
 """To connect and to read, when only reachability is checked."""
 LIST_PAGES = 10
-"""Pages of a thousand objects to search for a recording below a prefix without a date."""
+"""Pages of a thousand objects to look at below a prefix."""
 _T = TypeVar("_T")
 _Check = Generator[Finding, None, _T]
 """A check yields its findings, and returns what later checks need."""
@@ -179,10 +181,14 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Chec
     source = pipeline.recordings
     what = f"s3://{bucket.name}/"
     today = dt.datetime.now(pipeline.zone).date()
-    prefixes = (source.prefix_of(today - dt.timedelta(days=back)) for back in range(days if source.dated else 1))
-    found = next((one for prefix in prefixes if (one := _first(bucket, pipeline, prefix)) is not None), None)
-    if found is None:
-        where = f"in the last {days} days" if source.dated else f"among the first objects below {source.prefix!r}"
+    of_prefix = {source.prefix_of(day): day for day in (today - dt.timedelta(days=back) for back in range(days))}
+    found, times = None, CallTimes(pipeline)
+    for prefix, day in of_prefix.items():
+        found = _first(bucket, pipeline, prefix, day, times)
+        if found is not None:
+            break
+    else:
+        where = f"in the last {days} days" if len(of_prefix) > 1 else f"among the first objects below {prefix!r}"
         detail = f"It can be listed, but has no recording {where}: check recordings.prefix and suffixes if it should."
         yield Finding(Health.UNSURE, what, detail)
         return None
@@ -192,6 +198,7 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Chec
         yield Finding(Health.BAD, what, f"It can be listed, but {found.key} can't be read (s3:GetObject). {error}")
         return found
     yield Finding(Health.GOOD, what, f"It can be listed, and {found.key} can be read.")
+    yield from times.findings()
     if source.columns:
         yield from _or_error("recordings", _own_columns(bucket, found, pipeline))
     return found
@@ -206,21 +213,25 @@ def _own_columns(bucket: RecordingBucket, recording: Recording, pipeline: Pipeli
 
 
 class _EnoughPages(Exception):
-    """``LIST_PAGES`` pages held no recording."""
+    """``LIST_PAGES`` pages were looked at."""
 
 
-def _first(bucket: RecordingBucket, pipeline: Pipeline, prefix: str) -> Recording | None:
-    """The first recording below ``prefix`` that is not empty."""
+def _first(
+    bucket: RecordingBucket, pipeline: Pipeline, prefix: str, day: dt.date, times: CallTimes
+) -> Recording | None:
+    """The first recording below the prefix of a day that is not empty; ``times`` sees all of the first pages."""
     pages = itertools.count(1)
+    first = None
 
     def count() -> None:
         if next(pages) == LIST_PAGES:
             raise _EnoughPages
 
-    try:
-        return next((one for one in Listing(bucket, pipeline, prefix, count) if one.size), None)
-    except _EnoughPages:
-        return None
+    with contextlib.suppress(_EnoughPages):
+        for recording in Listing(bucket, pipeline, prefix, count, times.unmatched):
+            times.see(recording, day if pipeline.recordings.is_daily else None)
+            first = first or (recording if recording.size else None)
+    return first
 
 
 def _presigned(bucket: RecordingBucket, recording: Recording | None, speech_url: str) -> _Check[None]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from callphases import time_formats
 from callphases.errors import CallFailure
 from callphases.pipeline import Column, Pipeline
 from callphases.progress import DayPass, Progress
@@ -88,9 +89,10 @@ def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
             return value if math.isfinite(value := float(text)) else None
         if column.type == "boolean":
             return _BOOLEANS.get(text.lower())
-        moment = dt.datetime.strptime(text, column.format) if column.format else dt.datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(dt.UTC)
-    except (ValueError, OverflowError):
+        if column.format is not None:
+            return time_formats.parse(text, column.format, zone)
+        return time_formats.in_utc(dt.datetime.fromisoformat(text), zone)
+    except ValueError:
         return None
 
 

@@ -104,6 +104,22 @@ def test_timestamp_column_with_a_custom_format() -> None:
     assert moment == dt.datetime(2026, 11, 20, 23, 30, tzinfo=dt.UTC)
 
 
+@pytest.mark.parametrize(
+    ("text", "format", "utc"),
+    [
+        ("2026-07-01 22:30 UTC", "%Y-%m-%d %H:%M %Z", "2026-07-01T22:30+00:00"),
+        ("2026-07-01 22:30", "%Y-%m-%d %H:%M", "2026-07-01T20:30+00:00"),
+        ("1782945000", "epoch", "2026-07-01T22:30+00:00"),
+        ("2026-07-01 22:30 CEST", "%Y-%m-%d %H:%M %Z", None),
+        ("9999-12-31", None, "9999-12-30T23:00+00:00"),
+        ("0001-01-01", None, None),
+    ],
+)
+def test_timestamp_column_honors_the_zone_in_its_text(text: str, format: str | None, utc: str | None) -> None:
+    read = converted(text, column("timestamp", format=format), BERLIN)
+    assert read == (utc and dt.datetime.fromisoformat(utc))
+
+
 @given(text=st.text(), type_=st.sampled_from(["string", "int64", "double", "boolean", "timestamp"]))
 def test_any_text_converts_to_a_valid_arrow_value_or_null(text: str, type_: str) -> None:
     ours = pipeline(recordings={"columns": {"x": {"tag": "x", "type": type_}}})
@@ -130,6 +146,8 @@ def test_reserved_names_are_those_of_the_tables() -> None:
         ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),
         ({"agent": {"tag": "x", "format": "%Y"}}, "format applies only to columns of type timestamp"),
+        ({"at": {"tag": "x", "type": "timestamp", "format": "%H:%M"}}, "format: expected a date with its year"),
+        ({"at": {"tag": "x", "type": "timestamp", "format": "dd.MM.yyyy"}}, r"may be %d.%m.%Y \(it is 'dd.MM.yyyy'\)"),
     ],
 )
 def test_invalid_column_is_refused_with_the_reason(columns: Any, told: str) -> None:
