@@ -24,10 +24,15 @@ def day_end(day: dt.date, zone: ZoneInfo) -> dt.datetime:
     return second if before_second.date() <= day else first
 
 
+def exists(day: dt.date, zone: ZoneInfo) -> bool:
+    """Whether any moment has the date ``day``."""
+    return day_end(day - DAY, zone) < day_end(day, zone)
+
+
 def last_complete_day(moment: dt.datetime, zone: ZoneInfo) -> dt.date:
     """The latest day that is over at ``moment``, which is aware of its zone."""
     day = moment.astimezone(zone).date() - DAY
-    while day_end(day, zone) > moment or not _exists(day, zone):
+    while day_end(day, zone) > moment or not exists(day, zone):
         day -= DAY
     return day
 
@@ -48,11 +53,7 @@ def left_out(start: dt.datetime, end: dt.datetime, zone: ZoneInfo) -> list[dt.da
     if not _was_put_off(start, zone):
         first += DAY
     count = (last_complete_day(end, zone) - first).days
-    return [day for number in range(count) if _exists(day := first + number * DAY, zone)]
-
-
-def _exists(day: dt.date, zone: ZoneInfo) -> bool:
-    return day_end(day - DAY, zone) < day_end(day, zone)
+    return [day for number in range(count) if exists(day := first + number * DAY, zone)]
 
 
 def _was_put_off(moment: dt.datetime, zone: ZoneInfo) -> bool:

@@ -117,8 +117,8 @@ class ListRecordings(_PipelineOperator):
         """See the class."""
         day, run_id, replay = self.day(context), context["run_id"], context["params"].get("replay")
         listed = [self.day_run.begin(day, run_id, replay)]
-        # A replay is for failed calls alone.
-        if replay is None:
+        # A backfill runs each of its days itself; a replay is for failed calls alone.
+        if replay is None and context["dag_run"].run_type != BACKFILL:
             listed += self._other_days(context, day, listed[0].budget_usd)
         context["ti"].xcom_push(DAYS, [one.day for one in listed])
         return [chunk for one in listed for chunk in one.chunks]
@@ -145,13 +145,9 @@ class ListRecordings(_PipelineOperator):
 
     def _other_days(self, context: Context, day: dt.date, budget_usd: float | None) -> Iterator[Listed]:
         """Begins the other days of the run: those that Airflow left out, and those that have changed."""
-        run_type, seen = context["dag_run"].run_type, {day}
-        others = self._left_out(context) if run_type in (SCHEDULED, BACKFILL) else iter(())
-        # A backfill runs each of its days itself.
-        if run_type != BACKFILL:
-            others = itertools.chain(others, self._changed(day))
+        seen = {day}
         try:
-            for other, why in others:
+            for other, why in itertools.chain(self._left_out(context), self._changed(day)):
                 if other in seen:
                     continue
                 seen.add(other)
@@ -170,7 +166,8 @@ class ListRecordings(_PipelineOperator):
         from callphases.state.lease import has_run
 
         start, end = context.get("data_interval_start"), context.get("data_interval_end")
-        if self.pipeline.time_of_day is None or start is None or end is None:
+        is_nightly = context["dag_run"].run_type == SCHEDULED and self.pipeline.time_of_day is not None
+        if not is_nightly or start is None or end is None:
             return
         for day in left_out(start, end, self.pipeline.zone):
             if not has_run(self.day_run.state, day):
