@@ -309,8 +309,17 @@ class Deadline(_Section):
     notify: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 
 
-SCHEDULE_PRESETS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@quarterly", "@yearly", "@annually")
-"""Those of Airflow's and croniter's that stand for a cron expression; ``@once`` and ``@continuous`` do not."""
+CRON_OF_PRESET = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+"""The presets of Airflow's and croniter's that stand for a cron expression; ``@once`` and ``@continuous`` do not."""
 _CRON_FIELDS = {
     "minute": "0 to 59",
     "hour": "0 to 23",
@@ -352,11 +361,14 @@ class DagSettings(_Section):
         return ZoneInfo(self.timezone)
 
     @property
+    def cron(self) -> str | None:
+        """The schedule as a cron expression."""
+        return CRON_OF_PRESET.get(self.schedule, self.schedule) if self.schedule is not None else None
+
+    @property
     def time_of_day(self) -> dt.timedelta | None:
         """When its Dag runs, as time since midnight; None if that is not once a day."""
-        if self.schedule in ("@daily", "@midnight"):
-            return dt.timedelta()
-        found = re.fullmatch(r"(\d{1,2}) (\d{1,2}) \* \* \*", self.schedule or "")
+        found = re.fullmatch(r"(\d{1,2}) (\d{1,2}) \* \* \*", self.cron or "")
         return dt.timedelta(hours=int(found[2]), minutes=int(found[1])) if found else None
 
 
@@ -424,8 +436,8 @@ def _valid_schedule(schedule: str) -> str:
     """The schedule with single spaces, if Airflow's cron timetables accept it; they use croniter, too."""
     schedule = " ".join(schedule.split())
     if schedule.startswith("@"):
-        if (preset := schedule.lower()) not in SCHEDULE_PRESETS:
-            raise ValueError(f"expected a cron expression, or one of {', '.join(SCHEDULE_PRESETS)}")
+        if (preset := schedule.lower()) not in CRON_OF_PRESET:
+            raise ValueError(f"expected a cron expression, or one of {', '.join(CRON_OF_PRESET)}")
         return preset
     fields = schedule.split(" ")
     if len(fields) != len(_CRON_FIELDS):

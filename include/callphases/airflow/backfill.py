@@ -168,7 +168,7 @@ def _database() -> Iterator[Session]:
 
 def _dag(settings: DagSettings) -> SerializedDAG:
     """The Dag as Airflow's scheduler knows it."""
-    if settings.schedule is None:
+    if settings.cron is None:
         raise ConfigurationError(
             f"The pipeline {settings.pipeline} has no schedule, and a backfill makes only runs of a schedule: set "
             "schedule, or run each day with airflow dags trigger."
@@ -182,7 +182,7 @@ def _dag(settings: DagSettings) -> SerializedDAG:
             f"Airflow has no Dag {dag_id}: check that the file is in the folder that its Dag processor reads "
             "(CALLPHASES_PIPELINES), and wait until it has read the file."
         )
-    if CronDataIntervalTimetable(settings.schedule, settings.timezone) != dag.timetable:
+    if CronDataIntervalTimetable(settings.cron, settings.timezone) != dag.timetable:
         raise ConfigurationError(
             f"The Dag {dag_id} has another schedule or time zone than the file. Airflow's Dag processor reads another "
             "file, or has not read this one since it was changed."

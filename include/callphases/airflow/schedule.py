@@ -9,6 +9,4 @@ from callphases.pipeline import DagSettings
 
 def timetable(settings: DagSettings) -> CronDataIntervalTimetable | None:
     """A run at each time of the schedule, for the interval since the time before; None if there is no schedule."""
-    if settings.schedule is None:
-        return None
-    return CronDataIntervalTimetable(settings.schedule, timezone=settings.timezone)
+    return None if settings.cron is None else CronDataIntervalTimetable(settings.cron, timezone=settings.timezone)
