@@ -566,11 +566,13 @@ def readable_settings(path: Path) -> dict[str, str | None]:
 
 
 def _top_level_scalars(text: str) -> dict[str, Any]:
-    """The lines ``key: value`` that are not indented, each read as YAML of its own."""
+    """The lines ``key: value`` that are not indented, each read as YAML of its own, else as text; of two the first."""
     found: dict[str, Any] = {}
     for key, value in re.findall(r"^[\"']?(\w+)[\"']?[ \t]*:[ \t]+(\S.*)$", text, re.MULTILINE):
-        with contextlib.suppress(yaml.YAMLError, ValueError):
-            found[key] = yaml.safe_load(value)
+        try:
+            found.setdefault(key, yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError):  # such as @daily or */5 * * * * without quotes
+            found.setdefault(key, value.partition(" #")[0].strip())
     return found
 
 

@@ -101,8 +101,8 @@ def _schedule(pipeline: Pipeline) -> _Check[None]:
     if missing:
         detail = (
             f"A run takes the calls of the day before it, and {pipeline.schedule!r} has none on the day after "
-            f"{missing[0]}: {len(missing)} of {SCHEDULE_DAYS} days are left out. Set a schedule with a run on each day, "
-            "or run these days with the Param date."
+            f"{missing[0]}: {len(missing)} of {SCHEDULE_DAYS} days are left out. Set a schedule with a run each day or "
+            "run these days with the Param date."
         )
         yield Finding(Health.UNSURE, "schedule", detail)
 
