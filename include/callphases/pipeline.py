@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
+from croniter import CroniterBadDateError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,9 +28,9 @@ from pydantic import (
 
 from callphases import date_prefixes, time_formats
 from callphases.errors import ConfigurationError
+from callphases.local_days import DAY
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
-DAY = dt.timedelta(days=1)
 OTHER = "Other"
 """The phase of everything that matches no defined phase. Always available; can't be defined by the user."""
 
@@ -378,12 +380,63 @@ class Deadline(_Section):
     notify: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 
 
-class Pipeline(_Section):
-    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
+CRON_OF_PRESET = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+"""The presets of Airflow's and croniter's that stand for a cron expression; ``@once`` and ``@continuous`` do not."""
+_CRON_FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of the month": "1 to 31",
+    "month": "1 to 12 or JAN to DEC",
+    "day of the week": "0 to 7 or SUN to SAT",
+}
+
+
+class DagSettings(_Section):
+    """The part of a pipeline file that names and schedules its Dag."""
 
     pipeline: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     schedule: str | None = "0 0 * * *"
     timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str | None) -> str | None:
+        return None if schedule is None else _valid_schedule(schedule)
+
+    @property
+    def dag_id(self) -> str:
+        """The pipeline's Dag id."""
+        return f"call_phases_{self.pipeline}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the pipeline's days."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def cron(self) -> str | None:
+        """The schedule as a cron expression."""
+        return CRON_OF_PRESET.get(self.schedule, self.schedule) if self.schedule is not None else None
+
+    @property
+    def time_of_day(self) -> dt.timedelta | None:
+        """When its Dag runs, as time since midnight; None if that is not once a day."""
+        found = re.fullmatch(r"(\d{1,2}) (\d{1,2}) \* \* \*", self.cron or "")
+        return dt.timedelta(hours=int(found[2]), minutes=int(found[1])) if found else None
+
+
+class Pipeline(DagSettings):
+    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
+
     connections: Connections = Connections()
     recordings: Recordings
     transcription: dict[str, Any] = {"speech_models": DEFAULT_SPEECH_MODELS, "speaker_labels": True}
@@ -395,13 +448,6 @@ class Pipeline(_Section):
     prices: Prices = Prices()
     budget: Budget = Budget()
     deadline: Deadline | None = None
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, schedule: str | None) -> str | None:
-        if schedule is not None and len(schedule.split()) != 5 and not schedule.startswith("@"):
-            raise ValueError('expected a cron expression of five fields, such as "0 0 * * *", or null for no schedule')
-        return schedule
 
     @field_validator("transcription")
     @classmethod
@@ -425,7 +471,7 @@ class Pipeline(_Section):
 
     @model_validator(mode="after")
     def _one_deadline_a_day(self) -> Pipeline:
-        if self.deadline is not None and _time_of_day(self.schedule) is None:
+        if self.deadline is not None and self.time_of_day is None:
             raise ValueError('a deadline needs a schedule with one run a day, such as "0 0 * * *" or @daily')
         return self
 
@@ -446,22 +492,12 @@ class Pipeline(_Section):
     @property
     def ready_after(self) -> dt.timedelta:
         """Time from the start of the data interval to ``deadline``. An hour off on days when the clocks change."""
-        runs_at = _time_of_day(self.schedule)
+        runs_at = self.time_of_day
         assert self.deadline is not None
         assert runs_at is not None
         hour, minute = map(int, self.deadline.by.split(":"))
         ready_at = dt.timedelta(hours=hour, minutes=minute)
         return DAY + (ready_at - runs_at) % DAY
-
-    @property
-    def dag_id(self) -> str:
-        """The pipeline's Dag id."""
-        return f"call_phases_{self.pipeline}"
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """The time zone of the pipeline's days."""
-        return ZoneInfo(self.timezone)
 
     @property
     def speech_models(self) -> list[str]:
@@ -475,12 +511,28 @@ class Pipeline(_Section):
         return [*(phase.name for phase in self.phases), OTHER]
 
 
-def _time_of_day(schedule: str | None) -> dt.timedelta | None:
-    """The time of day of a schedule with one run a day, else None."""
-    if schedule in ("@daily", "@midnight"):
-        return dt.timedelta()
-    found = re.fullmatch(r"(\d{1,2}) +(\d{1,2}) +\* +\* +\*", schedule or "")
-    return dt.timedelta(hours=int(found[2]), minutes=int(found[1])) if found else None
+def _valid_schedule(schedule: str) -> str:
+    """The schedule with single spaces, if Airflow's cron timetables accept it; they use croniter, too."""
+    schedule = " ".join(schedule.split())
+    if schedule.startswith("@"):
+        if (preset := schedule.lower()) not in CRON_OF_PRESET:
+            raise ValueError(f"expected a cron expression, or one of {', '.join(CRON_OF_PRESET)}")
+        return preset
+    fields = schedule.split(" ")
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError('expected a cron expression of five fields, such as "0 0 * * *", or null for no schedule')
+    for number, (name, values) in enumerate(_CRON_FIELDS.items()):
+        alone = [*("*" * number), fields[number], *("*" * (len(fields) - number - 1))]
+        # Of Jenkins' letters croniter rejects H; R is another time whenever the Dag file is read.
+        if not croniter.is_valid(" ".join(alone)) or re.search(r"(?i)\br\b", fields[number]):
+            raise ValueError(f"expected a cron expression whose {name} is {values}, not {fields[number]!r}")
+    try:
+        croniter(schedule, dt.datetime(2000, 1, 1)).get_next()
+    except CroniterBadDateError:
+        raise ValueError("expected a cron expression that matches a day; there is none like this") from None
+    except ValueError as error:
+        raise ValueError(f"expected a cron expression: {error}") from None
+    return schedule
 
 
 def pipeline_folder() -> Path:
@@ -501,7 +553,24 @@ def pipeline_files(folder: Path | None = None) -> list[Path]:
         raise ConfigurationError(
             f"{folder}: no such folder; set {PIPELINES_VARIABLE} to the folder of the pipeline files"
         )
-    return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    # Editors keep locks and copies in hidden files.
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and not path.name.startswith(".")
+    )
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Loads YAML as PyYAML's safe loader does, but rejects a key that is in a mapping twice, as the standard does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See the class."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def load(path: Path) -> Pipeline:
@@ -511,12 +580,12 @@ def load(path: Path) -> Pipeline:
         ConfigurationError: lists every invalid key of the file and what was expected there.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - is a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: expected text in UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that doesn't exist
         raise ConfigurationError(f"{path}: expected YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: expected keys and values (pipeline:, recordings:, output:, …)")
@@ -533,22 +602,57 @@ def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
     Raises:
         ConfigurationError: the folder does not exist.
     """
-    pipelines: dict[str, Path] = {}
-    loaded: list[Pipeline] = []
+    loaded: dict[Path, Pipeline] = {}
     mistakes: dict[Path, str] = {}
     for path in pipeline_files():
         try:
-            pipeline = load(path)
+            loaded[path] = load(path)
         except ConfigurationError as error:
             mistakes[path] = str(error)
-            continue
-        if (first := pipelines.setdefault(pipeline.pipeline, path)) != path:
+        except Exception as error:  # whatever it is, the other files must not suffer from it
+            mistakes[path] = f"{path}: can't be loaded: {type(error).__name__}: {error}"
+    files: dict[str, Path] = {}
+    # A copy must not replace the file that it was copied from, which is usually named like its pipeline.
+    for path, pipeline in sorted(loaded.items(), key=lambda item: item[0].stem != item[1].pipeline):
+        if (other := files.setdefault(pipeline.pipeline, path)) != path:
             mistakes[path] = (
-                f"{path}: pipeline: {pipeline.pipeline!r} is also the name in {first.name}; expected another"
+                f"{path}: pipeline: {pipeline.pipeline!r} is also the name in {other.name}; expected another"
             )
-            continue
-        loaded.append(pipeline)
-    return loaded, mistakes
+    return [pipeline for path, pipeline in loaded.items() if path not in mistakes], dict(sorted(mistakes.items()))
+
+
+def readable_settings(path: Path) -> dict[str, str | None]:
+    """Of ``pipeline``, ``schedule`` and ``timezone``, those that are valid in a file that :func:`load` rejects.
+
+    If the file is no YAML, it is read line by line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace").removeprefix("\ufeff")
+    except OSError:
+        return {}
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        document = _top_level_scalars(text)
+    if not isinstance(document, dict):
+        return {}
+    found: dict[str, str | None] = {}
+    for key in ("pipeline", "schedule", "timezone"):
+        if key in document:
+            with contextlib.suppress(ValidationError):
+                found |= DagSettings.model_validate({"pipeline": "any", key: document[key]}).model_dump(include={key})
+    return found
+
+
+def _top_level_scalars(text: str) -> dict[str, Any]:
+    """The lines ``key: value`` that are not indented, each read as YAML of its own, else as text; of two the first."""
+    found: dict[str, Any] = {}
+    for key, value in re.findall(r"^[\"']?(\w+)[\"']?[ \t]*:[ \t]+(\S.*)$", text, re.MULTILINE):
+        try:
+            found.setdefault(key, yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError):  # such as @daily or */5 * * * * without quotes
+            found.setdefault(key, value.partition(" #")[0].strip())
+    return found
 
 
 def sharing(pipeline: Pipeline, others: Iterable[Pipeline]) -> list[str]:

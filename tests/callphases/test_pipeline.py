@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 import yaml
+from croniter import croniter
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from callphases.errors import ConfigurationError
-from callphases.pipeline import DEFAULT_SPEECH_MODELS, Pipeline, load, load_all, pipeline_files
+from callphases.pipeline import (
+    DEFAULT_SPEECH_MODELS,
+    DagSettings,
+    Pipeline,
+    load,
+    load_all,
+    pipeline_files,
+    readable_settings,
+)
 from doubles import DAY, merged, pipeline
 
 MINIMAL = {
@@ -175,7 +187,29 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"timezone": "Europe"}, "timezone: expected an IANA time zone"),
         ({"timezone": ""}, "timezone: expected an IANA time zone"),
         ({"timezone": "Mars/Olympus"}, "timezone: expected an IANA time zone, such as Europe/Berlin (it is 'Mars/"),
-        ({"schedule": "every night"}, "schedule: expected a cron expression"),
+        ({"schedule": "every night"}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": ""}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": "0 0 * * * 0"}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": "0 0 * * * 0 2027"}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": 0}, "schedule: should be a valid string"),
+        ({"schedule": "0 25 * * *"}, "schedule: expected a cron expression whose hour is 0 to 23, not '25'"),
+        ({"schedule": "60 0 * * *"}, "whose minute is 0 to 59, not '60'"),
+        ({"schedule": "*/0 0 * * *"}, "whose minute is 0 to 59, not '*/0'"),
+        ({"schedule": "H H * * *"}, "whose minute is 0 to 59, not 'H'"),
+        ({"schedule": "0 R(1-5) * * *"}, "whose hour is 0 to 23, not 'R(1-5)'"),
+        ({"schedule": "0 0 0 * *"}, "whose day of the month is 1 to 31, not '0'"),
+        ({"schedule": "0 0 * 13 *"}, "whose month is 1 to 12 or JAN to DEC, not '13'"),
+        ({"schedule": "0 0 * * MO"}, "whose day of the week is 0 to 7 or SUN to SAT, not 'MO'"),
+        ({"schedule": "at five in the morning"}, "whose minute is 0 to 59, not 'at'"),
+        (
+            {"schedule": "0 0 31 2 *"},
+            "schedule: expected a cron expression that matches a day; there is none like this",
+        ),
+        ({"schedule": "0 0 31 4,6 *"}, "schedule: expected a cron expression that matches a day"),
+        ({"schedule": "@once"}, "schedule: expected a cron expression, or one of @hourly, @daily"),
+        ({"schedule": "@continuous"}, "schedule: expected a cron expression, or one of @hourly, @daily"),
+        ({"schedule": "@"}, "schedule: expected a cron expression, or one of @hourly, @daily"),
+        ({"schedule": "@nightly"}, "(it is '@nightly')"),
         ({"transcription": {"audio_url": "x"}}, "transcription: audio_url is set for each recording"),
         ({"phases": []}, "phases: "),
         ({"phases": [{"name": "Hold"}, {"name": "HOLD"}]}, "phases: expected unique names"),
@@ -216,6 +250,11 @@ def test_all_errors_of_a_file_are_reported_together(tmp_path: Path) -> None:
         (b"", "expected keys and values"),
         (b"# nothing yet\n", "expected keys and values"),
         ("pipeline: grün".encode("latin-1"), "expected text in UTF-8"),
+        (b"pipeline:\tsupport", "expected YAML: "),
+        (b"limits: {ramp: true}\nlimits: {ramp: false}", "expected YAML: limits is there twice"),
+        (b"limits: {ramp: true, ramp: true}", "expected YAML: ramp is there twice"),
+        (b"pipeline: 2026-02-30", "expected YAML: "),
+        (b"[" * 5000, "expected YAML: "),
     ],
 )
 def test_file_that_is_not_a_pipeline_is_reported_on_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -242,6 +281,127 @@ def test_invalid_files_do_not_affect_valid_ones(tmp_path: Path, monkeypatch: pyt
     assert list(mistakes) == [tmp_path / "b.yml", tmp_path / "c.yaml"]
     assert "pipeline: 'support' is also the name in a.yaml" in mistakes[tmp_path / "b.yml"]
     assert "schedule: expected a cron expression" in mistakes[tmp_path / "c.yaml"]
+
+
+def test_copy_does_not_replace_the_file_that_it_was_copied_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "support.yaml", MINIMAL | {"timezone": "Europe/Berlin"})
+    write(tmp_path / "a copy of support.yaml", MINIMAL)
+    loaded, mistakes = load_all()
+    assert [one.timezone for one in loaded] == ["Europe/Berlin"]
+    assert list(mistakes) == [tmp_path / "a copy of support.yaml"]
+
+
+def test_unforeseen_error_in_a_file_does_not_affect_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "a.yaml", MINIMAL)
+    write(tmp_path / "b.yaml", MINIMAL | {"pipeline": "sales"})
+
+    def fail_for_a(path: Path) -> Pipeline:
+        if path.name == "a.yaml":
+            raise ZeroDivisionError("division by zero")
+        return load(path)
+
+    monkeypatch.setattr("callphases.pipeline.load", fail_for_a)
+    loaded, mistakes = load_all()
+    assert [one.pipeline for one in loaded] == ["sales"]
+    assert mistakes == {
+        tmp_path / "a.yaml": f"{tmp_path / 'a.yaml'}: can't be loaded: ZeroDivisionError: division by zero"
+    }
+
+
+def test_hidden_files_are_not_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "a.yaml", MINIMAL)
+    (tmp_path / ".#a.yaml").symlink_to("somebody@somewhere.1234")
+    assert [path.name for path in pipeline_files()] == ["a.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # the rest is invalid
+        (
+            "pipeline: support\nschedule: 0 3 * * *\ntimezone: Europe/Berlin\nrecording: {bucket: b}\n",
+            {"pipeline": "support", "schedule": "0 3 * * *", "timezone": "Europe/Berlin"},
+        ),
+        ("pipeline: support\n", {"pipeline": "support"}),
+        ("pipeline: support\nschedule: null\n", {"pipeline": "support", "schedule": None}),
+        ("pipeline: support\nschedule: 0 25 * * *\ntimezone: Mars\n", {"pipeline": "support"}),
+        ("pipeline: call centre\ntimezone: UTC\n", {"timezone": "UTC"}),
+        ("pipeline: [support]\nschedule: {cron: 0 3 * * *}\n", {}),
+        ("pipeline: support\nlimits: {}\nlimits: {}\n", {"pipeline": "support"}),
+        # no YAML
+        (
+            "pipeline: support   # ours\nschedule: '0 3 * * *'\ntimezone: \"Europe/Berlin\"\noutput: [s3://\n",
+            {"pipeline": "support", "schedule": "0 3 * * *", "timezone": "Europe/Berlin"},
+        ),
+        ("\ufeffpipeline:\tsupport\r\nschedule:\t@daily\r\n", {"pipeline": "support", "schedule": "@daily"}),
+        ("pipeline: support\nschedule: ~\noutput: {\n", {"pipeline": "support", "schedule": None}),
+        ('pipeline: support\nschedule: "0 3 * * *\ntimezone: UTC\n', {"pipeline": "support", "timezone": "UTC"}),
+        ("recordings:\n  pipeline: inner\n\tprefix: calls/\n", {}),
+        ("<<<<<<< HEAD\npipeline: ours\n=======\npipeline: theirs\n>>>>>>> branch\n", {"pipeline": "ours"}),
+        ("pipeline: support\nschedule: */5 * * * *  # often\n", {"pipeline": "support", "schedule": "*/5 * * * *"}),
+        ("pipeline: support\nlast: 2026-02-30\n", {"pipeline": "support"}),
+        ("- a list\n", {}),
+        ("", {}),
+        ("\0\0\0", {}),
+    ],
+)
+def test_name_schedule_and_zone_are_read_from_an_invalid_file(
+    tmp_path: Path, content: str, expected: dict[str, str | None]
+) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_text(content, encoding="utf-8")
+    assert readable_settings(path) == expected
+
+
+def test_nothing_is_read_from_a_file_that_cannot_be_opened_or_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "support.yaml"
+    assert readable_settings(path) == {}
+    path.write_bytes("pipeline: support\n".encode("utf-16"))
+    assert readable_settings(path) == {}
+    path.write_bytes("# für uns\npipeline: support\n".encode("latin-1"))
+    assert readable_settings(path) == {"pipeline": "support"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kept", "cron", "hours"),
+    [
+        ("0 0 * * *", "0 0 * * *", "0 0 * * *", 0.0),
+        (" 30  6\t* * * ", "30 6 * * *", "30 6 * * *", 6.5),
+        ("@Daily", "@daily", "0 0 * * *", 0.0),
+        ("@midnight", "@midnight", "0 0 * * *", 0.0),
+        ("@quarterly", "@quarterly", "0 0 1 */3 *", None),
+        ("0 3 * * MON-FRI", "0 3 * * MON-FRI", "0 3 * * MON-FRI", None),
+        ("0 0 * JAN,mar sun", "0 0 * JAN,mar sun", "0 0 * JAN,mar sun", None),
+        ("0 0 L * *", "0 0 L * *", "0 0 L * *", None),
+        ("0 0 29 2 *", "0 0 29 2 *", "0 0 29 2 *", None),
+        ("0 */6 * * *", "0 */6 * * *", "0 */6 * * *", None),
+        (None, None, None, None),
+    ],
+)
+def test_schedule_is_a_cron_expression_a_preset_or_none(
+    schedule: str | None, kept: str | None, cron: str | None, hours: float | None
+) -> None:
+    settings = DagSettings(pipeline="support", schedule=schedule)
+    assert (settings.schedule, settings.cron) == (kept, cron)
+    assert settings.time_of_day == (None if hours is None else dt.timedelta(hours=hours))
+
+
+@given(
+    st.text("0123456789*/,-#?LWHRmonfri@ ", max_size=14)
+    | st.lists(st.text("0123456789*/,-#?LWR"), min_size=5, max_size=5).map(" ".join)
+)
+def test_schedule_is_valid_or_a_validation_error(schedule: str) -> None:
+    try:
+        cron = DagSettings(pipeline="support", schedule=schedule).cron
+    except ValidationError:
+        return
+    assert cron is not None
+    assert croniter(cron, dt.datetime(2026, 1, 1)).get_next(dt.datetime) > dt.datetime(2026, 1, 1)
 
 
 def test_missing_folder_names_the_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
