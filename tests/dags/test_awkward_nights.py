@@ -160,10 +160,8 @@ def servers() -> Iterator[tuple[Web, Web]]:
         yield s3, services
 
 
-@pytest.mark.parametrize("send", ["presigned", "upload"])
-def test_night_with_sixty_faulty_recordings(
-    night: Night, servers: tuple[Web, Web], send: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("calls_per_question", [20, 1])
+def test_night_with_sixty_faulty_recordings(night: Night, servers: tuple[Web, Web], calls_per_question: int) -> None:
     s3, services = servers
     s3.respond = unreadable(forwarding(night.s3_url))
     awkward = Awkward(forwarding(night.box.url))
@@ -171,7 +169,7 @@ def test_night_with_sixty_faulty_recordings(
     night.s3_url = s3.url
     night.connect(services.url)
     night.pipeline(
-        recordings={"send": send},
+        segmentation={"calls_per_question": calls_per_question},
         limits={"ramp": False, "max_failed_ratio": 0.2},
         budget={"usd_per_run": CAP_USD},
     )
