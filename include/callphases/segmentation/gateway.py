@@ -24,6 +24,7 @@ from callphases.errors import (
     AnswerCut,
     AnswerInvalid,
     CallFailure,
+    ConfigurationError,
     ModelRefused,
     ModelRetired,
     NoBalance,
@@ -126,8 +127,11 @@ class Gateway:
         settings: Settings | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.url, self._endpoint = _addresses(url)
         self.settings = settings or Settings()
+        try:
+            self.url, self._endpoint = _addresses(url)
+        except ValueError:
+            raise ConfigurationError(f"{url} is not an http or https URL: check {self.settings.url}.") from None
         self._session = session or _session()
         if key:
             is_token = key.lower().startswith("bearer ")
@@ -331,6 +335,8 @@ def _addresses(url: str) -> tuple[str, str]:
     ``/v1beta/openai``, or the whole URL of the chat completions, with a query, as Azure's.
     """
     parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
     path = parts.path.rstrip("/")
     base = parts._replace(path=path.removesuffix("/chat/completions").removesuffix("/v1"), query="", fragment="")
     if not path.endswith("/chat/completions"):

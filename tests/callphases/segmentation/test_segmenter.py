@@ -11,12 +11,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callphases.errors import (
     AnswerCut,
     AnswerInvalid,
+    CallFailure,
     ModelRefused,
     NoModelLeft,
     RequestRefused,
@@ -230,7 +231,25 @@ def test_answer_that_stays_cut_fails_without_being_read(web: Web) -> None:
     assert (told.value.input_tokens, told.value.output_tokens) == (300, 60)
 
 
-@pytest.mark.parametrize("finish_reason", ["refusal", "content_filter"])
+def test_larger_limits_are_not_tried_if_the_model_allows_no_more(web: Web) -> None:
+    at_most = answer({"error": {"message": "max_tokens is too large: this model supports at most 1500 tokens"}}, 400)
+    cut = phases_answer(("Introduction", 1), finish_reason="length")
+    web.respond = lambda request: at_most if request.json["max_tokens"] > 1500 else cut
+    with pytest.raises(AnswerCut, match="within 1500 tokens") as told:
+        segmenter(web).segment(CUES)
+    assert [request.json["max_tokens"] for request in web.requests] == [2000, 1500]
+    assert told.value.input_tokens == 100
+
+
+def test_tokens_of_an_answer_that_breaks_off_are_counted(web: Web) -> None:
+    broken = {"choices": [{"error": {"code": 502, "message": "Died."}}], "usage": {"input_tokens": 90}}
+    web.answers = [chat_answer("no"), answer(broken)]
+    with pytest.raises(AnswerInvalid, match="broke off: Died") as told:
+        segmenter(web).segment(CUES)
+    assert (told.value.input_tokens, told.value.output_tokens) == (190, 20)
+
+
+@pytest.mark.parametrize("finish_reason", ["refusal", "content_filter", "guardrail_intervened"])
 def test_declining_model_is_not_asked_again_about_the_call(web: Web, finish_reason: str) -> None:
     web.respond = lambda request: phases_answer(("Introduction", 1), finish_reason=finish_reason, tokens=(100, 3))
     with pytest.raises(ModelRefused, match=r"claude-sonnet-4-6 declines.*segmentation\.models") as told:
@@ -302,6 +321,34 @@ def test_other_refusals_do_not_try_the_next_model(web: Web, refusal: Answer, err
         segmenter(web, segmentation={"models": ["a", "b"]}).segment(CUES)
     assert type(told.value) is error
     assert len(web.requests) == 1
+
+
+def test_draft_in_the_models_thinking_is_passed_over(web: Web) -> None:
+    good = json.dumps({"calls": [{"call": 1, "phases": [{"name": "Introduction", "start_cue": 1, "summary": "Hi."}]}]})
+    web.answers = [chat_answer(f'<think>Cue {{"cue": 2}} opens it.</think>{good}')]
+    assert segmenter(web).segment(CUES).labels == [Label("Introduction", 1, "Hi.")]
+
+
+def test_no_served_model_error_has_the_gateways_words(web: Web) -> None:
+    web.respond = lambda request: RETIRED
+    with pytest.raises(NoModelLeft, match="model 'old': model x is not supported"):
+        segmenter(web, segmentation={"models": ["old"]}).segment(CUES)
+
+
+texts = st.text(max_size=20) | st.sampled_from(['{"calls": [{"call": 1, "phases": []}]}', "<think>", "{"])
+contents = texts | st.lists(st.fixed_dictionaries({"type": st.sampled_from(["text", "thinking"]), "text": texts}))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents | st.none() | st.integers(), st.sampled_from(["stop", "length", "refusal", "x", None]))
+def test_any_completion_is_an_answer_or_a_failure_of_the_call(web: Web, content: Any, reason: str | None) -> None:
+    choice = {"message": {"content": content}, "finish_reason": reason}
+    web.respond = lambda _: answer({"choices": [choice], "usage": {"input_tokens": 1}})
+    asking = segmenter(web)
+    with pytest.raises(CallFailure) as told:
+        asking.segment(CUES)
+    assert told.value.input_tokens >= 1
+    assert problems(asking.segment_pack([CUES, CUES]).results) == [type(told.value)] * 2 or reason == "length"
 
 
 # Asking about several calls
