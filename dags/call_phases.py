@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, TriggerRule, WeightRule, task_group
+from airflow.sdk import DAG, Asset, Param, TriggerRule, WeightRule, task_group
 
 from callphases.airflow.deadline import deadline_alert
+from callphases.airflow.failing_dag import failing_dag, failing_dags
 from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
-from callphases.airflow.unreadable import unreadable_dag
+from callphases.airflow.schedule import timetable
 from callphases.pipeline import Pipeline, load_all
 
 
@@ -30,9 +31,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
     """The Dag of one pipeline."""
     with DAG(
         dag_id=pipeline.dag_id,
-        schedule=CronDataIntervalTimetable(pipeline.schedule, timezone=pipeline.timezone)
-        if pipeline.schedule
-        else None,
+        schedule=timetable(pipeline),
         start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
         catchup=False,
         max_active_runs=4,
@@ -56,6 +55,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
         deadline=deadline_alert(pipeline),
         tags=["callphases", pipeline.pipeline],
         doc_md=__doc__,
+        auto_register=False,  # one that could not be completed is no Dag
     ) as dag:
 
         @task_group(group_id="calls")
@@ -78,10 +78,15 @@ def call_phases(pipeline: Pipeline) -> DAG:
     return dag
 
 
+# An import error would stop all pipelines, so a mistake in one of them makes a Dag that fails with it.
 pipelines, mistakes = load_all()
 for pipeline in pipelines:
-    globals()[pipeline.dag_id] = call_phases(pipeline)
-# An import error would remove all pipelines; so an invalid file only makes a Dag that shows its error.
-for path, mistake in mistakes.items():
-    dag = unreadable_dag(path, mistake)
+    try:
+        dag = call_phases(pipeline)
+        dag.validate()
+    except Exception as error:
+        message = f"The Dag of the pipeline {pipeline.pipeline} can't be built: {type(error).__name__}: {error}"
+        dag = failing_dag(pipeline, message)
+    globals()[dag.dag_id] = dag
+for dag in failing_dags(mistakes, [pipeline.pipeline for pipeline in pipelines]):
     globals()[dag.dag_id] = dag

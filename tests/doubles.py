@@ -158,7 +158,7 @@ def serving() -> Iterator[Web]:
             self.wfile.write(body)
             self.close_connection = int(fields.get("content-length", len(body))) > len(body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815 - the names that http.server looks for
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815 - the names that http.server looks for
 
         def _body(self) -> bytes:
             if self.headers.get("transfer-encoding") != "chunked":

@@ -30,7 +30,9 @@ EMPTY = DAYS[15]
 REPLACED_TWICE = DAYS[20]
 AGAIN = DAYS[4]
 """Published by version 1, then by the current version after half of the recordings were deleted; their rows stay."""
+OF_VERSION_2 = DAYS[12:14]
 LAST_OF_VERSION_1 = "processed_at"
+LAST_OF_VERSION_2 = "confidence"
 ODD_TEXTS = [
     "She said \"it's 'fine'\"; DROP TABLE calls; --",
     "two\nlines,\r\na tab\tand a \\n that is none",
@@ -93,14 +95,15 @@ class Month:
 
 
 def make(folder: Path, calls_a_day: int) -> Month:
-    """Publish a month below ``folder``: two schema versions, an empty day, a day replaced twice, odd texts."""
+    """Publish a month below ``folder``: three schema versions, an empty day, a day replaced twice, odd texts."""
     month = Month(folder / "tables")
     tables, state = Directory(month.tables), Directory(folder / "state")
     for day in DAYS:
         calls = calls_of(day, calls_a_day)
-        if day in OF_VERSION_1:
-            calls = [as_version_1(call) for call in calls]
-            _write_version_1(tables, day, calls)
+        if day in (*OF_VERSION_1, *OF_VERSION_2):
+            version, last = (1, LAST_OF_VERSION_1) if day in OF_VERSION_1 else (2, LAST_OF_VERSION_2)
+            calls = [as_version(version, last, call) for call in calls]
+            _write_up_to(last, tables, day, calls)
         else:
             publish_day(tables, state, day, calls)
         if day == EMPTY:
@@ -129,22 +132,22 @@ def publish_day(tables: Any, state: Any, day: dt.date, calls: list[Row], when_de
     publish(tables, state, pipeline(recordings={"when_deleted": when_deleted}), listed, lambda _: [])
 
 
-def as_version_1(call: Row) -> Row:
-    """The call as in version 1 of the tables, without the columns added later."""
+def as_version(version: int, last: str, call: Row) -> Row:
+    """The call as in an earlier version of the tables, without the columns added after its ``last``."""
 
     def cut(row: Row, table: str) -> Row:
-        later = SCHEMAS[table].names[SCHEMAS[table].names.index(LAST_OF_VERSION_1) + 1 :]
+        later = SCHEMAS[table].names[SCHEMAS[table].names.index(last) + 1 :]
         return {name: value for name, value in row.items() if name not in later}
 
     phases = [cut(phase, "phases") for phase in call["phases"]]
-    return cut(call, "calls") | {"phases": phases, "schema_version": 1}
+    return cut(call, "calls") | {"phases": phases, "schema_version": version}
 
 
-def _write_version_1(tables: Directory, day: dt.date, calls: list[Row]) -> None:
+def _write_up_to(last: str, tables: Directory, day: dt.date, calls: list[Row]) -> None:
     rows = Month(tables.root)
     rows.add(day, calls)
     for table, schema in SCHEMAS.items():
-        first = pa.schema(list(schema)[: schema.names.index(LAST_OF_VERSION_1) + 1])
+        first = pa.schema(list(schema)[: schema.names.index(last) + 1])
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows.rows(table), schema=first), buffer, compression="zstd")
         tables.put(object_name(table, day), buffer.getvalue())
@@ -190,6 +193,7 @@ def _call(rng: random.Random, day: dt.date, number: int, run_id: str) -> Row:
         "speaker_1": "A" if phases else None,
         "speaker_2": rng.choice(["B", None]) if phases else None,
         "phases": phases,
+        "warnings": rng.choice([None, None, "decoded 61.5 s of 90.0 s stated"]) if is_heard else None,
         **(_talk(rng, 60.0) if phases else {}),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ CALL = [
     {"speaker": "A", "start_s": 5.5, "end_s": 9.0, "text": "I will refund it."},
     {"speaker": "B", "start_s": 9.5, "end_s": 10.0, "text": "Thanks, bye."},
 ]
+GUARDED_WORDS, LONG_WORDS = "I will sue you.", "And so on."
+"""What is said last in recordings named guarded and endless."""
 TRUTH = [("Introduction", 0.0, 3.0), ("Complaint", 3.0, 5.5), ("Resolution", 5.5, 9.5), ("Goodbye", 9.5, 12.0)]
 
 
@@ -98,3 +101,8 @@ class Night:
     def submitted(self) -> int:
         """The number of transcriptions ever submitted to the service."""
         return int(self.box.get("/v2/transcript", params={"limit": 200}).json()["page_details"]["result_count"])
+
+    def paid(self) -> Counter[str]:
+        """How often each recording was billed, by name; jobs that end in an error are not billed."""
+        billed = (job["audio_url"] for job in self.box.jobs() if job["status"] != "error")
+        return Counter(url.partition("?")[0].rsplit("/", 1)[-1] for url in billed)

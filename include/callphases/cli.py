@@ -1,4 +1,4 @@
-"""The command line: ``callphases plan``, ``replay``, ``show``, ``doctor`` and ``score``."""
+"""The command line: ``callphases plan``, ``backfill``, ``replay``, ``show``, ``doctor`` and ``score``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import math
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -25,9 +27,10 @@ from callphases.connections import gateway_to_score, s3_of, services_of, tables_
 from callphases.day_run import ALL_FAILED, DayRun
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.inspection import showing
+from callphases.inspection.call_times import CallTimes
 from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
-from callphases.listing.archive import RecordingsByDay
+from callphases.listing.archive import Archive
 from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
 from callphases.progress import DayPass, Progress
@@ -62,6 +65,14 @@ Days = Annotated[
 ]
 
 
+class Reprocess(StrEnum):
+    """Which days that have a run ``backfill`` runs again."""
+
+    NONE = "none"
+    FAILED = "failed"
+    COMPLETED = "completed"
+
+
 class Form(StrEnum):
     """The output format of ``show``."""
 
@@ -90,24 +101,81 @@ def plan(
     pipeline_file: Annotated[Path, typer.Argument(help="A pipeline file, such as include/pipelines/support.yaml.")],
     date: Days,
 ) -> None:
-    """Show what a run of the pipeline would do for a day, without doing it.
+    """Show what a run of the pipeline would do for a day, without doing it, and how the times of calls are read.
 
-    Always lists the bucket; the index of an archive is neither read nor written.
+    Always lists the bucket, an archive once for all days; its index is not written.
     """
     pipeline = load(pipeline_file)
     s3 = client_from_environment()
     bucket = RecordingBucket(s3, pipeline.recordings.bucket)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
-    keys = RecordingKeys(pipeline)
-    for day, recordings in _listed(bucket, pipeline, [moment.date() for moment in date]):
+    keys, times = RecordingKeys(pipeline), CallTimes(pipeline)
+    for day, recordings in _listed(bucket, pipeline, state, [moment.date() for moment in date], times):
         view, day_pass = read_ledger_day(state, day), DayPass(dt.datetime.now(dt.UTC))
         listed = todo = size = 0
         for recording in recordings:
             listed += 1
+            times.see(recording, day)
             if not Progress(recording, keys, view).is_settled(day_pass):
                 todo += 1
                 size += recording.size
         console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
+    for finding in times.findings():
+        _print_finding(finding)
+
+
+@app.command()
+def backfill(
+    pipeline_file: Annotated[Path, typer.Argument(help="The file of the pipeline to backfill.")],
+    first: Annotated[dt.datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day of calls.")],
+    last: Annotated[dt.datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, included.")],
+    max_active_runs: Annotated[int, typer.Option(min=1, help="How many days are run at a time.")] = 4,
+    reprocess_behavior: Annotated[
+        Reprocess,
+        typer.Option(help="Days to run again: none; failed: if their run failed; completed: whatever its result."),
+    ] = Reprocess.NONE,
+    run_backwards: Annotated[bool, typer.Option("--run-backwards", help="Run the latest day first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs without creating them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Create the runs without asking.")] = False,
+) -> None:
+    """Have Airflow run a range of days, each from midnight to midnight in the pipeline's time zone.
+
+    Creates a backfill in Airflow's database, as airflow backfill create does, so it needs that program's environment.
+    Airflow's scheduler then runs the days; nothing waits for them here.
+    """
+    pipeline = load(pipeline_file)
+    # Airflow logs a line or two for each run.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+    try:
+        from callphases.airflow import backfill as airflow_backfill
+    except ModuleNotFoundError as error:
+        if error.name != "airflow":
+            raise
+        raise ConfigurationError("Airflow is not installed here: install callphases[airflow].") from None
+    plan = airflow_backfill.plan(pipeline, first.date(), last.date())
+    several = f", {plan.runs} runs" if plan.runs != len(plan.days) else ""
+    console.print(
+        f"{plan.dag_id}: {plan.days[0]} to {plan.days[-1]} in {pipeline.timezone} (days: {len(plan.days)}{several}), "
+        f"{max_active_runs} at a time.",
+        soft_wrap=True,
+    )
+    options = ["--max-active-runs", str(max_active_runs), "--reprocess-behavior", reprocess_behavior.value]
+    options += ["--run-backwards"] if run_backwards else []
+    console.print(f"airflow {shlex.join([*plan.arguments(), *options])}", soft_wrap=True)
+    if states := airflow_backfill.earlier_runs(plan):
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        console.print(f"Runs of these days: {counts}. --reprocess-behavior is {reprocess_behavior.value}.")
+    if dry_run:
+        return
+    airflow_backfill.check_runs_can_start(plan)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError("Nobody can be asked, as standard input is no terminal: give --yes.")
+        typer.confirm("Create it?", abort=True)
+    airflow_backfill.create(plan, *options)
+    runs, others = airflow_backfill.created(plan)
+    reasons = "".join(f", {count} left as they are ({reason})" for reason, count in sorted(others.items()))
+    console.print(f"Runs to do: {runs}{reasons}.")
 
 
 @app.command()
@@ -377,15 +445,15 @@ def _print_finding(finding: Finding) -> None:
 
 
 def _listed(
-    bucket: RecordingBucket, pipeline: Pipeline, days: Sequence[dt.date]
+    bucket: RecordingBucket, pipeline: Pipeline, state: ObjectPrefix, days: Sequence[dt.date], times: CallTimes
 ) -> Iterator[tuple[dt.date, Iterable[Recording]]]:
-    """The recordings of each day; a flat archive is listed once for all of them."""
+    """The recordings of each day; an archive is listed once for all of them."""
     source = pipeline.recordings
-    if source.dated:
+    if source.is_daily:
         for day in days:
-            yield day, Listing(bucket, pipeline, source.prefix_of(day))
+            yield day, Listing(bucket, pipeline, source.prefix_of(day), unmatched=times.unmatched)
         return
-    found = RecordingsByDay(pipeline, Listing(bucket, pipeline, source.prefix))
+    found = Archive(bucket, pipeline, state).survey(days, times.unmatched, times.dayless)
     for day in days:
         yield day, found.recordings_of(day)
     found.close()

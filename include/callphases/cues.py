@@ -16,6 +16,8 @@ from callphases.errors import ProviderError
 
 LONGEST_CUE_CHARS = 200
 """Longer sentences are split between words, so that a phase can start within them."""
+LONGEST_MS = 86_400_000
+"""A later word is not believed: no recording is a day long."""
 LONG_PAUSE_MS = 1200
 """A longer silence ends a cue, even in the middle of a sentence."""
 CLAUSE_WORDS = 3
@@ -68,6 +70,8 @@ def cues_of_words(transcript: dict[str, Any]) -> list[Cue] | None:
             part for channel in _channels(words) for sentence in _sentences(channel) for part in _clauses(sentence)
         ]
         times = [(max(int(part[0]["start"]), 0), max(int(word["end"]) for word in part)) for part in parts]
+        if any(max(pair) > LONGEST_MS for pair in times):
+            return None
     except (KeyError, TypeError, ValueError, OverflowError):  # words without times
         return None
     order = sorted(range(len(parts)), key=times.__getitem__)

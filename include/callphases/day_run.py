@@ -169,7 +169,7 @@ class DayRun:
     def _recordings(self, lease: Lease) -> tuple[str | None, Iterable[Recording]]:
         """The recordings of the lease's day, and the listing of an archive that they are taken from, if any."""
         source = self.pipeline.recordings
-        if source.dated:
+        if source.is_daily:
             return None, Listing(self.bucket, self.pipeline, source.prefix_of(lease.day), lease.hold)
         archive = Archive(self.bucket, self.pipeline, self.state, lease.hold)
         return archive.take(lease.day, lease.index, lease.run_token)
@@ -193,6 +193,8 @@ class DayRun:
         hold = ledger.lease.hold
         budget = within_budget(todo, cap_usd, self.pipeline, self.bucket, ledger, hold)
         counts = chunk_counts(todo.sizes if cap_usd is None else todo.sizes[: len(budget.estimates_usd)])
+        if not budget.holds_anyway and len(counts) == sum(counts):
+            counts = [sum(counts)]  # one task, which sees what the recordings before the next really cost
         waiting = iter(todo)
         first, uris = 0, []
         for number, count in enumerate(counts):
@@ -210,6 +212,7 @@ class DayRun:
                 total=sum(counts),
                 replay=day.replay,
                 budget_usd=budget.share_usd(first, count),
+                lengths=budget.lengths(first, count),
             )
             uris.append(manifest.save(self.state))
             hold()
@@ -239,7 +242,7 @@ class DayRun:
             AccountError, ConfigurationError, ServiceUnavailable: the ledger says how far it got.
         """
         with self._working_on(chunk) as ledger:
-            describe(self.bucket, chunk.recordings, self.pipeline, ledger)
+            describe(self.bucket, chunk.recordings, self.pipeline, ledger, DayPass.of(chunk))
             transcriber = Transcriber(
                 self.service, self.bucket, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
             )

@@ -12,7 +12,8 @@
     ├── DayHeld                   another run holds the day
     ├── RunStopped                another task of the run hit an AccountError
     └── CallFailure               one recording failed: becomes a row and stops nothing
-        ├── EmptyFile, BadAudio, TooShort, DownloadRefused, RecordingGone, TranscriptGone
+        ├── EmptyFile, BadAudio, TooShort, DownloadRefused
+        ├── RecordingGone, Archived, AccessDenied, TranscriptGone
         ├── RequestRefused
         │   ├── ModelRetired
         │   └── TranscriptUnknown
@@ -78,11 +79,13 @@ class AnswerLost(ServiceUnavailable):
 
     Attributes:
         may_still_arrive: the service may accept it even later, as after a timeout.
+        problem: what is wrong with the answer, where one came.
     """
 
-    def __init__(self, message: str, *, may_still_arrive: bool = False) -> None:
+    def __init__(self, message: str, *, may_still_arrive: bool = False, problem: str | None = None) -> None:
         super().__init__(message)
         self.may_still_arrive = may_still_arrive
+        self.problem = problem
 
 
 class DayHeld(CallphasesError):
@@ -160,6 +163,22 @@ class RecordingGone(CallFailure):
     failure_class = "recording_gone"
     permanent = False
     advice = "Run the day again: the recording is then read, or no longer listed."
+
+
+class Archived(CallFailure):
+    """The object is in a storage class that it must be restored from before it can be read."""
+
+    failure_class = "archived"
+    permanent = False
+    advice = "Restore it (s3:RestoreObject), and run the day again while the restored copy is there."
+
+
+class AccessDenied(CallFailure):
+    """The AWS connection may not read the object, its metadata or its tags, as its recordings' columns need."""
+
+    failure_class = "access_denied"
+    permanent = False
+    advice = "Grant the AWS connection that right for this object, and run the day again."
 
 
 class TranscriptGone(CallFailure):
@@ -267,5 +286,6 @@ def failure_classes() -> set[str]:
 
 def without_secrets(text: str, max_length: int = 300) -> str:
     """Make a service's text safe for a log or a row: one line, no URL queries (they may hold signatures), truncated."""
-    line = " ".join(re.sub(r"(\w+://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1", text).split())
+    whole = text.encode(errors="replace").decode()  # a service may send half of a character, which can't be written
+    line = " ".join(re.sub(r"(\w+://[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1", whole).split())
     return line if len(line) <= max_length else line[: max_length - 1] + "…"

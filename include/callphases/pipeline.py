@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
-import string
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
+from croniter import CroniterBadDateError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,10 +26,11 @@ from pydantic import (
     model_validator,
 )
 
+from callphases import date_prefixes, time_formats
 from callphases.errors import ConfigurationError
+from callphases.local_days import DAY
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
-DAY = dt.timedelta(days=1)
 OTHER = "Other"
 """The phase of everything that matches no defined phase. Always available; can't be defined by the user."""
 
@@ -67,11 +69,31 @@ _PLAIN_SIGNS = str.maketrans(
 )
 
 
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise ValueError("expected an IANA time zone, such as Europe/Berlin") from None
+    return name
+
+
+def _readable_format(format: str) -> str:
+    time_formats.check(format)
+    return format
+
+
 class KeyTime(_Section):
-    """Parses a call's time from its key: ``key_pattern`` has a group ``time``, ``format`` is a strptime format."""
+    """Parses the time of a call from its key.
+
+    Attributes:
+        key_pattern: a regular expression with a group ``time``.
+        format: what the group holds: a strptime format, or ``epoch``; see ``time_formats``.
+        timezone: of times that don't say theirs. Default: the pipeline's.
+    """
 
     key_pattern: str
-    format: str
+    format: Annotated[str, AfterValidator(_readable_format)]
+    timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
 
     @field_validator("key_pattern")
     @classmethod
@@ -104,7 +126,7 @@ RESERVED_COLUMNS = frozenset({
     "speaker_1", "speaker_1_talk_s", "speaker_1_talk_share", "speaker_2", "speaker_2_talk_s",
     "speaker_2_talk_share", "other_talk_s", "interruption_count", "words_per_minute", "confidence", "phase_index",
     "phase_name", "start_s", "end_s", "share_of_call", "start_cue", "end_cue", "word_count", "summary",
-    "finished", "run_speech_usd", "run_llm_usd", "phases",
+    "warnings", "finished", "run_speech_usd", "run_llm_usd", "phases",
 })
 # fmt: on
 """Columns of the tables, and of the intermediate files of a run."""
@@ -117,7 +139,7 @@ class Column(_Section):
         key_pattern: a regular expression with a group named like the column, or with exactly one group.
         metadata, tag: the name of the S3 object's metadata entry or tag.
         type: the column's type.
-        format: a strptime format, for a ``timestamp`` that is not ISO 8601.
+        format: a strptime format or ``epoch``, for a ``timestamp`` that is not ISO 8601; see ``time_formats``.
     """
 
     key_pattern: str | None = None
@@ -132,6 +154,11 @@ class Column(_Section):
             raise ValueError("expected one of key_pattern, metadata and tag")
         if self.format is not None and self.type != "timestamp":
             raise ValueError("format applies only to columns of type timestamp")
+        if self.format is not None:
+            try:
+                time_formats.check(self.format)
+            except ValueError as error:
+                raise ValueError(f"format: {error} (it is {self.format!r})") from None
         return self
 
 
@@ -159,13 +186,7 @@ class Recordings(_Section):
     @field_validator("prefix")
     @classmethod
     def _only_dates(cls, prefix: str) -> str:
-        try:
-            fields = [name for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
-            prefix.format(date=dt.date(2000, 1, 2))
-        except (KeyError, IndexError, ValueError, AttributeError):
-            fields = ["?"]
-        if any(name != "date" for name in fields):
-            raise ValueError("expected text with {date:…} as its only placeholder, such as support/{date:%Y/%m/%d}/")
+        date_prefixes.check(prefix)
         return prefix
 
     @field_validator("columns")
@@ -192,13 +213,42 @@ class Recordings(_Section):
         return [suffix.lower() for suffix in suffixes]
 
     @property
-    def dated(self) -> bool:
-        """Whether the prefix contains the date, so that each day has its own prefix."""
-        return self.prefix.format(date=dt.date(2000, 1, 2)) != self.prefix.format(date=dt.date(2001, 2, 3))
+    def is_daily(self) -> bool:
+        """Whether each day has a prefix of its own, which then gives the calls' day. If not, their times do."""
+        return date_prefixes.is_daily(self.prefix)
 
     def prefix_of(self, day: dt.date) -> str:
-        """The prefix to list for ``day``."""
+        """The prefix of ``day``: its own, or that of its month, of all days, and so on.
+
+        Raises:
+            ConfigurationError: the prefix has a date, and the day is not one of 1970 to 2069.
+        """
+        if date_prefixes.has_date(self.prefix) and not date_prefixes.FIRST <= day <= date_prefixes.LAST:
+            raise ConfigurationError(
+                f"{day} has no prefix in recordings.prefix, only days from {date_prefixes.FIRST} to "
+                f"{date_prefixes.LAST} have: check the date."
+            )
         return self.prefix.format(date=day)
+
+    def prefixes(self, day: dt.date) -> tuple[str, ...]:
+        """The prefixes to list for the recordings of ``day``, in order; no key is below two of them.
+
+        If the prefix is not daily, these are also the prefixes of the ``look_back_days`` before and after, and of at
+        least one day: a call at the end of a month may be below the prefix of the next one, where the two go by
+        different time zones or by the time of the upload.
+
+        Raises:
+            ConfigurationError: as ``prefix_of``.
+        """
+        own = self.prefix_of(day)
+        return (own,) if self.is_daily else self._around(day)
+
+    def is_listed(self, key: str, day: dt.date) -> bool:
+        """Whether a run of ``day`` lists ``key``; for prefixes that are not daily."""
+        return key.startswith(self._around(day))
+
+    def _around(self, day: dt.date) -> tuple[str, ...]:
+        return date_prefixes.around(self.prefix, day, max(self.look_back_days, 1))
 
 
 class PhaseDefinition(_Section):
@@ -330,12 +380,63 @@ class Deadline(_Section):
     notify: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 
 
-class Pipeline(_Section):
-    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
+CRON_OF_PRESET = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+"""The presets of Airflow's and croniter's that stand for a cron expression; ``@once`` and ``@continuous`` do not."""
+_CRON_FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of the month": "1 to 31",
+    "month": "1 to 12 or JAN to DEC",
+    "day of the week": "0 to 7 or SUN to SAT",
+}
+
+
+class DagSettings(_Section):
+    """The part of a pipeline file that names and schedules its Dag."""
 
     pipeline: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     schedule: str | None = "0 0 * * *"
-    timezone: str = "UTC"
+    timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str | None) -> str | None:
+        return None if schedule is None else _valid_schedule(schedule)
+
+    @property
+    def dag_id(self) -> str:
+        """The pipeline's Dag id."""
+        return f"call_phases_{self.pipeline}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the pipeline's days."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def cron(self) -> str | None:
+        """The schedule as a cron expression."""
+        return CRON_OF_PRESET.get(self.schedule, self.schedule) if self.schedule is not None else None
+
+    @property
+    def time_of_day(self) -> dt.timedelta | None:
+        """When its Dag runs, as time since midnight; None if that is not once a day."""
+        found = re.fullmatch(r"(\d{1,2}) (\d{1,2}) \* \* \*", self.cron or "")
+        return dt.timedelta(hours=int(found[2]), minutes=int(found[1])) if found else None
+
+
+class Pipeline(DagSettings):
+    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
+
     connections: Connections = Connections()
     recordings: Recordings
     transcription: dict[str, Any] = {"speech_models": DEFAULT_SPEECH_MODELS, "speaker_labels": True}
@@ -347,22 +448,6 @@ class Pipeline(_Section):
     prices: Prices = Prices()
     budget: Budget = Budget()
     deadline: Deadline | None = None
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, schedule: str | None) -> str | None:
-        if schedule is not None and len(schedule.split()) != 5 and not schedule.startswith("@"):
-            raise ValueError('expected a cron expression of five fields, such as "0 0 * * *", or null for no schedule')
-        return schedule
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (OSError, ValueError, KeyError):
-            raise ValueError("expected an IANA time zone, such as Europe/Berlin") from None
-        return name
 
     @field_validator("transcription")
     @classmethod
@@ -386,29 +471,33 @@ class Pipeline(_Section):
 
     @model_validator(mode="after")
     def _one_deadline_a_day(self) -> Pipeline:
-        if self.deadline is not None and _time_of_day(self.schedule) is None:
+        if self.deadline is not None and self.time_of_day is None:
             raise ValueError('a deadline needs a schedule with one run a day, such as "0 0 * * *" or @daily')
+        return self
+
+    @model_validator(mode="after")
+    def _dates_are_days_of_the_pipeline(self) -> Pipeline:
+        rule = self.recordings.call_time
+        if (
+            isinstance(rule, KeyTime)
+            and time_formats.is_date_only(rule.format)
+            and (rule.timezone not in (None, self.timezone) or time_formats.names_zone(rule.format))
+        ):
+            raise ValueError(
+                "recordings.call_time.format gives a date without a time of day, which can't be converted to "
+                f"{self.timezone} from another time zone: expected the time of day too, or no other zone"
+            )
         return self
 
     @property
     def ready_after(self) -> dt.timedelta:
         """Time from the start of the data interval to ``deadline``. An hour off on days when the clocks change."""
-        runs_at = _time_of_day(self.schedule)
+        runs_at = self.time_of_day
         assert self.deadline is not None
         assert runs_at is not None
         hour, minute = map(int, self.deadline.by.split(":"))
         ready_at = dt.timedelta(hours=hour, minutes=minute)
         return DAY + (ready_at - runs_at) % DAY
-
-    @property
-    def dag_id(self) -> str:
-        """The pipeline's Dag id."""
-        return f"call_phases_{self.pipeline}"
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """The time zone of the pipeline's days."""
-        return ZoneInfo(self.timezone)
 
     @property
     def speech_models(self) -> list[str]:
@@ -422,12 +511,28 @@ class Pipeline(_Section):
         return [*(phase.name for phase in self.phases), OTHER]
 
 
-def _time_of_day(schedule: str | None) -> dt.timedelta | None:
-    """The time of day of a schedule with one run a day, else None."""
-    if schedule in ("@daily", "@midnight"):
-        return dt.timedelta()
-    found = re.fullmatch(r"(\d{1,2}) +(\d{1,2}) +\* +\* +\*", schedule or "")
-    return dt.timedelta(hours=int(found[2]), minutes=int(found[1])) if found else None
+def _valid_schedule(schedule: str) -> str:
+    """The schedule with single spaces, if Airflow's cron timetables accept it; they use croniter, too."""
+    schedule = " ".join(schedule.split())
+    if schedule.startswith("@"):
+        if (preset := schedule.lower()) not in CRON_OF_PRESET:
+            raise ValueError(f"expected a cron expression, or one of {', '.join(CRON_OF_PRESET)}")
+        return preset
+    fields = schedule.split(" ")
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError('expected a cron expression of five fields, such as "0 0 * * *", or null for no schedule')
+    for number, (name, values) in enumerate(_CRON_FIELDS.items()):
+        alone = [*("*" * number), fields[number], *("*" * (len(fields) - number - 1))]
+        # Of Jenkins' letters croniter rejects H; R is another time whenever the Dag file is read.
+        if not croniter.is_valid(" ".join(alone)) or re.search(r"(?i)\br\b", fields[number]):
+            raise ValueError(f"expected a cron expression whose {name} is {values}, not {fields[number]!r}")
+    try:
+        croniter(schedule, dt.datetime(2000, 1, 1)).get_next()
+    except CroniterBadDateError:
+        raise ValueError("expected a cron expression that matches a day; there is none like this") from None
+    except ValueError as error:
+        raise ValueError(f"expected a cron expression: {error}") from None
+    return schedule
 
 
 def pipeline_folder() -> Path:
@@ -448,7 +553,24 @@ def pipeline_files(folder: Path | None = None) -> list[Path]:
         raise ConfigurationError(
             f"{folder}: no such folder; set {PIPELINES_VARIABLE} to the folder of the pipeline files"
         )
-    return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    # Editors keep locks and copies in hidden files.
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and not path.name.startswith(".")
+    )
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Loads YAML as PyYAML's safe loader does, but rejects a key that is in a mapping twice, as the standard does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See the class."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def load(path: Path) -> Pipeline:
@@ -458,12 +580,12 @@ def load(path: Path) -> Pipeline:
         ConfigurationError: lists every invalid key of the file and what was expected there.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - is a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: expected text in UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that doesn't exist
         raise ConfigurationError(f"{path}: expected YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: expected keys and values (pipeline:, recordings:, output:, …)")
@@ -480,22 +602,57 @@ def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
     Raises:
         ConfigurationError: the folder does not exist.
     """
-    pipelines: dict[str, Path] = {}
-    loaded: list[Pipeline] = []
+    loaded: dict[Path, Pipeline] = {}
     mistakes: dict[Path, str] = {}
     for path in pipeline_files():
         try:
-            pipeline = load(path)
+            loaded[path] = load(path)
         except ConfigurationError as error:
             mistakes[path] = str(error)
-            continue
-        if (first := pipelines.setdefault(pipeline.pipeline, path)) != path:
+        except Exception as error:  # whatever it is, the other files must not suffer from it
+            mistakes[path] = f"{path}: can't be loaded: {type(error).__name__}: {error}"
+    files: dict[str, Path] = {}
+    # A copy must not replace the file that it was copied from, which is usually named like its pipeline.
+    for path, pipeline in sorted(loaded.items(), key=lambda item: item[0].stem != item[1].pipeline):
+        if (other := files.setdefault(pipeline.pipeline, path)) != path:
             mistakes[path] = (
-                f"{path}: pipeline: {pipeline.pipeline!r} is also the name in {first.name}; expected another"
+                f"{path}: pipeline: {pipeline.pipeline!r} is also the name in {other.name}; expected another"
             )
-            continue
-        loaded.append(pipeline)
-    return loaded, mistakes
+    return [pipeline for path, pipeline in loaded.items() if path not in mistakes], dict(sorted(mistakes.items()))
+
+
+def readable_settings(path: Path) -> dict[str, str | None]:
+    """Of ``pipeline``, ``schedule`` and ``timezone``, those that are valid in a file that :func:`load` rejects.
+
+    If the file is no YAML, it is read line by line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace").removeprefix("\ufeff")
+    except OSError:
+        return {}
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        document = _top_level_scalars(text)
+    if not isinstance(document, dict):
+        return {}
+    found: dict[str, str | None] = {}
+    for key in ("pipeline", "schedule", "timezone"):
+        if key in document:
+            with contextlib.suppress(ValidationError):
+                found |= DagSettings.model_validate({"pipeline": "any", key: document[key]}).model_dump(include={key})
+    return found
+
+
+def _top_level_scalars(text: str) -> dict[str, Any]:
+    """The lines ``key: value`` that are not indented, each read as YAML of its own, else as text; of two the first."""
+    found: dict[str, Any] = {}
+    for key, value in re.findall(r"^[\"']?(\w+)[\"']?[ \t]*:[ \t]+(\S.*)$", text, re.MULTILINE):
+        try:
+            found.setdefault(key, yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError):  # such as @daily or */5 * * * * without quotes
+            found.setdefault(key, value.partition(" #")[0].strip())
+    return found
 
 
 def sharing(pipeline: Pipeline, others: Iterable[Pipeline]) -> list[str]:

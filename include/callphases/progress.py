@@ -16,6 +16,7 @@ from callphases.recordings import Recording
 from callphases.state.events import (
     Answered,
     Deleted,
+    Described,
     Event,
     Failed,
     Intended,
@@ -109,7 +110,7 @@ class Progress:
     def is_described(self) -> bool:
         """Whether the metadata and tags that the pipeline's columns need are there."""
         key = self._keys.description(self.recording)
-        return key is None or self._view.find(key) is not None
+        return key is None or isinstance(self._view.find(key), Described)
 
     @property
     def transcribed(self) -> Transcribed | None:
@@ -126,6 +127,11 @@ class Progress:
         """Why a run ended before the recording was done."""
         event = self._view.find(stop_key(self.key))
         return event if isinstance(event, Stopped) else None
+
+    @property
+    def may_be_at_provider(self) -> bool:
+        """Whether a job of an earlier submission may have to be looked for, or fetched."""
+        return isinstance(self.speech, Intended) or (isinstance(self.speech, Failed) and self.speech.paid)
 
     @property
     def is_paid(self) -> bool:
@@ -149,8 +155,9 @@ class Progress:
 
     def is_settled(self, day_pass: DayPass) -> bool:
         """Whether nothing is to be done for it."""
+        description_key = self._keys.description(self.recording)
         return (
-            self.is_described
+            (description_key is None or day_pass.has_settled(self._view.find(description_key)))
             and not isinstance(self.speech, Submitted)
             and not self.needs_transcript(day_pass)
             and not self.needs_answer(day_pass)

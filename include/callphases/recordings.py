@@ -11,13 +11,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recording:
-    """One object of the bucket: ``call_time`` is the start of the call in UTC, ``size`` is in bytes."""
+    """One object of the bucket.
+
+    Attributes:
+        size: in bytes.
+        call_time: the start of the call, in UTC.
+        archived_in: the storage class that it has to be restored from before it can be read; empty if it can be read.
+    """
 
     bucket: str
     key: str
     etag: str
     size: int
     call_time: dt.datetime
+    archived_in: str = ""
 
     @property
     def uri(self) -> str:
@@ -37,6 +44,7 @@ class Recording:
             "etag": self.etag,
             "size": self.size,
             "call_time": self.call_time.isoformat(),
+            **({"archived_in": self.archived_in} if self.archived_in else {}),
         }
 
     @classmethod
@@ -46,11 +54,11 @@ class Recording:
 
     def as_line(self) -> bytes:
         """A compact form for long lists of one bucket: a JSON array without the bucket, and a line feed."""
-        row = [self.key, self.etag, self.size, self.call_time.isoformat()]
+        row = [self.key, self.etag, self.size, self.call_time.isoformat(), *filter(None, [self.archived_in])]
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
     def from_line(cls, bucket: str, line: bytes) -> Recording:
         """The inverse of ``as_line``."""
-        key, etag, size, call_time = json.loads(line)
-        return cls(bucket, key, etag, size, dt.datetime.fromisoformat(call_time))
+        key, etag, size, call_time, *archived_in = json.loads(line)
+        return cls(bucket, key, etag, size, dt.datetime.fromisoformat(call_time), *archived_in)

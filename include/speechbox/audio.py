@@ -2,18 +2,21 @@
 
 import codecs
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from speechbox.engines import JobError
+from speechbox.tracks import SAMPLE_RATE_HZ, NoAudio, Samples, Track, read_tracks
 
-SAMPLE_RATE_HZ = 16_000
 SHORTEST_S = 0.160
+#: A recording that is shorter than stated by more than this share has a warning.
+SHORTFALL = 0.01
+#: A track without a louder sample is silent: -60 dB.
+SILENCE = 0.001
 #: A channel whose level (root mean square) is this many times higher than another's contains the speaker.
 CROSSTALK_RATIO = 3.0
 #: Channels whose difference is below this share of their common signal are the same recording twice.
@@ -23,17 +26,14 @@ _SMOOTHED_FRAMES = 11  # 220 ms: longer than the gaps inside words
 _KEPT_AROUND_FRAMES = 17  # 170 ms on each side: words start and end quietly
 _SNIFFED_BYTES = 64 * 1024
 _JSON = "application/json"
-#: Formats that reference other files, which clients must not be able to read.
-_PLAYLISTS = ("concat", "dash", "hls", "imf")
-
-Samples: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """A decoded file: shape (channels, samples), 16 kHz, -1 to 1."""
+    """A decoded file: shape (channels, samples), 16 kHz, -1 to 1; and what was wrong with the file."""
 
     samples: Samples
+    warnings: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -79,46 +79,82 @@ class Audio:
 
 
 def decode(path: Path) -> Audio:
-    """Decode the first audio stream, or raise `JobError` with the API's message."""
+    """Decode the audio of a file, or raise `JobError` with the API's message.
+
+    Several audio tracks become one recording by these rules, in this order:
+
+    1. A track that is silent, or has the same sound as an earlier one, does not count.
+    2. If the tracks are tagged with different languages, they are translations: the default track counts.
+    3. If each track has one channel, or the same sound in all channels, they are the channels of the recording, as in
+       recordings of Amazon Connect and OBS: one track for each person.
+    4. Otherwise the default track counts, or the one with the most channels, which is FFmpeg's rule.
+
+    `Audio.warnings` says which tracks were left out, and whether less was decoded than the file states.
+    """
     try:
-        with av.open(str(path)) as container:
-            if container.format.name in _PLAYLISTS or not container.streams.audio:
-                file_type = _text_type(path) or f"video/{container.format.name} ({container.format.long_name})"
-                raise JobError(f"File does not appear to contain audio. File type is {file_type}")
-            samples = _decode_stream(container)
+        tracks = read_tracks(path)
+    except NoAudio as error:
+        raise JobError(f"File does not appear to contain audio. File type is {_text_type(path) or error}") from error
     except (av.FFmpegError, ValueError) as error:
         text_type = _text_type(path)
         if text_type is None or text_type == _JSON:
             raise JobError(f"Transcoding failed. File type {text_type or 'application/octet-stream'}") from error
         raise JobError(f"File does not appear to contain audio. File type is {text_type}") from error
-    audio = Audio(samples)
+    audio = _one_recording(tracks)
     if audio.duration_s < SHORTEST_S:
         raise JobError("Audio duration is too short.")
     return audio
 
 
-def _decode_stream(container: Any) -> Samples:
-    stream = container.streams.audio[0]
-    stream.thread_type = "NONE"  # jobs already run in parallel
-    blocks: list[NDArray[Any]] = []
-    resampler = None
-    decoded_any = False
-    try:
-        for frame in container.decode(stream):
-            frame.pts = None  # gaps and jumps in the timestamps must not become silence
-            if resampler is None:
-                resampler = av.AudioResampler(format="fltp", layout=frame.layout.name, rate=SAMPLE_RATE_HZ)
-            blocks.extend(resampled.to_ndarray() for resampled in resampler.resample(frame))
-            decoded_any = True
-    except av.FFmpegError:
-        # Transcribe a truncated recording up to its end.
-        if not decoded_any:
-            raise
-    if resampler is not None:
-        blocks.extend(resampled.to_ndarray() for resampled in resampler.resample(None))
-    if not blocks:
-        return np.zeros((1, 0), np.float32)
-    return np.concatenate(blocks, axis=1).astype(np.float32, copy=False)
+def _one_recording(tracks: list[Track]) -> Audio:
+    if len(tracks) == 1:
+        return Audio(tracks[0].take_samples(), tuple(_shortfall(tracks)))
+    audios = [Audio(track.take_samples()) for track in tracks]
+    counting = _different(audios)
+    chosen = counting
+    languages = {tracks[index].language for index in counting} - {"", "und"}
+    if len(languages) > 1 or any(audios[index].channels_differ() for index in counting):
+        chosen = [max(counting, key=lambda index: (tracks[index].is_default, audios[index].channels, -index))]
+    warnings = list(_shortfall([tracks[index] for index in chosen]))
+    if len(chosen) < len(counting):
+        left_out = ", ".join(str(index + 1) for index in counting if index not in chosen)
+        warnings.append(f"audio tracks that were not transcribed: {left_out} of {len(tracks)}")
+    if len(chosen) == 1:
+        return Audio(audios[chosen[0]].samples, tuple(warnings))
+    first_s = min(tracks[index].start_s for index in chosen)
+    longest = max(audios[index].samples.shape[1] for index in chosen)
+    starts = [min(round((tracks[index].start_s - first_s) * SAMPLE_RATE_HZ), longest) for index in chosen]
+    ends = [start + audios[index].samples.shape[1] for start, index in zip(starts, chosen, strict=True)]
+    samples = np.zeros((len(chosen), max(ends)), np.float32)
+    for channel, (start, end, index) in enumerate(zip(starts, ends, chosen, strict=True)):
+        samples[channel, start:end] = audios[index].samples[0]
+    return Audio(samples, tuple(warnings))
+
+
+def _different(audios: list[Audio]) -> list[int]:
+    """Return the indexes of the tracks that are not silent and not a copy of an earlier one; at least one."""
+    found: list[int] = []
+    for index, audio in enumerate(audios):
+        mixed = audio.mixed_down()
+        if np.abs(mixed).max(initial=0) < SILENCE:
+            continue
+        if not any(_same_sound(mixed, audios[other].mixed_down()) for other in found):
+            found.append(index)
+    return found or [0]
+
+
+def _same_sound(one: Samples, other: Samples) -> bool:
+    length = min(len(one), len(other))
+    return length > 0 and not Audio(np.stack([one[:length], other[:length]])).channels_differ()
+
+
+def _shortfall(tracks: list[Track]) -> Iterator[str]:
+    """Yield a warning if clearly less was decoded than the file states."""
+    short = [track for track in tracks if track.decoded_s < (1 - SHORTFALL) * track.expected_s]
+    if short:
+        worst = min(short, key=lambda track: track.decoded_s / track.expected_s)
+        stated = f"{worst.expected_s:.1f} s stated" if worst.is_stated else f"about {worst.expected_s:.1f} s"
+        yield f"decoded {worst.decoded_s:.1f} s of {stated}: the recording is damaged or incomplete"
 
 
 def _text_type(path: Path) -> str | None:

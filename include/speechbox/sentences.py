@@ -76,12 +76,16 @@ class Sentence:
 
 @dataclass(frozen=True, eq=False)
 class Recognition:
-    """The result of an engine for a file: duration, number of channels, and sentences in order of time."""
+    """The result of an engine for a file: duration, number of channels, and sentences in order of time.
+
+    `warnings` say what was wrong with the file, although it could be transcribed.
+    """
 
     duration_s: float
     sentences: tuple[Sentence, ...]
     channels: int = 1
     language_code: str = "en_us"
+    warnings: tuple[str, ...] = ()
     _rendered: dict[Hashable, str] = field(default_factory=dict, init=False, repr=False)
 
     def rendered(self, kind: Hashable, render: Callable[[], str]) -> str:

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS transcripts (
     channels        INTEGER,
     language_code   TEXT,
     sentences       TEXT,                               -- JSON, a list of lists of words
+    warnings        TEXT NOT NULL DEFAULT '[]',         -- JSON, a list of sentences about the file
     webhook_status  INTEGER,
     deleted         INTEGER NOT NULL DEFAULT 0
 );
@@ -81,6 +82,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;" + _SCHEMA)
+        # Databases of an early version lack it.
+        if not self._db.execute("SELECT 1 FROM pragma_table_info('transcripts') WHERE name = 'warnings'").fetchone():
+            self._db.execute("ALTER TABLE transcripts ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'")
         #: Recognitions that the engine still holds, by transcript, so that they need not be read from the database.
         self._kept: WeakValueDictionary[str, Recognition] = WeakValueDictionary()
 
@@ -108,12 +112,13 @@ class Store:
         if kept is not None:
             return kept
         row = self._db.execute(
-            "SELECT sentences, duration_s, channels, language_code FROM transcripts WHERE id = ?", (transcript_id,)
+            "SELECT sentences, duration_s, channels, language_code, warnings FROM transcripts WHERE id = ?",
+            (transcript_id,),
         ).fetchone()
         if not row or row[0] is None:
             return None
         sentences = tuple(Sentence.from_json(words) for words in json.loads(row[0]))
-        return Recognition(row[1], sentences, row[2], row[3])
+        return Recognition(row[1], sentences, row[2], row[3], tuple(json.loads(row[4])))
 
     def start(self, transcript_id: str) -> tuple[int, Record] | None:
         """Mark as processing; returns the number of starts and the record, or None if it was deleted."""
@@ -135,13 +140,14 @@ class Store:
         """Store the recognition, unless the transcript has been deleted."""
         done = self._db.execute(
             "UPDATE transcripts SET status = 'completed', completed = ?, duration_s = ?, channels = ?, "
-            "language_code = ?, sentences = ? WHERE id = ? AND NOT deleted",
+            "language_code = ?, sentences = ?, warnings = ? WHERE id = ? AND NOT deleted",
             (
                 _now(),
                 recognition.duration_s,
                 recognition.channels,
                 recognition.language_code,
                 recognition.rendered("stored", lambda: _dump(recognition.sentences)),
+                json.dumps(recognition.warnings),
                 transcript_id,
             ),
         )
@@ -162,7 +168,7 @@ class Store:
         """Delete all data of a transcript except its existence."""
         self._db.execute(
             "UPDATE transcripts SET deleted = 1, status = CASE status WHEN 'error' THEN 'error' ELSE 'completed' END, "
-            "audio_url = ?, options = '{}', sentences = NULL, error = NULL WHERE id = ?",
+            "audio_url = ?, options = '{}', sentences = NULL, warnings = '[]', error = NULL WHERE id = ?",
             (DELETED_URL, transcript_id),
         )
         self._kept.pop(transcript_id, None)

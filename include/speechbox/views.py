@@ -71,9 +71,11 @@ def transcript(record: Record, recognition: Recognition | None = None) -> str:
         "language_code": options.get("language_code") or record.language_code,
         "speech_model_used": fallback or wanted,
     }
+    warnings = list(recognition.warnings)
     if fallback:
-        warning = {"message": f"speech model {wanted} is not available, {fallback} was used in its place"}
-        view["metadata"] = {"warnings": [warning]}
+        warnings.append(f"speech model {wanted} is not available, {fallback} was used in its place")
+    if warnings:
+        view["metadata"] = {"warnings": [{"message": message} for message in warnings]}
     by_speaker = bool(options.get("speaker_labels") or options.get("multichannel"))
     spoken = recognition.rendered(("spoken", by_speaker), lambda: as_json(_spoken(recognition.sentences, by_speaker)))
     return f"{as_json(view)[:-1]},{spoken[1:]}"  # merges the members of two objects

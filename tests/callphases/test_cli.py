@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import yaml
 
 from callphases.cli import main
 from callphases.errors import BadAudio, DownloadRefused
+from callphases.state.bucket import Page, RecordingBucket
 from callphases.state.events import Transcribed, failed
 from callphases.state.keys import transcript_key
 from callphases.tables.reading import read_rows
@@ -247,10 +248,11 @@ def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Pa
     aws.knows(failed(key, BadAudio("Transcoding failed."), recordings[0].key))
     code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", "2026-11-21")
     assert code == 0
-    assert out.splitlines() == [
+    assert out.splitlines()[:2] == [
         "2026-11-20: 3 recordings, 2 to do (3.0 MB), 1 done before",
         "2026-11-21: 0 recordings, 0 to do (0.0 MB), 0 done before",
     ]
+    assert "– call times: recordings.call_time is last_modified" in out
 
 
 @pytest.mark.integration
@@ -260,8 +262,22 @@ def test_plan_writes_nothing(run: Run, aws: Store, pipeline_file: Path) -> None:
     assert aws.keys() == []
 
 
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The prefixes that the command lists in the bucket of recordings."""
+    prefixes: list[str] = []
+    pages = RecordingBucket.pages
+
+    def counted(bucket: RecordingBucket, prefix: str) -> Iterator[Page]:
+        prefixes.append(prefix)
+        return pages(bucket, prefix)
+
+    monkeypatch.setattr(RecordingBucket, "pages", counted)
+    return prefixes
+
+
 @pytest.mark.integration
-def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_file: Path) -> None:
+def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_file: Path, listed: list[str]) -> None:
     rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
     pipeline = aws.pipeline(recordings={"prefix": "calls/", "call_time": rule}, timezone="Asia/Tokyo")
     pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
@@ -277,8 +293,35 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
         "2026-11-19: 2 recordings, 1 to do (0.5 MB), 1 done before",
         "2026-11-18: 0 recordings, 0 to do (0.0 MB), 0 done before",
         "2026-11-20: 3 recordings, 3 to do (1.5 MB), 0 done before",
+        "✓ call times: calls/20261120-a.mp3: 2026-11-20 00:00:00+09:00, day 2026-11-20",
+        "✓ call times: calls/20261120-b.mp3: 2026-11-20 00:00:00+09:00, day 2026-11-20",
+        "✓ call times: calls/other-20261120.mp3: 2026-11-20 00:00:00+09:00, day 2026-11-20",
     ]
+    assert listed == ["calls/"]
     assert aws.keys("state/index/") == []
+
+
+@pytest.mark.integration
+def test_plan_lists_the_prefix_of_a_month_once_for_its_days(
+    run: Run, aws: Store, pipeline_file: Path, listed: list[str]
+) -> None:
+    rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
+    pipeline = aws.pipeline(recordings={"prefix": "calls/{date:%Y-%m}/", "call_time": rule})
+    pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+    for name in ("11/20241119", "11/20241120", "11/20230101", "12/20241202", "11/voicemail"):
+        aws.put(f"calls/2024-{name}.mp3")
+    code, out, errors = run("plan", pipeline_file, *[f"--date=2024-{day}" for day in ("11-19", "11-20", "12-02")])
+    assert code == 0
+    assert [line.partition(" recordings")[0] for line in out.splitlines()[:3]] == [
+        "2024-11-19: 1",
+        "2024-11-20: 1",
+        "2024-12-02: 1",
+    ]
+    assert "1 keys do not match recordings.call_time.key_pattern or its format: 'calls/2024-11/voicemail.mp3'" in out
+    assert "2 recordings are on no day" in out
+    assert "'calls/2024-11/20230101.mp3', 'calls/2024-11/voicemail.mp3'" in out
+    assert errors == "", "nothing is said twice"
+    assert listed == ["calls/2024-11/", "calls/2024-12/"]
 
 
 # replay

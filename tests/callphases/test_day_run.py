@@ -9,10 +9,11 @@ import math
 import wave
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from callphases.day_run import DayRun, Listed
 from callphases.errors import (
@@ -42,6 +43,7 @@ from callphases.transcription.pacing import LONGEST_PAUSE_S
 from doubles import (
     DAY,
     KEY,
+    NOON,
     Answer,
     Clock,
     Request,
@@ -53,6 +55,7 @@ from doubles import (
     phases_answer,
 )
 
+SAMPLES = Path(__file__).resolve().parents[2] / "include" / "samples"
 pytestmark = pytest.mark.integration
 
 GOOD = phases_answer(("Introduction", 1), ("Complaint", 2))
@@ -328,9 +331,9 @@ NEXT_DAY = DAY + dt.timedelta(days=1)
 WEEK = [DAY - dt.timedelta(days=number) for number in range(7)]
 
 
-def flat_day(runner: Runner, day: dt.date, run_id: str) -> int:
+def flat_day(runner: Runner, day: dt.date, run_id: str, settings: dict[str, Any] = FLAT) -> int:
     """Run a day of an archive; returns how many recordings it has."""
-    day_run = runner.day_run(**FLAT)
+    day_run = runner.day_run(**settings)
     listed = day_run.begin(day, run_id)
     for uri in listed.chunks:
         day_run.transcribe(day_run.load(uri), math.inf)
@@ -348,6 +351,31 @@ def test_archive_is_listed_once_for_each_pass_over_its_days(runner: Runner) -> N
     assert [flat_day(runner, day, "run-2") for day in WEEK] == [2] * 7
     assert runner.s3.listed.count("calls/") == 2
     assert len(runner.speech.submitted) == 14
+
+
+@pytest.mark.parametrize("call_time", ["last_modified", FLAT["recordings"]["call_time"]], ids=["written", "key"])
+def test_recordings_below_the_prefix_of_a_month_are_paid_for_once(runner: Runner, call_time: object) -> None:
+    settings = {"recordings": {"prefix": "calls/{date:%Y/%m}/", "call_time": call_time}}
+    for day in WEEK[:3]:
+        key = f"calls/2026/11/{day:%Y%m%d}.mp3"
+        runner.s3.put(key)
+        runner.s3.written[key] = dt.datetime.combine(day, dt.time(12), dt.UTC)
+    assert [flat_day(runner, day, "run-1", settings) for day in reversed(WEEK[:4])] == [0, 1, 1, 1]
+    assert len(runner.speech.submitted) == 3
+    assert runner.s3.listed.count("calls/2026/11/") == 1
+    assert [len(read_rows(runner.s3.tables, "calls", day)) for day in WEEK[:4]] == [1, 1, 1, 0]
+
+
+def test_recording_copied_onto_itself_keeps_its_day_and_is_not_paid_for_again(runner: Runner) -> None:
+    settings = {"recordings": {"prefix": "calls/", "call_time": "last_modified"}}
+    recording = runner.s3.put("calls/a.mp3")
+    runner.s3.written["calls/a.mp3"] = dt.datetime.combine(WEEK[1], dt.time(12), dt.UTC)
+    assert [flat_day(runner, day, "run-1", settings) for day in reversed(WEEK[:2])] == [1, 0]
+    source = {"Bucket": runner.s3.recordings, "Key": recording.key}
+    runner.s3.client.copy_object(**source, CopySource=source, MetadataDirective="REPLACE")
+    runner.s3.written["calls/a.mp3"] = dt.datetime.combine(WEEK[0], dt.time(12), dt.UTC)
+    assert [flat_day(runner, day, "run-2", settings) for day in reversed(WEEK[:2])] == [1, 0]
+    assert len(runner.speech.submitted) == 1
 
 
 def test_failed_begin_leaves_its_day_in_the_archives_listing(runner: Runner) -> None:
@@ -758,6 +786,33 @@ def test_chunks_of_a_day_over_budget_get_no_more_than_the_budget(runner: Runner)
     assert sum(chunk.budget_usd or 0 for chunk in chunks.values()) == pytest.approx(1.5 * price(runner, 60))
 
 
+def stating(part: float) -> tuple[bytes, float]:
+    """A recording whose header states this part of its length, and its length in seconds."""
+    sample = next(SAMPLES.glob("audio/**/*.flac"))
+    body = bytearray(sample.read_bytes())
+    packed = int.from_bytes(body[18:26], "big")  # rate, channels, bits, and in the last 36 bits the samples
+    samples = packed & (1 << 36) - 1
+    body[18:26] = (packed - samples + round(samples * part)).to_bytes(8, "big")
+    return bytes(body), samples / 8000
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("calls", [6, 24])
+def test_budget_holds_whatever_headers_state(runner: Runner, part: float, calls: int) -> None:
+    body, audio_s = stating(part)
+    runner.put(*(f"{number:02}" for number in range(calls)), body=body)
+    runner.speech.ending = {"audio_duration": audio_s}
+    cap_usd = (calls / 3 + 0.1) * price(runner, audio_s)
+    published = runner.run(**capped(cap_usd))
+    assert 0 < len(runner.speech.submitted) * costs.estimated_speech_usd(runner.s3.pipeline(), audio_s) <= cap_usd
+    assert published.run_speech_usd + published.run_llm_usd <= cap_usd
+    assert set(published.failures) <= {"budget"}
+    assert published.statuses["completed"] == len(runner.speech.submitted), "what is transcribed has its answer paid"
+    runner.run("run-2")
+    assert set(runner.statuses().values()) == {"completed"}
+    assert len(runner.speech.submitted) == calls
+
+
 def test_existing_transcript_takes_only_its_question_from_the_budget(runner: Runner) -> None:
     runner.put("a", body=wav(3600))
     runner.run()
@@ -942,3 +997,48 @@ def test_end_includes_what_another_run_has_done_since_the_listing(runner: Runner
     runner.s3.clock.now += LIFE_S + 1
     runner.day_run().end(day_of([a, b], runner, ledger.lease.fencing_token))
     assert runner.statuses() == {"a": "no_speech", "b": "no_speech"}
+
+
+# Recordings that can't be read
+
+
+@pytest.mark.parametrize("send", ["presigned", "upload"])
+def test_recordings_that_cannot_be_read_fail_alone_and_are_not_sent(runner: Runner, send: str) -> None:
+    names = [f"{number:02}" for number in range(20)]
+    runner.put(*names, "denied", "gone")
+    runner.s3.client.put_object(
+        Bucket=runner.s3.recordings, Key=f"calls/{DAY}/frozen.mp3", Body=b"RIFF", StorageClass="GLACIER"
+    )
+
+    def refuse(params: dict[str, Any], **_: object) -> None:
+        for word, status, code in (("denied", 403, "AccessDenied"), ("gone", 404, "NoSuchKey")):
+            if word in params["url_path"]:
+                head = {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0}
+                raise ClientError({"Error": {"Code": code, "Message": "No."}, "ResponseMetadata": head}, "GetObject")
+
+    runner.s3.client.meta.events.register("before-call.s3.GetObject", refuse)
+    published = runner.run(recordings={"send": send})
+    assert published.failures == {"archived": 1, "access_denied": 1, "recording_gone": 1}
+    assert (published.statuses["completed"], published.unfinished) == (20, 0)
+    assert len(runner.speech.submitted) == 20
+    [frozen] = [row for row in runner.rows() if row["recording_uri"].endswith("frozen.mp3")]
+    assert "GLACIER" in frozen["failure_message"]
+    assert "Restore it" in frozen["failure_message"]
+
+
+def test_restored_recording_is_done_by_the_next_run(runner: Runner) -> None:
+    key = f"calls/{DAY}/a.mp3"
+    runner.s3.client.put_object(Bucket=runner.s3.recordings, Key=key, Body=b"RIFF", StorageClass="DEEP_ARCHIVE")
+    runner.run()
+    assert runner.statuses() == {"a": "archived"}
+
+    def restored(parsed: dict[str, Any], **_: object) -> None:
+        for item in parsed["Contents"]:
+            item["RestoreStatus"] = {"IsRestoreInProgress": False, "RestoreExpiryDate": NOON}
+
+    runner.s3.client.meta.events.register("after-call.s3.ListObjectsV2", restored)
+    runner.s3.client.restore_object(
+        Bucket=runner.s3.recordings, Key=key, RestoreRequest={"Days": 5, "GlacierJobParameters": {"Tier": "Standard"}}
+    )
+    runner.run("run-2")
+    assert runner.statuses() == {"a": "completed"}

@@ -8,12 +8,23 @@ from typing import Any
 
 import pytest
 import yaml
+from croniter import croniter
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from callphases.errors import ConfigurationError
-from callphases.pipeline import DEFAULT_SPEECH_MODELS, Pipeline, load, load_all, name_key, pipeline_files
-from doubles import merged, pipeline
+from callphases.pipeline import (
+    DEFAULT_SPEECH_MODELS,
+    DagSettings,
+    Pipeline,
+    load,
+    load_all,
+    name_key,
+    pipeline_files,
+    readable_settings,
+)
+from doubles import DAY, merged, pipeline
 
 MINIMAL = {
     "pipeline": "support",
@@ -28,7 +39,7 @@ connections: {assemblyai: assemblyai_eu, aws: minio, gateway: my_llm}
 recordings:
   bucket: call-recordings
   prefix: "support/{date:%Y/%m/%d}/"
-  call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S"}
+  call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S", timezone: America/New_York}
   suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
   send: presigned
   when_deleted: keep
@@ -164,6 +175,14 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"recordings": {"prefix": "{}/"}}, "recordings.prefix: expected text with {date:…}"),
         ({"recordings": {"prefix": "{date/"}}, "recordings.prefix: expected text with {date:…}"),
         ({"recordings": {"prefix": "{date.year}/"}}, "recordings.prefix: expected text with {date:…}"),
+        (
+            {"recordings": {"prefix": "in/{date:%Y/%m/%d/%H}/"}},
+            "recordings.prefix: %H is a time of day, which is always midnight in {date}",
+        ),
+        (
+            {"recordings": {"prefix": "in/{date:yyyy}/"}},
+            "recordings.prefix: a {date:…} without a directive is the same",
+        ),
         ({"recordings": {"send": "email"}}, "recordings.send: should be 'presigned' or 'upload' (it is 'email')"),
         ({"deadline": {"by": "6 am"}}, "deadline.by: "),
         ({"deadline": {"by": "06:00", "notify": "page()"}}, "deadline.notify: "),
@@ -180,6 +199,30 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
             "recordings.call_time.key_pattern: expected a group (?P<time>…)",
         ),
         ({"recordings": {"call_time": {"key_pattern": "(?P<time>.)"}}}, "recordings.call_time.format: missing"),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "%H%M%S"}}},
+            "recordings.call_time.format: expected a date with its year",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "yyyy/MM/dd"}}},
+            "this may be %Y/%m/%d (it is 'yyyy/MM/dd')",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "%Y%m%d", "timezone": "Mars"}}},
+            "recordings.call_time.timezone: expected an IANA time zone, such as Europe/Berlin (it is 'Mars')",
+        ),
+        (
+            {
+                "recordings": {
+                    "call_time": {"key_pattern": "(?P<time>.+)", "format": "%Y%m%d", "timezone": "Asia/Tokyo"}
+                }
+            },
+            "recordings.call_time.format gives a date without a time of day, which can't be converted to UTC",
+        ),
+        (
+            {"recordings": {"call_time": {"key_pattern": "(?P<time>.+)", "format": "%Y%m%d%z"}}},
+            "recordings.call_time.format gives a date without a time of day",
+        ),
         ({"recordings": {"suffixes": ".mp3"}}, "recordings.suffixes: should be a valid list"),
         ({"output": {"tables": "/srv/tables"}}, "output.tables: expected s3://bucket/prefix/ (it is '/srv/tables')"),
         ({"output": {"state": "s3:///state"}}, "output.state: expected s3://bucket/prefix/"),
@@ -195,7 +238,29 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"timezone": "Europe"}, "timezone: expected an IANA time zone"),
         ({"timezone": ""}, "timezone: expected an IANA time zone"),
         ({"timezone": "Mars/Olympus"}, "timezone: expected an IANA time zone, such as Europe/Berlin (it is 'Mars/"),
-        ({"schedule": "every night"}, "schedule: expected a cron expression"),
+        ({"schedule": "every night"}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": ""}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": "0 0 * * * 0"}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": "0 0 * * * 0 2027"}, "schedule: expected a cron expression of five fields"),
+        ({"schedule": 0}, "schedule: should be a valid string"),
+        ({"schedule": "0 25 * * *"}, "schedule: expected a cron expression whose hour is 0 to 23, not '25'"),
+        ({"schedule": "60 0 * * *"}, "whose minute is 0 to 59, not '60'"),
+        ({"schedule": "*/0 0 * * *"}, "whose minute is 0 to 59, not '*/0'"),
+        ({"schedule": "H H * * *"}, "whose minute is 0 to 59, not 'H'"),
+        ({"schedule": "0 R(1-5) * * *"}, "whose hour is 0 to 23, not 'R(1-5)'"),
+        ({"schedule": "0 0 0 * *"}, "whose day of the month is 1 to 31, not '0'"),
+        ({"schedule": "0 0 * 13 *"}, "whose month is 1 to 12 or JAN to DEC, not '13'"),
+        ({"schedule": "0 0 * * MO"}, "whose day of the week is 0 to 7 or SUN to SAT, not 'MO'"),
+        ({"schedule": "at five in the morning"}, "whose minute is 0 to 59, not 'at'"),
+        (
+            {"schedule": "0 0 31 2 *"},
+            "schedule: expected a cron expression that matches a day; there is none like this",
+        ),
+        ({"schedule": "0 0 31 4,6 *"}, "schedule: expected a cron expression that matches a day"),
+        ({"schedule": "@once"}, "schedule: expected a cron expression, or one of @hourly, @daily"),
+        ({"schedule": "@continuous"}, "schedule: expected a cron expression, or one of @hourly, @daily"),
+        ({"schedule": "@"}, "schedule: expected a cron expression, or one of @hourly, @daily"),
+        ({"schedule": "@nightly"}, "(it is '@nightly')"),
         ({"transcription": {"audio_url": "x"}}, "transcription: audio_url is set for each recording"),
         ({"phases": []}, "phases: "),
         ({"phases": [{"name": "Hold"}, {"name": "HOLD"}]}, "phases: expected unique names"),
@@ -241,6 +306,11 @@ def test_all_errors_of_a_file_are_reported_together(tmp_path: Path) -> None:
         (b"", "expected keys and values"),
         (b"# nothing yet\n", "expected keys and values"),
         ("pipeline: grün".encode("latin-1"), "expected text in UTF-8"),
+        (b"pipeline:\tsupport", "expected YAML: "),
+        (b"limits: {ramp: true}\nlimits: {ramp: false}", "expected YAML: limits is there twice"),
+        (b"limits: {ramp: true, ramp: true}", "expected YAML: ramp is there twice"),
+        (b"pipeline: 2026-02-30", "expected YAML: "),
+        (b"[" * 5000, "expected YAML: "),
     ],
 )
 def test_file_that_is_not_a_pipeline_is_reported_on_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -269,6 +339,127 @@ def test_invalid_files_do_not_affect_valid_ones(tmp_path: Path, monkeypatch: pyt
     assert "schedule: expected a cron expression" in mistakes[tmp_path / "c.yaml"]
 
 
+def test_copy_does_not_replace_the_file_that_it_was_copied_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "support.yaml", MINIMAL | {"timezone": "Europe/Berlin"})
+    write(tmp_path / "a copy of support.yaml", MINIMAL)
+    loaded, mistakes = load_all()
+    assert [one.timezone for one in loaded] == ["Europe/Berlin"]
+    assert list(mistakes) == [tmp_path / "a copy of support.yaml"]
+
+
+def test_unforeseen_error_in_a_file_does_not_affect_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "a.yaml", MINIMAL)
+    write(tmp_path / "b.yaml", MINIMAL | {"pipeline": "sales"})
+
+    def fail_for_a(path: Path) -> Pipeline:
+        if path.name == "a.yaml":
+            raise ZeroDivisionError("division by zero")
+        return load(path)
+
+    monkeypatch.setattr("callphases.pipeline.load", fail_for_a)
+    loaded, mistakes = load_all()
+    assert [one.pipeline for one in loaded] == ["sales"]
+    assert mistakes == {
+        tmp_path / "a.yaml": f"{tmp_path / 'a.yaml'}: can't be loaded: ZeroDivisionError: division by zero"
+    }
+
+
+def test_hidden_files_are_not_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path))
+    write(tmp_path / "a.yaml", MINIMAL)
+    (tmp_path / ".#a.yaml").symlink_to("somebody@somewhere.1234")
+    assert [path.name for path in pipeline_files()] == ["a.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # the rest is invalid
+        (
+            "pipeline: support\nschedule: 0 3 * * *\ntimezone: Europe/Berlin\nrecording: {bucket: b}\n",
+            {"pipeline": "support", "schedule": "0 3 * * *", "timezone": "Europe/Berlin"},
+        ),
+        ("pipeline: support\n", {"pipeline": "support"}),
+        ("pipeline: support\nschedule: null\n", {"pipeline": "support", "schedule": None}),
+        ("pipeline: support\nschedule: 0 25 * * *\ntimezone: Mars\n", {"pipeline": "support"}),
+        ("pipeline: call centre\ntimezone: UTC\n", {"timezone": "UTC"}),
+        ("pipeline: [support]\nschedule: {cron: 0 3 * * *}\n", {}),
+        ("pipeline: support\nlimits: {}\nlimits: {}\n", {"pipeline": "support"}),
+        # no YAML
+        (
+            "pipeline: support   # ours\nschedule: '0 3 * * *'\ntimezone: \"Europe/Berlin\"\noutput: [s3://\n",
+            {"pipeline": "support", "schedule": "0 3 * * *", "timezone": "Europe/Berlin"},
+        ),
+        ("\ufeffpipeline:\tsupport\r\nschedule:\t@daily\r\n", {"pipeline": "support", "schedule": "@daily"}),
+        ("pipeline: support\nschedule: ~\noutput: {\n", {"pipeline": "support", "schedule": None}),
+        ('pipeline: support\nschedule: "0 3 * * *\ntimezone: UTC\n', {"pipeline": "support", "timezone": "UTC"}),
+        ("recordings:\n  pipeline: inner\n\tprefix: calls/\n", {}),
+        ("<<<<<<< HEAD\npipeline: ours\n=======\npipeline: theirs\n>>>>>>> branch\n", {"pipeline": "ours"}),
+        ("pipeline: support\nschedule: */5 * * * *  # often\n", {"pipeline": "support", "schedule": "*/5 * * * *"}),
+        ("pipeline: support\nlast: 2026-02-30\n", {"pipeline": "support"}),
+        ("- a list\n", {}),
+        ("", {}),
+        ("\0\0\0", {}),
+    ],
+)
+def test_name_schedule_and_zone_are_read_from_an_invalid_file(
+    tmp_path: Path, content: str, expected: dict[str, str | None]
+) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_text(content, encoding="utf-8")
+    assert readable_settings(path) == expected
+
+
+def test_nothing_is_read_from_a_file_that_cannot_be_opened_or_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "support.yaml"
+    assert readable_settings(path) == {}
+    path.write_bytes("pipeline: support\n".encode("utf-16"))
+    assert readable_settings(path) == {}
+    path.write_bytes("# für uns\npipeline: support\n".encode("latin-1"))
+    assert readable_settings(path) == {"pipeline": "support"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kept", "cron", "hours"),
+    [
+        ("0 0 * * *", "0 0 * * *", "0 0 * * *", 0.0),
+        (" 30  6\t* * * ", "30 6 * * *", "30 6 * * *", 6.5),
+        ("@Daily", "@daily", "0 0 * * *", 0.0),
+        ("@midnight", "@midnight", "0 0 * * *", 0.0),
+        ("@quarterly", "@quarterly", "0 0 1 */3 *", None),
+        ("0 3 * * MON-FRI", "0 3 * * MON-FRI", "0 3 * * MON-FRI", None),
+        ("0 0 * JAN,mar sun", "0 0 * JAN,mar sun", "0 0 * JAN,mar sun", None),
+        ("0 0 L * *", "0 0 L * *", "0 0 L * *", None),
+        ("0 0 29 2 *", "0 0 29 2 *", "0 0 29 2 *", None),
+        ("0 */6 * * *", "0 */6 * * *", "0 */6 * * *", None),
+        (None, None, None, None),
+    ],
+)
+def test_schedule_is_a_cron_expression_a_preset_or_none(
+    schedule: str | None, kept: str | None, cron: str | None, hours: float | None
+) -> None:
+    settings = DagSettings(pipeline="support", schedule=schedule)
+    assert (settings.schedule, settings.cron) == (kept, cron)
+    assert settings.time_of_day == (None if hours is None else dt.timedelta(hours=hours))
+
+
+@given(
+    st.text("0123456789*/,-#?LWHRmonfri@ ", max_size=14)
+    | st.lists(st.text("0123456789*/,-#?LWR"), min_size=5, max_size=5).map(" ".join)
+)
+def test_schedule_is_valid_or_a_validation_error(schedule: str) -> None:
+    try:
+        cron = DagSettings(pipeline="support", schedule=schedule).cron
+    except ValidationError:
+        return
+    assert cron is not None
+    assert croniter(cron, dt.datetime(2026, 1, 1)).get_next(dt.datetime) > dt.datetime(2026, 1, 1)
+
+
 def test_missing_folder_names_the_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(tmp_path / "gone"))
     with pytest.raises(ConfigurationError, match="CALLPHASES_PIPELINES"):
@@ -280,20 +471,29 @@ def test_default_folder_is_next_to_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "dated", "listed"),
+    ("prefix", "is_daily", "listed"),
     [
-        ("support/{date:%Y/%m/%d}/", True, "support/2026/11/20/"),
-        ("{date}/", True, "2026-11-20/"),
-        ("{date:%Y}/in/{date:%m%d}/", True, "2026/in/1120/"),
-        ("support/", False, "support/"),
-        ("", False, ""),
-        ("odd{{brace}}/", False, "odd{brace}/"),
+        ("support/{date:%Y/%m/%d}/", True, ["support/2026/11/20/"]),
+        ("{date}/", True, ["2026-11-20/"]),
+        ("{date:%Y}/in/{date:%m%d}/", True, ["2026/in/1120/"]),
+        ("{date:%Y/%m}/", False, ["2026/11/"]),
+        ("{date:%G/%V}/", False, ["2026/47/", "2026/48/"]),
+        ("support/", False, ["support/"]),
+        ("", False, [""]),
+        ("odd{{brace}}/", False, ["odd{brace}/"]),
     ],
 )
-def test_prefix_is_formatted_with_the_day(prefix: str, dated: bool, listed: str) -> None:
+def test_prefixes_are_those_of_the_day_or_of_the_days_around(prefix: str, is_daily: bool, listed: list[str]) -> None:
     recordings = pipeline(recordings={"prefix": prefix}).recordings
-    assert recordings.dated is dated
-    assert recordings.prefix_of(dt.date(2026, 11, 20)) == listed
+    assert recordings.is_daily is is_daily
+    assert recordings.prefix_of(DAY) == listed[0]
+    assert list(recordings.prefixes(DAY)) == listed
+
+
+def test_days_around_are_at_least_one_and_as_many_as_are_looked_back() -> None:
+    for days, count in ((0, 3), (1, 3), (3, 7)):
+        recordings = pipeline(recordings={"prefix": "{date:%d}/", "look_back_days": days}).recordings
+        assert len(recordings.prefixes(DAY)) == count
 
 
 def test_output_locations_get_a_trailing_slash() -> None:

@@ -23,6 +23,7 @@ from callphases.errors import DayHeld
 from callphases.pipeline import Pipeline, load
 from callphases.segmentation.gateway import Gateway
 from callphases.tables.publishing import Published
+from callphases.tables.schema import SCHEMA_VERSION, SCHEMAS
 from callphases.transcription.assemblyai import AssemblyAI
 from doubles import KEY, Answer, Clock, Request, Speech, Store, Web, answer, chat_answer
 from servers import remove, s3_client
@@ -114,8 +115,11 @@ class Previous:
         return rows_of(self.s3.bytes_of(f"{name}/tables/{table}/dt={day}/{table}.parquet"))
 
     def rows_before(self, day: dt.date, name: str = "support", table: str = "calls") -> list[dict[str, Any]]:
-        """A day of a table as the previous version published it."""
-        return rows_of(self.written[f"{name}/tables/{table}/dt={day}/{table}.parquet"])
+        """A day of a table as the previous version published it, with what this one adds to such rows."""
+        added = {"schema_version": SCHEMA_VERSION} | ({"warnings": None} if table == "calls" else {})
+        before = rows_of(self.written[f"{name}/tables/{table}/dt={day}/{table}.parquet"])
+        own = [column for column in before[0] if column not in SCHEMAS[table].names]
+        return [{column: (row | added)[column] for column in [*SCHEMAS[table].names, *own]} for row in before]
 
     def under_way(self, kind: str) -> list[str]:
         """The URIs of the lists of the interrupted run."""
@@ -298,7 +302,8 @@ def check_interrupted_day(previous: Previous, failed: dict[str, str]) -> None:
     (part,) = (body for key, body in previous.written.items() if key.endswith(".arrow"))
     (answered,) = ipc.open_file(pa.py_buffer(part)).read_all().to_pylist()
     now = named(calls)["answered"]
-    assert now == {name: answered[name] for name in now}, "as the interrupted run wrote it"
+    written = answered | {"warnings": None, "schema_version": SCHEMA_VERSION}
+    assert now == {name: written[name] for name in now}, "as the interrupted run wrote it"
 
 
 # A day whose transcripts were deleted at the provider

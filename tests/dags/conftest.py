@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from night import CALL, CHAT, Night
+from night import CALL, CHAT, GUARDED_WORDS, LONG_WORDS, Night
 from servers import remove, running, s3_client
 
 
@@ -27,7 +27,20 @@ def _script(folder: Path) -> Path:
         "fetch": True,
         "files": [
             {"match": "*/silent*", "no_speech": True, "audio_duration_s": 8},
+            {
+                "match": "*/cut*",
+                "sentences": CALL,
+                "audio_duration_s": 12,
+                "warnings": ["decoded 12.0 s of 20.0 s stated"],
+            },
             {"match": "*/broken*", "error": "Transcoding failed. File type application/octet-stream"},
+            {"match": "*/wordless*", "error": "language_detection cannot be performed on files with no spoken audio."},
+            {
+                "match": "*/guarded*",
+                "sentences": [*CALL[:3], {**CALL[3], "text": GUARDED_WORDS}],
+                "audio_duration_s": 12,
+            },
+            {"match": "*/endless*", "sentences": [*CALL[:3], {**CALL[3], "text": LONG_WORDS}], "audio_duration_s": 12},
             {"match": "*/slow*", "latency_s": 4, "sentences": CALL, "audio_duration_s": 12},
         ],
         "default": {"sentences": CALL, "audio_duration_s": 12},

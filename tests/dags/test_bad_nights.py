@@ -39,12 +39,6 @@ def quiet_again(night: Night) -> None:
     night.box.request("DELETE", "/faults")
 
 
-def paid(night: Night) -> Counter[str]:
-    """How often each recording was billed; jobs that end in an error are not billed."""
-    billed = (job["audio_url"] for job in night.box.jobs() if job["status"] != "error")
-    return Counter(url.partition("?")[0].rsplit("/", 1)[-1] for url in billed)
-
-
 def classes(night: Night) -> Counter[str]:
     return Counter(row["failure_class"] or row["status"] for row in night.table("calls", DAY))
 
@@ -68,7 +62,7 @@ def test_all_faults_at_once_change_neither_rows_nor_payments(night: Night) -> No
     assert night.run(DAY) == "success"
     quiet_again(night)
     assert classes(night) == {"completed": count, "bad_audio": 3}
-    assert paid(night) == {f"{number:03}.wav": 1 for number in range(count)}
+    assert night.paid() == {f"{number:03}.wav": 1 for number in range(count)}
     phases = [(row["phase_name"], row["start_s"], row["end_s"]) for row in night.table("phases", DAY)]
     assert phases == TRUTH * count
     before = night.body("calls", DAY), night.box.get("/health").json()
@@ -81,7 +75,7 @@ def test_lost_responses_cause_no_second_payment(night: Night) -> None:
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "drop_answer", "on": "POST /v2/transcript", "rate": 0.3})
     assert night.run(DAY) == "success"
-    assert paid(night) == {f"{number:03}.wav": 1 for number in range(30)}
+    assert night.paid() == {f"{number:03}.wav": 1 for number in range(30)}
     assert night.box.get("/health").json()["submissions"] == 30
 
 
@@ -181,7 +175,7 @@ def test_run_spends_no_more_than_its_budget(night: Night) -> None:
     night.pipeline(prices=price, budget={"usd_per_run": 1000})
     assert night.run(DAY) == "success"
     assert classes(night) == {"completed": 30}
-    assert set(paid(night).values()) == {1}
+    assert set(night.paid().values()) == {1}
 
 
 def test_logs_database_and_tables_contain_no_secret(night: Night, capfd: Any) -> None:

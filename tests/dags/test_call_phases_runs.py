@@ -81,6 +81,16 @@ def test_each_failed_recording_is_one_failed_row(night: Night) -> None:
     assert night.submitted() == 3, "an empty file is not submitted"
 
 
+def test_what_the_service_warns_of_is_in_the_log_and_the_row(night: Night, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("good.wav", "cut.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    assert night.run(DAY) == "success"
+    warnings = {row["recording_uri"].rsplit("/", 1)[-1]: row["warnings"] for row in night.table("calls", DAY)}
+    assert warnings == {"good.wav": None, "cut.wav": "decoded 12.0 s of 20.0 s stated"}
+    assert statuses(night) == dict.fromkeys(warnings, "completed")
+    assert f"calls/{DAY}/cut.wav: the service warns: decoded 12.0 s of 20.0 s stated" in caplog.text
+
+
 def test_too_many_failures_fail_the_run_after_publishing_the_rows(night: Night) -> None:
     night.pipeline(limits={"max_failed_ratio": 0.4})
     for name in ("good.wav", "broken.wav"):

@@ -24,6 +24,18 @@ def test_unfinished_jobs_are_resumed_after_a_crash(start) -> None:
     assert [item["id"] for item in listed] == [queued, processing, completed["id"]]
 
 
+def test_warnings_about_the_file_are_in_the_transcript_also_after_a_restart(start) -> None:
+    warnings = ["decoded 61.5 s of 90.0 s stated"]
+    script = {"files": [{"match": "*/cut.wav", "warnings": warnings, "sentences": []}]}
+    box = start(script=script)
+    done = box.transcribe("https://recordings.example/cut.wav", multichannel=True)
+    assert done["metadata"] == {"warnings": [{"message": message} for message in warnings]}
+    assert "metadata" not in box.transcribe(URL)
+    box.process.kill()
+    box.process.wait()
+    assert start(script=script).get(f"/v2/transcript/{done['id']}").json() == done
+
+
 def test_job_fails_after_the_server_died_three_times_during_it(start) -> None:
     for _ in range(3):
         box = start(script={"latency_s": 60})

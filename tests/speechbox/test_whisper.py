@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from media import Kind, encoded, overwritten
 from speechbox.audio import Audio, decode
 from speechbox.engines import JobError
 from speechbox.engines.whisper import CUT_WITHIN_S, PIECE_S, pieces, without_crosstalk
@@ -172,6 +173,24 @@ def test_video_without_sound_is_an_error(tmp_path: Path) -> None:
         decode(path)
 
 
+def test_damaged_stereo_call_that_begins_in_mono_is_transcribed_with_a_warning(whisper, conversation) -> None:
+    agent, caller = (channel[np.newaxis] for channel in conversation)
+    middle = agent.shape[1] // 2
+    mono = encoded(Kind("mp3", "libmp3lame"), (agent + caller)[:, :middle])
+    stereo = encoded(Kind("mp3", "libmp3lame"), np.concatenate([agent, caller])[:, middle:])
+    whole = whisper.transcribe(whisper.upload(mono + stereo), speaker_labels=True)
+    damaged = whisper.transcribe(whisper.upload(overwritten(mono, 0.1, 0.05) + stereo), speaker_labels=True)
+    assert "metadata" not in whole
+    assert whole["text"].lower().count("charged twice") == 1
+    assert (whole["audio_channels"], damaged["audio_channels"]) == (2, 2)
+    length_s = agent.shape[1] / RATE_HZ
+    assert damaged["audio_duration"] == whole["audio_duration"] == pytest.approx(length_s, abs=1)
+    (warning,) = damaged["metadata"]["warnings"]
+    assert warning["message"].startswith("decoded ")
+    ends = [next(w["start"] for w in done["words"] if w["text"].lower() == "refunded") for done in (whole, damaged)]
+    assert ends[0] == pytest.approx(ends[1], abs=300), "later words keep their time"
+
+
 def test_strong_crosstalk_is_removed_from_both_channels(whisper, wav, conversation) -> None:
     agent, caller = conversation
     strong = 10 ** (-8 / 20)
@@ -206,6 +225,8 @@ def test_crosstalk_is_dropped_and_overlapping_speech_is_kept() -> None:
     assert heard((0.01, 0.3), [yes], [yes]) == [[], ["Yes."]]
     assert heard((0.2, 0.3), [yes], [no]) == [["Yes."], ["no"]]
     assert heard((0.2, 0.3), [yes], [yes]) == [[], ["Yes."]]
+    assert heard((0.3, 0.3), [yes], [yes]) == [["Yes."], []], "a mono part of a stereo recording"
+    assert heard((0.3, 0.3), [yes], [no]) == [["Yes."], ["no"]]
 
 
 @pytest.mark.parametrize("length_s", [0, 1, PIECE_S, PIECE_S + 1, 3 * PIECE_S + 7])

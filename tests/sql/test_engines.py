@@ -135,8 +135,13 @@ def test_month_contains_the_difficult_cases(month: Month) -> None:
     days = {row["dt"] for row in month.calls}
     assert EMPTY not in days
     assert not (month.tables / "calls" / f"dt={EMPTY}").exists()
-    assert {row["schema_version"] for row in month.calls if row["dt"] < EMPTY} == {1, 2}
+    assert {row["schema_version"] for row in month.calls if row["dt"] < EMPTY} == {1, 2, 3}
     later = SCHEMAS["phases"].names[SCHEMAS["phases"].names.index(LAST_OF_VERSION_1) + 1 :]
     assert all(row[column] is None for row in month.phases if row["schema_version"] == 1 for column in later)
+    warnings = {version: set() for version in (1, 2, 3)}
+    for row in month.calls:
+        warnings[row["schema_version"]].add(row["warnings"])
+    assert warnings[1] == warnings[2] == {None}
+    assert len(warnings[3]) == 2
     assert set(ODD_TEXTS) <= {row["summary"] for row in month.phases}
     assert {row["failure_class"] for row in month.calls} > {None}

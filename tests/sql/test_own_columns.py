@@ -16,9 +16,14 @@ from engines import definition
 COLUMNS = {"agent": {"metadata": "agent"}, "crm_id": {"tag": "crm", "type": "int64"}}
 EXPECTED = [("2026-11-19", None, None), ("2026-11-20", "Ada", 17)]
 ADDED = {
-    "duckdb": ("AS confidence,", "CAST(agent AS VARCHAR) AS agent, CAST(crm_id AS BIGINT) AS crm_id,"),
-    "datafusion": ("confidence DOUBLE,", "agent VARCHAR, crm_id BIGINT,"),
+    "duckdb": "CAST(agent AS VARCHAR) AS agent, CAST(crm_id AS BIGINT) AS crm_id,",
+    "datafusion": "agent VARCHAR, crm_id BIGINT,",
 }
+LAST = {
+    "duckdb": {"calls": "AS warnings,", "phases": "AS confidence,"},
+    "datafusion": {"calls": "warnings VARCHAR,", "phases": "confidence DOUBLE,"},
+}
+"""The ends of the lines after which they are added."""
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def tables(tmp_path: Path) -> str:
 def test_duckdb_reads_own_columns_added_to_its_definition(tables: str, table: str) -> None:
     import duckdb
 
-    after, more = ADDED["duckdb"]
+    after, more = LAST["duckdb"][table], ADDED["duckdb"]
     with duckdb.connect() as connection:
         for statement in definition("duckdb", tables=tables):
             connection.execute(statement.replace(after, f"{after} {more}"))
@@ -47,7 +52,7 @@ def test_duckdb_reads_own_columns_added_to_its_definition(tables: str, table: st
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_datafusion_reads_own_columns_added_to_its_definition(tables: str, table: str) -> None:
     context = pytest.importorskip("datafusion", reason="needs the extra engines").SessionContext()
-    after, more = ADDED["datafusion"]
+    after, more = LAST["datafusion"][table], ADDED["datafusion"]
     for statement in definition("datafusion", tables=tables):
         context.sql(statement.replace(after, f"{after} {more}")).collect()
     answer = context.sql(f"SELECT call_id, agent, crm_id FROM {table} ORDER BY 1").to_arrow_table()

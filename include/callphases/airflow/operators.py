@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import AccountError, ConfigurationError, DayHeld, RunStopped, ServiceUnavailable
+from callphases.local_days import day_end, last_complete_day, left_out
 from callphases.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ LONGEST_SLEEP_S = 600.0
 """After this a task that waits for others checks on them, whatever it expected."""
 DAYS = "days"
 """The XCom key of the URIs of the days' lists, the run's own day first; the list task returns the chunks' URIs."""
+SCHEDULED, BACKFILL = "scheduled", "backfill"
+"""Values of Airflow's ``DagRunType``."""
 
 
 class _PipelineOperator(BaseOperator):
@@ -102,16 +106,6 @@ class _PipelineOperator(BaseOperator):
         service, gateway = AssemblyAIHook(connections.assemblyai).get_clients(connections.gateway)
         return DayRun(self.pipeline, s3_client(connections.aws), service, gateway)
 
-    def day(self, context: Context) -> dt.date:
-        """The day to process: the Param ``date``, else the day that the run's data interval begins on."""
-        if asked := context["params"].get("date"):
-            return dt.date.fromisoformat(asked[:10])
-        if start := context.get("data_interval_start"):
-            return start.astimezone(self.pipeline.zone).date()
-        # A run triggered by hand without a logical date has no interval: the last whole day, as a scheduled run has.
-        run_after: dt.datetime = context["dag_run"].run_after
-        return run_after.astimezone(self.pipeline.zone).date() - dt.timedelta(days=1)
-
 
 class ListRecordings(_PipelineOperator):
     """Lists the day, writes manifests to the state area, and returns the URIs of the chunks'.
@@ -124,24 +118,74 @@ class ListRecordings(_PipelineOperator):
         day, run_id, replay = self.day(context), context["run_id"], context["params"].get("replay")
         listed = [self.day_run.begin(day, run_id, replay)]
         # A backfill runs each of its days itself; a replay is for failed calls alone.
-        if replay is None and context["dag_run"].run_type != "backfill":
-            listed += self._late(day, run_id, listed[0].budget_usd)
+        if replay is None and context["dag_run"].run_type != BACKFILL:
+            listed += self._other_days(context, day, listed[0].budget_usd)
         context["ti"].xcom_push(DAYS, [one.day for one in listed])
         return [chunk for one in listed for chunk in one.chunks]
 
-    def _late(self, day: dt.date, run_id: str, budget_usd: float | None) -> Iterator[Listed]:
+    def day(self, context: Context) -> dt.date:
+        """The day to process: the Param ``date``, else the last day that is complete when the run may begin.
+
+        Raises:
+            ConfigurationError: the day has not begun, or the runs of a backfill have the Param ``date``.
+        """
+        asked, zone = context["params"].get("date"), self.pipeline.zone
+        if asked and context["dag_run"].run_type == BACKFILL:
+            raise ConfigurationError(
+                f"The backfill was created with the Param date ({asked}), so each of its runs would process that day: "
+                "cancel it, and create it again without date, for example with callphases backfill."
+            )
+        day = dt.date.fromisoformat(asked[:10]) if asked else last_complete_day(_due(context), zone)
+        now = dt.datetime.now(dt.UTC)
+        if day > now.astimezone(zone).date():
+            raise ConfigurationError(f"{day} has not begun in {zone.key}: run the day once it is over.")
+        if day_end(day, zone) > now:
+            self.log.warning("%s is not over in %s: calls that come later are for the next run.", day, zone.key)
+        return day
+
+    def _other_days(self, context: Context, day: dt.date, budget_usd: float | None) -> Iterator[Listed]:
+        """Begins the other days of the run: those that Airflow left out, and those that have changed."""
+        seen = {day}
         try:
-            for late in self.day_run.late_days(day):
+            for other, why in itertools.chain(self._left_out(context), self._changed(day)):
+                if other in seen:
+                    continue
+                seen.add(other)
                 try:
-                    listed = self.day_run.begin(late, run_id, budget_usd=budget_usd)
+                    listed = self.day_run.begin(other, context["run_id"], budget_usd=budget_usd)
                     budget_usd = listed.budget_usd
                     yield listed
                 except DayHeld as held:
-                    self.log.info("%s changed since it was published. %s", late, held)
+                    self.log.info("%s %s. %s", other, why, held)
                 else:
-                    self.log.info("%s changed since it was published, and is run again.", late)
+                    self.log.info("%s %s, and is run with this day.", other, why)
         except ServiceUnavailable as error:
             self.log.warning("Whether days before %s have changed is for the next run to find out: %s", day, error)
+
+    def _left_out(self, context: Context) -> Iterator[tuple[dt.date, str]]:
+        from callphases.state.lease import has_run
+
+        start, end = context.get("data_interval_start"), context.get("data_interval_end")
+        is_nightly = context["dag_run"].run_type == SCHEDULED and self.pipeline.time_of_day is not None
+        if not is_nightly or start is None or end is None:
+            return
+        for day in left_out(start, end, self.pipeline.zone):
+            if not has_run(self.day_run.state, day):
+                yield day, "has no run of its own, because the clocks were put forward"
+
+    def _changed(self, day: dt.date) -> Iterator[tuple[dt.date, str]]:
+        return ((late, "changed since it was published") for late in self.day_run.late_days(day))
+
+
+def _due(context: Context) -> dt.datetime:
+    """When a run may begin at the earliest: the end of its data interval, or the moment that somebody ran it for."""
+    moment, end = context.get("logical_date"), context.get("data_interval_end")
+    # The logical date of a scheduled run, and of a backfill's, is the start of its interval. That of a run triggered by
+    # hand is any moment, or there is none; its interval is one that ended before.
+    if end is not None and moment in (None, context.get("data_interval_start")):
+        return end
+    run_after: dt.datetime = moment or context["dag_run"].run_after
+    return run_after
 
 
 class _ChunkOperator(_PipelineOperator):

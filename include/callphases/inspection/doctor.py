@@ -6,19 +6,24 @@ contains a key or a presigned URL.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import itertools
+import pkgutil
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+from croniter import croniter
 
-from callphases.errors import CallphasesError, ModelRetired, NoModelLeft
+from callphases.errors import CallphasesError, ModelRetired, NoModelLeft, without_secrets
+from callphases.inspection.call_times import CallTimes
 from callphases.inspection.findings import Finding, Health
 from callphases.inspection.published import published_findings
 from callphases.listing.listing import Listing
+from callphases.local_days import DAY
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
@@ -38,7 +43,9 @@ SKEW_S, TOO_MUCH_SKEW_S = 60.0, 300.0
 TIMEOUTS_S = 5.0, 15.0
 """To connect and to read, when only reachability is checked."""
 LIST_PAGES = 10
-"""Pages of a thousand objects to search for a recording below a prefix without a date."""
+"""Pages of a thousand objects to look at below a prefix."""
+SCHEDULE_DAYS = 28
+"""How many days to look for one without a run."""
 _T = TypeVar("_T")
 _Check = Generator[Finding, None, _T]
 """A check yields its findings, and returns what later checks need."""
@@ -58,6 +65,8 @@ def examine(
         open_services: makes the clients of the speech service and the language model gateway.
         days: how many days to go back for a recording, and how many of each table's newest days to check.
     """
+    yield from _schedule(pipeline)
+    yield from _notify(pipeline)
     speech_url = DEFAULT_URL
     own = pipeline.connections.gateway is not None
     services = yield from _opened(f"connection assemblyai{' or gateway' if own else ''}", open_services)
@@ -79,6 +88,45 @@ def examine(
     honors_conditions = yield from _or_error("output.state", _state(state))
     yield from _or_error("output.tables", _tables_writable(tables, bool(honors_conditions)))
     yield from _or_error("tables", published_findings(tables, pipeline, days))
+
+
+def _schedule(pipeline: Pipeline) -> _Check[None]:
+    """Checks that each day has a run that takes it, which is one on the day after."""
+    if pipeline.cron is None:
+        return
+    first = dt.datetime.now(pipeline.zone).date()
+    runs = croniter(pipeline.cron, dt.datetime.combine(first, dt.time.max))
+    last = first + SCHEDULE_DAYS * DAY
+    taken = {
+        run.date() - DAY for run in itertools.takewhile(lambda run: run.date() <= last, runs.all_next(dt.datetime))
+    }
+    missing = [day for number in range(SCHEDULE_DAYS) if (day := first + number * DAY) not in taken]
+    if missing:
+        detail = (
+            f"A run takes the calls of the day before it, and {pipeline.schedule!r} has none on the day after "
+            f"{missing[0]}: {len(missing)} of {SCHEDULE_DAYS} days are left out. Set a schedule with a run each day or "
+            "run these days with the Param date."
+        )
+        yield Finding(Health.UNSURE, "schedule", detail)
+
+
+def _notify(pipeline: Pipeline) -> _Check[None]:
+    """Checks that the function that ``deadline`` names can be imported."""
+    if pipeline.deadline is None or (notify := pipeline.deadline.notify) is None:
+        return
+    try:
+        is_function = callable(pkgutil.resolve_name(notify))
+    except AttributeError as error:
+        yield Finding(Health.BAD, "deadline.notify", f"There is no {notify} ({error}): name a function.")
+    except Exception as error:  # whatever the user's module raises
+        detail = f"{notify} can't be imported here ({type(error).__name__}: {error}). The triggerer must be able to."
+        yield Finding(Health.UNSURE, "deadline.notify", without_secrets(detail))
+    else:
+        if is_function:
+            detail = f"{notify} can be imported here. The triggerer must be able to, too."
+            yield Finding(Health.GOOD, "deadline.notify", detail)
+        else:
+            yield Finding(Health.BAD, "deadline.notify", f"{notify} is no function.")
 
 
 def _opened(what: str, opens: Callable[[], _T]) -> _Check[_T | None]:
@@ -179,10 +227,14 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Chec
     source = pipeline.recordings
     what = f"s3://{bucket.name}/"
     today = dt.datetime.now(pipeline.zone).date()
-    prefixes = (source.prefix_of(today - dt.timedelta(days=back)) for back in range(days if source.dated else 1))
-    found = next((one for prefix in prefixes if (one := _first(bucket, pipeline, prefix)) is not None), None)
-    if found is None:
-        where = f"in the last {days} days" if source.dated else f"among the first objects below {source.prefix!r}"
+    of_prefix = {source.prefix_of(day): day for day in (today - dt.timedelta(days=back) for back in range(days))}
+    found, times = None, CallTimes(pipeline)
+    for prefix, day in of_prefix.items():
+        found = _first(bucket, pipeline, prefix, day, times)
+        if found is not None:
+            break
+    else:
+        where = f"in the last {days} days" if len(of_prefix) > 1 else f"among the first objects below {prefix!r}"
         detail = f"It can be listed, but has no recording {where}: check recordings.prefix and suffixes if it should."
         yield Finding(Health.UNSURE, what, detail)
         return None
@@ -192,6 +244,7 @@ def _recordings(bucket: RecordingBucket, pipeline: Pipeline, days: int) -> _Chec
         yield Finding(Health.BAD, what, f"It can be listed, but {found.key} can't be read (s3:GetObject). {error}")
         return found
     yield Finding(Health.GOOD, what, f"It can be listed, and {found.key} can be read.")
+    yield from times.findings()
     if source.columns:
         yield from _or_error("recordings", _own_columns(bucket, found, pipeline))
     return found
@@ -206,21 +259,25 @@ def _own_columns(bucket: RecordingBucket, recording: Recording, pipeline: Pipeli
 
 
 class _EnoughPages(Exception):
-    """``LIST_PAGES`` pages held no recording."""
+    """``LIST_PAGES`` pages were looked at."""
 
 
-def _first(bucket: RecordingBucket, pipeline: Pipeline, prefix: str) -> Recording | None:
-    """The first recording below ``prefix`` that is not empty."""
+def _first(
+    bucket: RecordingBucket, pipeline: Pipeline, prefix: str, day: dt.date, times: CallTimes
+) -> Recording | None:
+    """The first recording below the prefix of a day that is not empty; ``times`` sees all of the first pages."""
     pages = itertools.count(1)
+    first = None
 
     def count() -> None:
         if next(pages) == LIST_PAGES:
             raise _EnoughPages
 
-    try:
-        return next((one for one in Listing(bucket, pipeline, prefix, count) if one.size), None)
-    except _EnoughPages:
-        return None
+    with contextlib.suppress(_EnoughPages):
+        for recording in Listing(bucket, pipeline, prefix, count, times.unmatched):
+            times.see(recording, day if pipeline.recordings.is_daily else None)
+            first = first or (recording if recording.size else None)
+    return first
 
 
 def _presigned(bucket: RecordingBucket, recording: Recording | None, speech_url: str) -> _Check[None]:

@@ -66,7 +66,8 @@ def _is(call: Row, wanted: str) -> bool:
 
 
 def table(calls: Iterable[Row], whole: bool = False) -> Table:
-    """One line per phase, with its times and summary; for a call without phases, its status and failure.
+    """One line per phase, with its times and summary; for a call without phases, its status and failure. One more line
+    for a call with warnings.
 
     ``whole`` wraps long summaries instead of cutting them off.
     """
@@ -83,6 +84,8 @@ def table(calls: Iterable[Row], whole: bool = False) -> Table:
             times = [_clock(phase["start_s"]), _clock(phase["end_s"])]
             summary = printable(phase["summary"] or "")
             shown.add_row(*(head if number == 0 else ("", "")), printable(phase["phase_name"]), *times, summary)
+        if call.get("warnings"):
+            shown.add_row("", "", "warning", "", "", printable(call["warnings"]))
         shown.add_section()
     return shown
 

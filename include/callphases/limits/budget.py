@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from callphases.limits import costs
-from callphases.limits.durations import audio_s
+from callphases.limits.durations import Length, audio_length
 from callphases.pipeline import Pipeline
 from callphases.progress import Progress
 from callphases.recordings import Recording
@@ -40,10 +40,20 @@ class Budget:
     Attributes:
         cap_usd: what the run may spend; None means no limit, and there are no estimates then.
         estimates_usd: of each recording that is within the budget, in order.
+        expected_s, most_s: of the same recordings; see ``durations.Length``.
+        most_usd: what they cost if each is as long as its size allows.
     """
 
     cap_usd: float | None
     estimates_usd: array[float]
+    expected_s: array[float] = field(default_factory=lambda: array("d"))
+    most_s: array[float] = field(default_factory=lambda: array("d"))
+    most_usd: float = 0.0
+
+    @property
+    def holds_anyway(self) -> bool:
+        """Whether the cap holds whatever the recordings' headers state."""
+        return self.cap_usd is None or self.most_usd <= self.cap_usd
 
     @property
     def left_usd(self) -> float | None:
@@ -56,6 +66,10 @@ class Budget:
         Estimates are not exact: what the cap allows beyond them is shared out too, as much again at most.
         """
         return None if self.cap_usd is None else self._scale * sum(self.estimates_usd[first : first + count])
+
+    def lengths(self, first: int, count: int) -> list[tuple[float, float]]:
+        """``expected_s`` and ``most_s`` of ``count`` recordings from ``first`` on; empty without a cap."""
+        return list(zip(self.expected_s[first : first + count], self.most_s[first : first + count], strict=True))
 
     @property
     def _scale(self) -> float:
@@ -83,13 +97,15 @@ def within_budget(
     Raises:
         ConfigurationError: the price of one of the pipeline's models is not known.
     """
-    estimates = array("d")
+    estimates, expected_s, most_s = array("d"), array("d"), array("d")
     if cap_usd is None:
         return Budget(None, estimates)
-    keys, left = RecordingKeys(pipeline), cap_usd
+    keys, left, most_usd = RecordingKeys(pipeline), cap_usd, 0.0
     for recording in recordings:
         hold()
-        usd = _estimate_usd(Progress(recording, keys, view), pipeline, bucket)
+        progress = Progress(recording, keys, view)
+        length = _length(progress, bucket)
+        usd = _estimate_usd(progress, pipeline, length.expected_s)
         if usd > left:
             log.warning(
                 "budget.usd_per_run (%.2f) holds %d of %d recordings; the others fail with failure_class budget.",
@@ -99,14 +115,23 @@ def within_budget(
             )
             break
         estimates.append(usd)
+        expected_s.append(length.expected_s)
+        most_s.append(length.most_s)
         left -= usd
-    return Budget(cap_usd, estimates)
+        most_usd += _estimate_usd(progress, pipeline, length.most_s)
+    return Budget(cap_usd, estimates, expected_s, most_s, most_usd)
 
 
-def _estimate_usd(progress: Progress, pipeline: Pipeline, bucket: RecordingBucket) -> float:
+def _length(progress: Progress, bucket: RecordingBucket) -> Length:
+    if progress.transcribed is not None:
+        return Length(progress.transcribed.audio_s, progress.transcribed.audio_s)
+    if progress.recording.archived_in:
+        return Length(0.0, 0.0)  # it is not sent
+    return audio_length(bucket, progress.recording)
+
+
+def _estimate_usd(progress: Progress, pipeline: Pipeline, seconds: float) -> float:
     if progress.is_paid:
         return 0.0  # only its object's metadata are asked for
-    if progress.transcribed is not None:
-        return costs.estimated_llm_usd(pipeline, progress.transcribed.audio_s)
-    seconds = audio_s(bucket, progress.recording)
-    return costs.estimated_speech_usd(pipeline, seconds) + costs.estimated_llm_usd(pipeline, seconds)
+    llm_usd = costs.estimated_llm_usd(pipeline, seconds)
+    return llm_usd if progress.transcribed is not None else costs.estimated_speech_usd(pipeline, seconds) + llm_usd

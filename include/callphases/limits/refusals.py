@@ -409,7 +409,7 @@ _COLON = r"\s*[=:]?\s*['\[(]*"
 def _gone(name: str) -> re.Pattern[str]:
     """Matches a message in which the model ``name`` (a pattern) is gone, unknown or not open to the account."""
     forms = (
-        rf"{name}['\])]*(?:\s+(?:model|version))?\s*[,:]?\s+{_VERBS}{_STATE}",
+        rf"{name}['\])]*(?:\s+(?:\w+\s+)?(?:model|version))?\s*[,:]?\s+{_VERBS}{_STATE}",
         rf"{_BAD}s?'?{_KIND}(?: (?:passed in|specified|requested))?(?: model)?{_COLON}{name}",
         rf"\bmodels?[ _](?:(?:is|are) )?(?:not[ _](?:found|available|supported|exist)|unavailable){_COLON}{name}",
         rf"{_LACKS}(?: models?)?{_COLON}{name}",

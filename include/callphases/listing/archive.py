@@ -1,18 +1,23 @@
-"""Lists a flat archive once for all of its days, and keeps an index of which recording belongs to which day.
+"""Lists a prefix once for all of its days, and keeps an index of which recording belongs to which day.
 
-The index is below ``output.state``, in ``index/<16 hex digits>/``. The digits are a digest of every setting that
-decides what is listed and which day a call belongs to.
+This is for pipelines whose prefix is not daily: it is the same for all days, or for all days of a month, and the time
+of a call gives its day. Each prefix has an index, below ``output.state`` in ``index/<16 hex digits>/``. The digits are
+a digest of the prefix and of every setting that decides what is listed and which day a call belongs to.
 
 - ``<day>-<digest>.jsonl.gz`` holds one line for each recording of a day. The digest in its name is that of its content,
   so an older ``index.json`` still refers to the day as it was then, and a day that did not change is not rewritten.
 - ``index.json`` holds when the listing started and each day's object; written last, by a conditional PUT.
-- ``lease.json`` is the lease of the run that is listing the archive; other runs wait for its index instead of listing
+- ``lease.json`` is the lease of the run that is listing the prefix; other runs wait for its index instead of listing
   too.
 
-A run uses the index if the archive was listed after the day ended, unless the previous run of that day used the same
-listing: running a day again is meant to find what has arrived late. Otherwise it lists the archive again. It also lists
+A run uses an index if the prefix was listed after the day ended, unless the previous run of that day used the same
+listing: running a day again is meant to find what has arrived late. Otherwise it lists the prefix again. It also lists
 again if the listing is older than a day, or older than an hour and without any recording of the day, since the archive
 may have been filled since.
+
+If LastModified gives the time of a call, a new listing keeps the time that the last one had for the same key and ETag.
+Copying an object onto itself (to change its metadata, storage class or encryption) changes its LastModified; the call
+would move to another day, whose ledger does not know it, and be paid for again.
 """
 
 from __future__ import annotations
@@ -21,30 +26,37 @@ import datetime as dt
 import gzip
 import hashlib
 import io
+import itertools
 import json
+import logging
 import sqlite3
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from callphases.date_prefixes import has_date
 from callphases.errors import DayHeld, ServiceUnavailable
-from callphases.listing.listing import Listing
+from callphases.listing.listing import Listing, SomeKeys
 from callphases.pipeline import KeyTime, Pipeline
 from callphases.recordings import Recording
 from callphases.state import layout
-from callphases.state.bucket import RecordingBucket
+from callphases.state.bucket import ListedObject, RecordingBucket
 from callphases.state.lease import Lease
 from callphases.state.storage import ObjectPrefix
+
+log = logging.getLogger(__name__)
 
 MAX_AGE = dt.timedelta(days=1)
 """How old a listing may be to be used."""
 MAX_AGE_WITHOUT_RECORDINGS = dt.timedelta(hours=1)
 """How old it may be for a day that it has no recordings of."""
-WRITERS = 8
+THREADS = 8
+"""That read or write the objects of an index."""
 _CACHE_KIB = 16_000
 _FORMAT = 1
 """Version of the objects' format; part of the digest that names the index."""
@@ -58,22 +70,33 @@ class RecordingsByDay:
     Args:
         pipeline: its time zone decides when a day starts.
         recordings: of any days. Each day keeps their order.
+        dayless: counts the recordings that belong to no day, because a run of the day that their time gives does not
+            list their prefix. Without it, they are logged.
     """
 
-    def __init__(self, pipeline: Pipeline, recordings: Iterable[Recording]) -> None:
+    def __init__(self, pipeline: Pipeline, recordings: Iterable[Recording], dayless: SomeKeys | None = None) -> None:
         self.counts: Counter[dt.date] = Counter()
-        self._bucket = pipeline.recordings.bucket
+        self._source = pipeline.recordings
         self._digests: dict[dt.date, hashlib._Hash] = {}
         self._lock = threading.Lock()
-        self._database = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file without a name
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._database = _temporary_database()
         self._database.execute(
             "CREATE TABLE recordings (day INTEGER, number INTEGER, line BLOB, PRIMARY KEY (day, number)) WITHOUT ROWID"
         )
         zone = pipeline.zone
+        without = SomeKeys() if dayless is None else dayless
         for recording in recordings:
-            self._add(recording.call_time.astimezone(zone).date(), recording.as_line())
+            day = recording.call_time.astimezone(zone).date()
+            self._add(day, recording.as_line())
+            if not self._source.is_listed(recording.key, day):
+                without.add(recording.key)
+        if dayless is None and without.count:
+            log.warning(
+                "%d recordings are on no day, because recordings.call_time gives them a day that is far from that of "
+                "their prefix; they are not transcribed: %s.",
+                without.count,
+                without,
+            )
 
     def _add(self, day: dt.date, line: bytes) -> None:
         if day not in self._digests:
@@ -92,7 +115,8 @@ class RecordingsByDay:
 
     def recordings_of(self, day: dt.date) -> Iterator[Recording]:
         """A day's recordings, in their order."""
-        return (Recording.from_line(self._bucket, line) for line in self._lines(day))
+        found = (Recording.from_line(self._source.bucket, line) for line in self._lines(day))
+        return (one for one in found if self._source.is_listed(one.key, day))
 
     def compressed(self, day: dt.date) -> bytes:
         """A day's lines, gzipped. Thread-safe."""
@@ -120,35 +144,63 @@ class Index:
     listed_at: dt.datetime
     days: dict[str, dict[str, Any]]
 
-    def is_usable(self, pipeline: Pipeline, day: dt.date, previous_listing: str | None, now: dt.datetime) -> bool:
-        """Whether a run may take ``day`` from this index if the day's previous run used ``previous_listing``."""
+    def is_usable(
+        self, pipeline: Pipeline, day: dt.date, previous_listing: str | None, now: dt.datetime, *, is_own: bool = True
+    ) -> bool:
+        """Whether a run may take ``day`` from this index if the day's previous run used ``previous_listing``.
+
+        ``is_own``: the prefix is that of the day, so that the day's recordings should be there.
+        """
         end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), pipeline.zone)
-        oldest = now - (MAX_AGE if str(day) in self.days else MAX_AGE_WITHOUT_RECORDINGS)
-        return self.listed_at >= max(end, oldest) and self.listing != previous_listing
+        oldest = now - (MAX_AGE_WITHOUT_RECORDINGS if is_own and str(day) not in self.days else MAX_AGE)
+        return self.listed_at >= max(end, oldest) and self.listing not in (previous_listing or "").split()
+
+
+class _KnownTimes:
+    """The times that the last listing had, by key and ETag; read when the first is asked for."""
+
+    def __init__(self, read: Callable[[], Iterable[Recording]]) -> None:
+        self._read = read
+        self._database: sqlite3.Connection | None = None
+
+    def __call__(self, item: ListedObject) -> dt.datetime | None:
+        if self._database is None:
+            self._database = _temporary_database()
+            self._database.execute("CREATE TABLE times (version BLOB PRIMARY KEY, time TEXT) WITHOUT ROWID")
+            rows = ((_version(one.key, one.etag), one.call_time.isoformat()) for one in self._read())
+            self._database.executemany("INSERT OR IGNORE INTO times VALUES (?, ?)", rows)
+        found = self._database.execute("SELECT time FROM times WHERE version = ?", (_version(item.key, item.etag),))
+        row = found.fetchone()
+        return None if row is None else dt.datetime.fromisoformat(row[0])
+
+    def close(self) -> None:
+        """Free the disk space."""
+        if self._database is not None:
+            self._database.close()
+
+
+def _version(key: str, etag: str) -> bytes:
+    return hashlib.blake2b(f"{key}\n{etag}".encode(), digest_size=16).digest()
 
 
 @dataclass
 class Archive:
-    """The recordings of a pipeline whose prefix is flat, one day at a time.
+    """The recordings of a pipeline whose prefix is not daily, one day at a time.
 
     Args:
         bucket: ``recordings.bucket``.
-        pipeline: with a flat ``recordings.prefix``.
+        pipeline: whose ``recordings.prefixes`` of a day are listed.
         state: ``output.state``.
-        heartbeat: called often while the archive is listed.
+        heartbeat: called often while a prefix is listed.
     """
 
     bucket: RecordingBucket
     pipeline: Pipeline
     state: ObjectPrefix
     heartbeat: Callable[[], object] = lambda: None
-    _digest: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._digest = _settings_digest(self.pipeline)
 
     def take(self, day: dt.date, previous_listing: str | None, run_token: str) -> tuple[str, Iterator[Recording]]:
-        """The id of the listing that was used, and the recordings of a day in key order.
+        """The listing that was used, and the recordings of a day in key order; of several prefixes, it has several ids.
 
         Args:
             day: of the calls, in the pipeline's time zone.
@@ -156,9 +208,59 @@ class Archive:
             run_token: identifies the run.
 
         Raises:
-            DayHeld: another run is listing the archive.
+            DayHeld: another run is listing a prefix.
             ConfigurationError, ServiceUnavailable: as iterating a ``Listing``, or the state area does not answer.
         """
+        taken = [prefix.take(day, previous_listing, run_token) for prefix in self._prefixes(day)]
+        return " ".join(listing for listing, _ in taken), itertools.chain.from_iterable(found for _, found in taken)
+
+    def last_seen(self, day: dt.date) -> Iterator[Recording]:
+        """The recordings of a day in the last listing, however old it is."""
+        return itertools.chain.from_iterable(prefix.last_seen(day) for prefix in self._prefixes(day))
+
+    def survey(self, days: Iterable[dt.date], unmatched: SomeKeys, dayless: SomeKeys) -> RecordingsByDay:
+        """The recordings of some days, each prefix listed once now; no index is written.
+
+        Args:
+            days: which ``RecordingsByDay.recordings_of`` may be asked for.
+            unmatched: as for ``Listing``.
+            dayless: as for ``RecordingsByDay``.
+
+        Raises:
+            ConfigurationError, ServiceUnavailable: as ``take``.
+        """
+        prefixes = sorted({prefix for day in days for prefix in self.pipeline.recordings.prefixes(day)})
+
+        def listed() -> Iterator[Recording]:
+            for prefix in prefixes:
+                with self._prefix(prefix).listing(self.heartbeat, unmatched) as listing:
+                    yield from listing
+
+        return RecordingsByDay(self.pipeline, listed(), dayless)
+
+    def _prefixes(self, day: dt.date) -> Iterator[_IndexedPrefix]:
+        return map(self._prefix, self.pipeline.recordings.prefixes(day))
+
+    def _prefix(self, prefix: str) -> _IndexedPrefix:
+        return _IndexedPrefix(self.bucket, self.pipeline, self.state, self.heartbeat, prefix)
+
+
+@dataclass
+class _IndexedPrefix:
+    """One prefix of an archive, and its index."""
+
+    bucket: RecordingBucket
+    pipeline: Pipeline
+    state: ObjectPrefix
+    heartbeat: Callable[[], object]
+    prefix: str
+    _digest: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._digest = _settings_digest(self.pipeline, self.prefix)
+
+    def take(self, day: dt.date, previous_listing: str | None, run_token: str) -> tuple[str, Iterator[Recording]]:
+        """As ``Archive.take``, for this prefix."""
         index, _ = self._read_index()
         body = self._usable_body(index, day, previous_listing)
         if index is None or body is None:
@@ -181,16 +283,33 @@ class Archive:
         if body is None:
             uri = self.state.uri_of(layout.archive_index(self._digest))
             raise ServiceUnavailable(f"{uri}: an object that it names was deleted before it was read.")
-        return index.listing, _recordings(self.pipeline.recordings.bucket, body)
+        return index.listing, self._recordings(body)
 
     def last_seen(self, day: dt.date) -> Iterator[Recording]:
-        """The recordings of a day in the last listing, however old it is."""
+        """As ``Archive.last_seen``, for this prefix."""
         index, _ = self._read_index()
         body = self._body(index, day) if index is not None else None
-        return _recordings(self.pipeline.recordings.bucket, body or b"")
+        return self._recordings(body or b"")
+
+    @contextmanager
+    def listing(self, heartbeat: Callable[[], object], unmatched: SomeKeys | None = None) -> Iterator[Listing]:
+        """A new listing, which keeps the times of the last one where they are not in the keys."""
+        with closing(_KnownTimes(lambda: self._all_last_seen(heartbeat))) as known_times:
+            yield Listing(self.bucket, self.pipeline, self.prefix, heartbeat, unmatched, known_times)
+
+    def _all_last_seen(self, heartbeat: Callable[[], object]) -> Iterator[Recording]:
+        index, _ = self._read_index()
+        if index is None:
+            return
+        with ThreadPoolExecutor(THREADS) as pool:
+            names = (layout.archive_day(self._digest, entry["object"]) for entry in index.days.values())
+            for body in pool.map(self.state.get, names):
+                yield from self._recordings(body or b"")
+                heartbeat()
 
     def _is_usable(self, index: Index, day: dt.date, previous_listing: str | None) -> bool:
-        return index.is_usable(self.pipeline, day, previous_listing, dt.datetime.now(dt.UTC))
+        is_own = self.pipeline.recordings.prefix_of(day).startswith(self.prefix)
+        return index.is_usable(self.pipeline, day, previous_listing, dt.datetime.now(dt.UTC), is_own=is_own)
 
     def _usable_body(self, index: Index | None, day: dt.date, previous_listing: str | None) -> bytes | None:
         if index is None or not self._is_usable(index, day, previous_listing):
@@ -216,13 +335,13 @@ class Archive:
             self.heartbeat()
             lease.hold()
 
-        listing = Listing(self.bucket, self.pipeline, self.pipeline.recordings.prefix, heartbeat)
-        found = RecordingsByDay(self.pipeline, listing)
+        with self.listing(heartbeat) as listing:
+            found = RecordingsByDay(self.pipeline, listing)
         try:
             assert listing.began is not None
             days = {day: f"{day}-{found.digest(day)}.jsonl.gz" for day in sorted(found.counts)}
             new = [day for day in days if days[day] not in reusable]
-            with ThreadPoolExecutor(WRITERS) as pool:
+            with ThreadPoolExecutor(THREADS) as pool:
                 for _ in pool.map(lambda day: self._put(days[day], found.compressed(day)), new):
                     heartbeat()
             entries = {str(day): {"recordings": found.counts[day], "object": name} for day, name in days.items()}
@@ -237,10 +356,9 @@ class Archive:
         self.state.put(layout.archive_day(self._digest, name), body, "application/gzip")
 
     def _document(self, index: Index) -> bytes:
-        source = self.pipeline.recordings
         document = {
-            "bucket": source.bucket,
-            "prefix": source.prefix,
+            "bucket": self.pipeline.recordings.bucket,
+            "prefix": self.prefix,
             "listing": index.listing,
             "listed_at": index.listed_at.isoformat(),
             "days": index.days,
@@ -255,16 +373,23 @@ class Archive:
         listed_at = dt.datetime.fromisoformat(document["listed_at"])
         return Index(document["listing"], listed_at, document["days"]), stored.etag
 
+    def _recordings(self, body: bytes) -> Iterator[Recording]:
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as lines:
+            for line in lines:
+                yield Recording.from_line(self.pipeline.recordings.bucket, line)
 
-def _recordings(bucket: str, body: bytes) -> Iterator[Recording]:
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as lines:
-        for line in lines:
-            yield Recording.from_line(bucket, line)
+
+def _temporary_database() -> sqlite3.Connection:
+    database = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file without a name
+    database.execute("PRAGMA journal_mode = OFF")
+    database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return database
 
 
-def _settings_digest(pipeline: Pipeline) -> str:
+def _settings_digest(pipeline: Pipeline, prefix: str) -> str:
     """16 hex digits of a hash of every setting that decides what is listed and which day a call belongs to."""
     source = pipeline.recordings
-    rule = source.call_time.model_dump() if isinstance(source.call_time, KeyTime) else source.call_time
-    settings = [_FORMAT, source.bucket, source.prefix, rule, sorted(source.suffixes), pipeline.timezone]
+    rule = source.call_time.model_dump(exclude_none=True) if isinstance(source.call_time, KeyTime) else source.call_time
+    listed = [source.prefix, prefix] if has_date(source.prefix) else source.prefix
+    settings = [_FORMAT, source.bucket, listed, rule, sorted(source.suffixes), pipeline.timezone]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -25,7 +25,7 @@ def late_days(
 
     Looks back ``recordings.look_back_days`` days. A day is run again if the bucket has a recording that its table
     ``calls`` lacks, or has with another ETag; and, if ``recordings.when_deleted`` is ``drop``, if the table has a
-    recording that the bucket lacks. A flat archive is not listed for this; its last listing is used.
+    recording that the bucket lacks. An archive is not listed for this; its last listing is used.
 
     Args:
         bucket: ``recordings.bucket``.
@@ -43,7 +43,7 @@ def late_days(
         if not has_run(state, earlier):
             continue
         listed: Iterable[Recording]
-        if source.dated:
+        if source.is_daily:
             listed = Listing(bucket, pipeline, source.prefix_of(earlier))
         else:
             listed = Archive(bucket, pipeline, state).last_seen(earlier)

@@ -9,10 +9,12 @@ import re
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+from zoneinfo import ZoneInfo
 
+from callphases import time_formats
 from callphases.pipeline import KeyTime, Pipeline
 from callphases.recordings import Recording
 from callphases.state.bucket import ListedObject, RecordingBucket
@@ -27,6 +29,27 @@ HEAVIEST = 20.0
 """The most that one recording may weigh, in multiples of the mean, so that a huge file does not distort the chunks."""
 
 
+NAMES = 3
+"""How many of many keys a message names."""
+
+
+@dataclass
+class SomeKeys:
+    """How many keys something applies to, and the first of them."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, key: str) -> None:
+        """Count a key."""
+        self.count += 1
+        if len(self.names) < NAMES:
+            self.names.append(key)
+
+    def __str__(self) -> str:
+        return ", ".join(map(repr, self.names)) + (", …" if self.count > len(self.names) else "")
+
+
 @dataclass
 class Listing:
     """The recordings below a prefix, in key order; one LIST request for each thousand objects.
@@ -34,8 +57,10 @@ class Listing:
     Args:
         bucket: ``recordings.bucket``.
         pipeline: its settings say which objects are recordings and when their calls started.
-        prefix: of the keys; ``recordings.prefix_of`` a day if the prefix is dated.
+        prefix: of the keys; see ``recordings.prefixes``.
         heartbeat: called after each request.
+        unmatched: counts the keys that ``recordings.call_time`` finds no time in. Without it, they are logged.
+        known_time: the time of a call whose key has none, if it is known from an earlier listing.
 
     Iterating raises:
         ConfigurationError: no such bucket, no rights.
@@ -46,6 +71,8 @@ class Listing:
     pipeline: Pipeline
     prefix: str
     heartbeat: Callable[[], object] = lambda: None
+    unmatched: SomeKeys | None = None
+    known_time: Callable[[ListedObject], dt.datetime | None] = lambda _: None
     began: dt.datetime | None = None
     """Every object written before this moment is listed: when the first request was sent by our clock, or answered by
     the store's clock, whichever is earlier."""
@@ -53,20 +80,23 @@ class Listing:
     def __iter__(self) -> Iterator[Recording]:
         source = self.pipeline.recordings
         suffixes = tuple(source.suffixes)
-        unmatched = 0
+        unmatched = SomeKeys() if self.unmatched is None else self.unmatched
         for item in self._objects():
             if item.key.endswith("/") or not item.key.lower().endswith(suffixes):
                 continue
-            call_time = item.last_modified
+            call_time = None
             if isinstance(source.call_time, KeyTime):
-                from_key = _time_in_key(item.key, source.call_time, self.pipeline)
-                unmatched += from_key is None
-                call_time = from_key or call_time
-            yield Recording(source.bucket, item.key, item.etag, item.size, call_time.astimezone(dt.UTC))
-        if unmatched:
+                call_time = time_in_key(item.key, source.call_time, self.pipeline.zone)
+                if call_time is None:
+                    unmatched.add(item.key)
+            call_time = call_time or self.known_time(item) or item.last_modified
+            started_at = call_time.astimezone(dt.UTC)
+            yield Recording(source.bucket, item.key, item.etag, item.size, started_at, item.archived_in)
+        if self.unmatched is None and unmatched.count:
             # A call on the day of its upload can be noticed; a call on no day would be lost silently.
             log.warning(
-                "%d keys do not match recordings.call_time.key_pattern or its format; their LastModified was used.",
+                "%d keys do not match recordings.call_time.key_pattern or its format; their LastModified was used: %s.",
+                unmatched.count,
                 unmatched,
             )
 
@@ -79,16 +109,16 @@ class Listing:
             self.heartbeat()
 
 
-def _time_in_key(key: str, rule: KeyTime, pipeline: Pipeline) -> dt.datetime | None:
+def time_in_key(key: str, rule: KeyTime, zone: dt.tzinfo) -> dt.datetime | None:
+    """The time of a call in UTC, from its key; None if ``rule`` finds none. ``zone`` is the pipeline's."""
     match = re.search(rule.key_pattern, key)
     if match is None or match["time"] is None:
         return None
     try:
-        moment = dt.datetime.strptime(match["time"], rule.format)
-        moment = moment.astimezone(pipeline.zone) if moment.tzinfo else moment.replace(tzinfo=pipeline.zone)
-        return moment.astimezone(dt.UTC)
-    except (ValueError, OverflowError):  # OverflowError: year 1 or 9999, once converted to UTC
+        moment = time_formats.parse(match["time"], rule.format, ZoneInfo(rule.timezone) if rule.timezone else zone)
+    except ValueError:
         return None
+    return moment if 1 < moment.year < dt.MAXYEAR else None  # so that it is a time in every zone
 
 
 class Spool:

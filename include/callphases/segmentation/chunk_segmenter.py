@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from callphases.cues import Cue
 from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, OverBudget, RequestRefused
 from callphases.limits import costs
+from callphases.limits.chunk_budget import ChunkBudget
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
@@ -103,7 +104,8 @@ class ChunkSegmenter:
             DayHeld, RunStopped: as ``Lease.hold``.
         """
         self._ledger.replace_earlier_process()
-        self._spent_usd = sum(costs.spent_usd(self._ledger.own, self._ledger.run_id, self._chunk.listed_at))
+        if self._chunk.budget_usd is not None:
+            self._spent_usd = ChunkBudget(self._pipeline, self._chunk, self._ledger).spent_usd()
         worked = work_off(
             self._ledger, self._tasks(), threads=QUESTIONS_AT_ONCE, write_every_s=WRITE_EVERY_S, stop=self._stop
         )
@@ -251,7 +253,9 @@ class ChunkSegmenter:
             used_usd = 0.0
             try:
                 answer = ask(may_send=self._may_send)
-                used_usd = costs.llm_usd(self._pipeline, answer.model, answer.input_tokens, answer.output_tokens) or 0.0
+                tokens = answer.input_tokens, answer.output_tokens
+                known_usd = costs.llm_usd(self._pipeline, answer.model, *tokens)
+                used_usd = costs.highest_llm_usd(self._pipeline, *tokens) if known_usd is None else known_usd
                 return answer
             finally:
                 with self._budget_lock:

@@ -5,29 +5,50 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from callphases.errors import CallphasesError, RecordingGone
+from callphases.errors import AccessDenied, Archived, RecordingGone, without_secrets
 from callphases.recordings import Recording
-from callphases.state.storage import code_of, explain, response_time, status_of
+from callphases.state.storage import code_of, details_of, explain, response_time, status_of
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
 PIECE_BYTES = 1 << 20
+ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects have to be restored. That Intelligent-Tiering has archived one shows on reading it."""
+_CONNECTION_CODES = frozenset(
+    {
+        "AccountProblem",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NotSignedUp",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""403s that are about the credentials or the clock, and so about every object. From the list of S3's error codes."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """One entry of a LIST response: ``size`` in bytes, ``etag`` without quotes."""
+    """One entry of a LIST response: ``size`` in bytes, ``etag`` without quotes.
+
+    ``archived_in`` is the storage class that it has to be restored from; empty if it can be read.
+    """
 
     key: str
     etag: str
     size: int
     last_modified: dt.datetime
+    archived_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +63,8 @@ class Page:
 class RecordingBucket:
     """``recordings.bucket`` of a pipeline. Thread-safe.
 
-    Unless a method says otherwise it raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable.
+    Unless a method says otherwise it raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable. What
+    is wrong with one object alone is a CallFailure: RecordingGone, Archived or AccessDenied.
     """
 
     client: S3Client
@@ -51,14 +73,30 @@ class RecordingBucket:
     def pages(self, prefix: str) -> Iterator[Page]:
         """The objects whose keys start with ``prefix``, in key order, one page for each LIST request."""
         try:
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            for page in self._list(prefix):
                 objects = [
-                    ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"])
+                    ListedObject(
+                        item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"], _archived_in(item)
+                    )
                     for item in page.get("Contents", [])
                 ]
                 yield Page(objects, response_time(page))
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error) from None
+
+    def _list(self, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
+        """LIST responses that say of archived objects whether they are restored, where the store knows that option."""
+        paginator = self.client.get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=self.name, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]))
+        try:
+            first = next(pages)
+        except ClientError as error:
+            if status_of(error) not in (400, 501) or code_of(error) in ("NoSuchBucket", "InvalidBucketName"):
+                raise
+            pages = iter(paginator.paginate(Bucket=self.name, Prefix=prefix))
+            first = next(pages)
+        yield first
+        yield from pages
 
     def presigned_url(self, key: str, life_s: int) -> str:
         """A URL that lets anybody fetch the object for ``life_s`` seconds. Signing sends no request."""
@@ -69,19 +107,35 @@ class RecordingBucket:
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error) from None
 
+    def check_readable(self, recording: Recording) -> None:
+        """Read the first byte of a recording, which must not be empty.
+
+        That needs all rights that reading the whole needs, such as those on its encryption key.
+
+        Raises:
+            RecordingGone, Archived, AccessDenied: the recording can't be read, as ``pieces``.
+        """
+        try:
+            self._open(recording, Range="bytes=0-0").read()
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained_object(error, "s3:GetObject") from None
+
     def pieces(self, recording: Recording) -> Iterator[bytes]:
         """The bytes of a recording, one mebibyte at a time.
 
         Raises:
             RecordingGone: it was deleted or replaced after it was listed.
+            Archived: it has to be restored.
+            AccessDenied: the connection may not read it, or not use its encryption key.
         """
         try:
-            body = self.client.get_object(Bucket=self.name, Key=recording.key, IfMatch=f'"{recording.etag}"')["Body"]
-            yield from body.iter_chunks(PIECE_BYTES)
+            yield from self._open(recording).iter_chunks(PIECE_BYTES)
         except (ClientError, BotoCoreError) as error:
-            if code_of(error) in ("NoSuchKey", "PreconditionFailed", "404", "412"):
-                raise RecordingGone("The recording was deleted or replaced after it was listed.") from None
-            raise self._explained(error) from None
+            raise self._explained_object(error, "s3:GetObject") from None
+
+    def _open(self, recording: Recording, **more: Any) -> StreamingBody:
+        etag = f'"{recording.etag}"'
+        return self.client.get_object(Bucket=self.name, Key=recording.key, IfMatch=etag, **more)["Body"]
 
     def byte_range(self, key: str, start: int, end: int) -> bytes:
         """The bytes from ``start`` up to, but not including, ``end``.
@@ -100,7 +154,7 @@ class RecordingBucket:
         Raises:
             AccessDenied: the connection lacks s3:GetObject for it.
         """
-        found = self._unless_gone(key, "s3:GetObject", lambda: self.client.head_object(Bucket=self.name, Key=key))
+        found = self._unless_gone("s3:GetObject", lambda: self.client.head_object(Bucket=self.name, Key=key))
         return None if found is None else {name.lower(): text for name, text in found["Metadata"].items()}
 
     def tags(self, key: str) -> dict[str, str] | None:
@@ -110,28 +164,45 @@ class RecordingBucket:
             AccessDenied: the connection lacks s3:GetObjectTagging for it.
         """
         found = self._unless_gone(
-            key, "s3:GetObjectTagging", lambda: self.client.get_object_tagging(Bucket=self.name, Key=key)
+            "s3:GetObjectTagging", lambda: self.client.get_object_tagging(Bucket=self.name, Key=key)
         )
         return None if found is None else {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
 
-    def _unless_gone(self, key: str, right: str, request: Callable[[], _T]) -> _T | None:
+    def _unless_gone(self, right: str, request: Callable[[], _T]) -> _T | None:
         try:
             return request()
         except (ClientError, BotoCoreError) as error:
-            status = status_of(error)
-            if status == 404:
+            explained = self._explained_object(error, right)
+            if isinstance(explained, RecordingGone):
                 return None
-            if status == 403:
-                raise AccessDenied(f"s3://{self.name}/{key}", right) from None
-            raise self._explained(error) from None
+            raise explained from None
 
     def _explained(self, error: Exception) -> Exception:
         return explain(error, self.name, "recordings.bucket")
 
+    def _explained_object(self, error: ClientError | BotoCoreError, right: str) -> Exception:
+        """What an error of a request for one object means; ``right`` is what the request needs."""
+        code, status = code_of(error), status_of(error)
+        if code == "NoSuchBucket" or code in _CONNECTION_CODES:
+            return self._explained(error)
+        said = without_secrets(str(details_of(error).get("Message") or ""))
+        if code == "InvalidObjectState":
+            storage = details_of(error).get("StorageClass") or "an archive"
+            return Archived(f"S3 has the recording in {storage}: {said}")
+        if status in (404, 405, 412):  # 405: its newest version is a delete marker
+            return RecordingGone("The recording was deleted or replaced after it was listed.")
+        if code.startswith("KMS.") or (status == 403 and "kms" in said.lower()):
+            return AccessDenied(
+                f"The AWS connection may not use the key that encrypts it (kms:Decrypt; {code}): {said}"
+            )
+        if status == 403:
+            return AccessDenied(f"S3 refuses {right} ({code}): {said}")
+        if status == 400 and "encrypt" in said.lower():
+            return AccessDenied(f"It is encrypted with a key of its owner's, which S3 does not keep ({code}): {said}")
+        return self._explained(error)
 
-class AccessDenied(CallphasesError):
-    """The AWS connection lacks ``right`` for the object ``uri``."""
 
-    def __init__(self, uri: str, right: str) -> None:
-        super().__init__(f"{uri}: the AWS connection lacks the right {right}.")
-        self.uri, self.right = uri, right
+def _archived_in(item: ObjectTypeDef) -> str:
+    """The storage class of a listed object if it has to be restored; a restored one has a date until it is kept."""
+    storage = str(item.get("StorageClass") or "")
+    return storage if storage in ARCHIVES and "RestoreExpiryDate" not in item.get("RestoreStatus", {}) else ""

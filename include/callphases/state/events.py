@@ -106,6 +106,7 @@ class Transcribed(Event):
         cues: the object that holds its cues with those of others; empty where there is none.
         audio_s: the recording's length, in seconds.
         speech_usd: None where the model's price is not known.
+        warnings: what the service warned of, as in the table; None if of nothing.
     """
 
     kind: ClassVar[str] = "transcribed"
@@ -118,6 +119,7 @@ class Transcribed(Event):
     language: str | None = None
     speech_model: str | None = None
     speech_usd: float | None = None
+    warnings: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

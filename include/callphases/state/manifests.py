@@ -33,6 +33,7 @@ class Manifest:
         total: how many recordings the run's chunks have.
         replay: whether permanent failures are tried again too.
         budget_usd: what may be spent on them; None means no limit.
+        lengths: with a budget, how long each is expected to be, and at most, in seconds; see ``limits.durations``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Manifest:
     total: int = 0
     replay: bool = False
     budget_usd: float | None = None
+    lengths: list[tuple[float, float]] = field(default_factory=list)
 
     def save(self, state: ObjectPrefix) -> str:
         """Write the manifest below ``runs/`` in the state area; returns its URI."""
@@ -62,6 +64,7 @@ class Manifest:
             "total": self.total,
             "replay": self.replay,
             "budget_usd": self.budget_usd,
+            **({"lengths": self.lengths} if self.lengths else {}),
         }
         lines = [head, *(item.as_json() for item in self.recordings)]
         body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode() + serialize(self.known)
@@ -82,6 +85,7 @@ class Manifest:
                 **_field_names(head),
                 "day": dt.date.fromisoformat(head["day"]),
                 "listed_at": dt.datetime.fromisoformat(head["listed_at"]),
+                "lengths": [(expected_s, most_s) for expected_s, most_s in head.get("lengths", [])],
             },
             recordings=[Recording.from_json(item) for item in items[:count]],
             known=[from_document(item) for item in items[count:]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -37,7 +37,12 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def code_of(error: BaseException) -> str:
     """The error code of S3, such as NoSuchKey; empty where S3 did not answer."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+    return str(details_of(error).get("Code", ""))
+
+
+def details_of(error: BaseException) -> Mapping[str, Any]:
+    """What S3 says of an error, by the names of its XML elements; empty where S3 did not answer."""
+    return error.response.get("Error", {}) if isinstance(error, ClientError) else {}
 
 
 def status_of(error: BaseException) -> int:

@@ -7,6 +7,7 @@ recording, while it is being transcribed, and kept in the ledger.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -18,15 +19,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from callphases.errors import ConfigurationError
+from callphases import time_formats
+from callphases.errors import CallFailure
 from callphases.pipeline import Column, Pipeline
-from callphases.progress import Progress
+from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
-from callphases.state.bucket import AccessDenied, RecordingBucket
-from callphases.state.events import Described
+from callphases.state.bucket import RecordingBucket
+from callphases.state.events import Described, failed
 from callphases.state.keys import RecordingKeys, description_key, wanted_descriptions
 from callphases.state.ledger import Ledger, LedgerView
 from callphases.state.workers import Done, work_off
+
+log = logging.getLogger(__name__)
 
 REQUESTS_AT_ONCE = 16
 
@@ -85,25 +89,32 @@ def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
             return value if math.isfinite(value := float(text)) else None
         if column.type == "boolean":
             return _BOOLEANS.get(text.lower())
-        moment = dt.datetime.strptime(text, column.format) if column.format else dt.datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(dt.UTC)
-    except (ValueError, OverflowError):
+        if column.format is not None:
+            return time_formats.parse(text, column.format, zone)
+        return time_formats.in_utc(dt.datetime.fromisoformat(text), zone)
+    except ValueError:
         return None
 
 
-def describe(bucket: RecordingBucket, recordings: Sequence[Recording], pipeline: Pipeline, ledger: Ledger) -> None:
+def describe(
+    bucket: RecordingBucket,
+    recordings: Sequence[Recording],
+    pipeline: Pipeline,
+    ledger: Ledger,
+    day_pass: DayPass,
+) -> None:
     """Read the metadata and tags that the pipeline's columns need, and note them in the ledger.
 
-    A recording that has been deleted from the bucket has none.
+    A recording that has been deleted from the bucket has none. One whose metadata or tags may not be read fails: it is
+    not submitted in ``day_pass``. If it has a transcript already, its columns are null.
 
     Raises:
-        ConfigurationError: the connection lacks the right to read them.
-        ServiceUnavailable: S3 does not answer.
+        ConfigurationError, ServiceUnavailable: S3 can't be used, or does not answer.
         DayHeld, RunStopped: as ``Lease.hold``.
     """
     keys = RecordingKeys(pipeline)
-    todo = (one for one in recordings if not Progress(one, keys, ledger).is_described)
-    tasks = (partial(_describe_one, bucket, one, keys.wanted_descriptions) for one in todo)
+    todo = (one for recording in recordings if not (one := Progress(recording, keys, ledger)).is_described)
+    tasks = (partial(_describe_one, bucket, one, keys.wanted_descriptions, day_pass) for one in todo)
     worked = work_off(ledger, tasks, threads=REQUESTS_AT_ONCE)
     if worked.problem is not None:
         raise worked.problem
@@ -115,26 +126,28 @@ def look(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> d
     return values(recording, pipeline, LedgerView([event]))
 
 
-def _describe_one(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Done:
-    return Done([_described(bucket, recording, wanted)])
+def _describe_one(bucket: RecordingBucket, progress: Progress, wanted: dict[str, list[str]], day_pass: DayPass) -> Done:
+    recording = progress.recording
+    try:
+        return Done([_described(bucket, recording, wanted)])
+    except CallFailure as failure:
+        log.warning("%s: %s", recording.key, failure)
+        keys = [description_key(recording, wanted)]
+        if progress.needs_transcript(day_pass) and not progress.may_be_at_provider:
+            keys.append(progress.key)
+        return Done([failed(key, failure, recording.key) for key in keys])
 
 
 def _described(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Described:
     event = Described(key=description_key(recording, wanted), recording=recording.key)
-    try:
-        if names := wanted.get("metadata"):
-            metadata = bucket.metadata(recording.key)
-            if metadata is None:
-                return event
-            event = replace(event, metadata={name: _decoded(metadata[name]) for name in names if name in metadata})
-        if names := wanted.get("tags"):
-            tags = bucket.tags(recording.key) or {}
-            event = replace(event, tags={name: tags[name] for name in names if name in tags})
-    except AccessDenied as denied:
-        raise ConfigurationError(
-            f"{denied.uri}: the AWS connection may not read what recordings.columns asks for: grant it {denied.right}, "
-            "or remove the column from the pipeline file."
-        ) from None
+    if names := wanted.get("metadata"):
+        metadata = bucket.metadata(recording.key)
+        if metadata is None:
+            return event
+        event = replace(event, metadata={name: _decoded(metadata[name]) for name in names if name in metadata})
+    if names := wanted.get("tags"):
+        tags = bucket.tags(recording.key) or {}
+        event = replace(event, tags={name: tags[name] for name in names if name in tags})
     return event
 
 

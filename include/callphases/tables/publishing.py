@@ -51,7 +51,7 @@ OLD_ROWS_AT_ONCE = 65_536
 _FEW_VALUES = [
     *("status", "failure_class", "failure_message", "language", "phase_count", "phase_index", "phase_name"),
     *("speech_model", "llm_model", "prompt_version", "schema_version", "run_id"),
-    *("turn_count", "speaker_1", "speaker_2", "interruption_count"),
+    *("turn_count", "speaker_1", "speaker_2", "interruption_count", "warnings"),
 ]
 """Columns to encode with a dictionary. In others it fills up before the row group ends, and only takes time."""
 

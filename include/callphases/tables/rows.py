@@ -80,6 +80,7 @@ class RowMaker:
             "processed_at": outcome.at,
             **speaker_columns(talk),
             **talk_columns(talk, duration_s),
+            "warnings": heard.warnings if heard else None,
             **columns.values(recording, self._pipeline, view),
         }
         return Rows(call, [_phase(index, phase, duration_s) for index, phase in enumerate(phases)], outcome.is_finished)

@@ -14,8 +14,9 @@ import pyarrow as pa
 from callphases.pipeline import Pipeline
 from callphases.tables import columns
 
-SCHEMA_VERSION = 2
-"""Of the columns. 2 added the talk columns: who talks, how long, how fast, with which confidence."""
+SCHEMA_VERSION = 3
+"""Of the columns. 2 added the talk columns: who talks, how long, how fast, with which confidence. 3 added
+``calls.warnings``."""
 OWN_COLUMNS = "own_columns"
 """Key of an object's metadata: the names of the pipeline's own columns, separated by spaces."""
 
@@ -86,6 +87,7 @@ _CALLS_FIELDS: list[pa.Field[Any]] = [
     pa.field("llm_usd", pa.float64()),
     *_LINEAGE[3:],
     *_TALK,
+    pa.field("warnings", pa.string()),
 ]
 CALLS = pa.schema(_CALLS_FIELDS)
 

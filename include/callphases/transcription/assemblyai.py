@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import requests
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import (
+    AnswerLost,
     BadAudio,
     CallFailure,
     DownloadRefused,
@@ -30,6 +33,7 @@ from callphases.errors import (
 )
 from callphases.limits.refusals import error_text, retired_model
 from callphases.limits.throttle import SPEECH_REQUESTS_PER_S, Throttle
+from callphases.transcription.documents import JobDocument, PageDocument, SubmissionDocument, UploadDocument, parsed
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ class Job:
     Attributes:
         status: queued, processing, completed or error.
         error: the service's message if ``status`` is error.
+        problem: what in the job's document is not as documented; nothing else is known of it then.
         audio_url: the recording's URL without its query, which holds the signature.
         created, completed: None if the service does not report them.
     """
@@ -59,6 +64,7 @@ class Job:
     audio_url: str = ""
     created: dt.datetime | None = None
     completed: dt.datetime | None = None
+    problem: str | None = None
 
     @property
     def took_s(self) -> float | None:
@@ -69,8 +75,8 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has reached its final status."""
-        return self.status in ("completed", "error")
+        """Whether the job has reached its final status, or can't be followed."""
+        return self.status in ("completed", "error") or self.problem is not None
 
 
 class AssemblyAI:
@@ -107,7 +113,7 @@ class AssemblyAI:
             ModelRetired: one of the speech models is not served any more.
         """
         try:
-            self._json("POST", "/v2/transcript", repeatable=False, models=_models_of(options), json=options)
+            self._json("POST", "/v2/transcript", repeatable=False, options=options, json=options)
         except ModelRetired:
             raise
         except RequestRefused:
@@ -118,9 +124,12 @@ class AssemblyAI:
 
         Args:
             body: opens the file and yields its chunks; called again if the upload has to restart.
+
+        Raises:
+            ProviderError: the answer has no URL.
         """
         response = self._send("POST", "/v2/upload", body=body, headers={"content-type": "application/octet-stream"})
-        return str(_document(response)["upload_url"])
+        return parsed(UploadDocument, _document(response), "answer to an upload").upload_url
 
     def submit(self, audio_url: str, options: dict[str, Any], confirm: Callable[[], None] = lambda: None) -> Job:
         """Start a transcription. Each job is billed, so a submission that may have been accepted is never repeated.
@@ -132,19 +141,26 @@ class AssemblyAI:
 
         Raises:
             ModelRetired: one of the speech models is not served any more.
-            AnswerLost: it is unknown whether the job exists.
+            AnswerLost: it is unknown whether the job exists, or its id is. If the answer came and has no id, the error
+                has a ``problem``.
         """
-        return _job(
-            self._json(
-                "POST",
-                "/v2/transcript",
-                repeatable=False,
-                confirm=confirm,
-                timeouts_s=SUBMIT_TIMEOUTS_S,
-                models=_models_of(options),
-                json={"audio_url": audio_url, **options},
-            )
+        response = self._send(
+            "POST",
+            "/v2/transcript",
+            repeatable=False,
+            confirm=confirm,
+            timeouts_s=SUBMIT_TIMEOUTS_S,
+            options=options,
+            json={"audio_url": audio_url, **options},
         )
+        try:
+            document = _document(response)
+            if "id" not in document and error_text(response):
+                raise _refusal(response, self.url, options, is_lookup=False)
+            return Job(parsed(SubmissionDocument, document, "answer to a submission").id, "queued")
+        except (ProviderError, ServiceUnavailable) as unread:
+            problem = str(unread.args[0])
+            raise AnswerLost(f"A submission was sent and may have been accepted: {problem}", problem=problem) from None
 
     def transcript(self, transcript_id: str) -> dict[str, Any]:
         """The complete transcript document of a job, whatever its status."""
@@ -193,7 +209,9 @@ class AssemblyAI:
 
     def _look_up(self, transcript_id: str) -> Job:
         try:
-            return _job(self.transcript(transcript_id))
+            return _job(self.transcript(transcript_id), "transcript")
+        except ProviderError as unread:
+            return Job(transcript_id, "", problem=unread.args[0])
         except TranscriptUnknown as unknown:
             return Job(transcript_id, "error", str(unknown))
         except RequestRefused as refusal:
@@ -202,16 +220,19 @@ class AssemblyAI:
 
     def _pages(self, before: dict[str, str] | None = None) -> Iterator[list[Job]]:
         before = before or {}
+        seen = set[str]()
         while True:
             try:
-                page = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})
-                jobs = [_job(item) for item in page["transcripts"]]
-            except (RequestRefused, KeyError):  # the server has no list endpoint
+                document = self._json("GET", "/v2/transcript", params={"limit": LIST_LIMIT, **before})
+                page = parsed(PageDocument, document, "list of transcripts")
+            except (RequestRefused, ProviderError):  # the server has no list endpoint
                 return
+            jobs = [job for item in page.transcripts if (job := _listed_job(item)) is not None]
             yield jobs
-            # A page may be short even if older jobs exist; prev_url tells.
-            if not jobs or not page.get("page_details", {}).get("prev_url"):
+            # A page may be short even if older jobs exist; has_older tells. A server may not know before_id.
+            if not page.has_older or not jobs or jobs[-1].id in seen:
                 return
+            seen.add(jobs[-1].id)
             before = {"before_id": jobs[-1].id}
 
     def vtt(self, transcript_id: str) -> str:
@@ -236,13 +257,13 @@ class AssemblyAI:
         body: Callable[[], Iterator[bytes]] | None = None,
         confirm: Callable[[], None] = lambda: None,
         timeouts_s: tuple[float, float] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-        models: Sequence[str] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
         is_lookup: bool = False,
         **kwargs: Any,
     ) -> requests.Response:
         """Send a request through the throttle and raise the error that a 4xx stands for.
 
-        ``models`` are the speech models that it asks for; ``is_lookup`` says that it names a transcript.
+        ``options`` are the transcription options that it has; ``is_lookup`` says that it names a transcript.
         """
 
         def request() -> requests.Response:
@@ -253,7 +274,7 @@ class AssemblyAI:
 
         response = self._throttle.send(request, repeatable=repeatable)
         if response.status_code >= 400:
-            raise _refusal(response, self.url, models, is_lookup)
+            raise _refusal(response, self.url, options, is_lookup)
         return response
 
     def _probe(self) -> requests.Response:
@@ -262,47 +283,92 @@ class AssemblyAI:
         )
 
 
-def job_failure(error: str | None, models: Sequence[str] = ()) -> CallFailure:
-    """The failure of a job with status ``error``.
+_JOB_ERRORS: tuple[tuple[re.Pattern[str], type[CallFailure]], ...] = (
+    (re.compile(r"audio duration is too short", re.I), TooShort),
+    (re.compile(r"^(?:download error|unable to download)", re.I), DownloadRefused),
+    (
+        re.compile(
+            r"does not appear to contain audio|transcoding failed|file could not be processed|duration is too long",
+            re.I,
+        ),
+        BadAudio,
+    ),
+)
+"""Messages of jobs that ended in an error, from the service's documentation and from public reports."""
+_NO_SPEECH = re.compile(r"no spoken audio|no speech (?:was )?(?:detected|found)|contains? no speech", re.I)
+_ACCEPTED_MODELS = re.compile(r'"speech_models?" must be .*\bone or more of: (.*)', re.I)
+_BALANCE = re.compile(r"account balance is negative|insufficient (?:funds|balance)", re.I)
+_ACCOUNT = re.compile(
+    r"API token missing/invalid|invalid API (?:key|token)|account (?:is |has been )?(?:disabled|suspended)", re.I
+)
+
+
+def job_failure(error: str | None, options: Mapping[str, Any] = MappingProxyType({})) -> CallFailure:
+    """The failure of a job with status ``error`` that ``has_no_speech`` does not explain.
 
     Args:
         error: the service's message.
-        models: speech models that may have been asked for; ``ModelRetired.named`` is one of them.
+        options: that the job was submitted with.
     """
     text = without_secrets(error or "The job ended in an error without a message.")
-    failure = _failure(text, models)
-    if "server error" in text.lower():
-        failure.may_pass = True
+    for pattern, failure_type in _JOB_ERRORS:
+        if pattern.search(text):
+            return failure_type(text)
+    if (gone := _retired(text, models_of(options))) is not None:
+        return ModelRetired(text, named=gone)
+    if (refused := _refused_option(text, text, options)) is not None:
+        return refused
+    failure = ProviderError(text)
+    failure.may_pass = "server error" in text.lower()
     return failure
 
 
-def _failure(text: str, models: Sequence[str]) -> CallFailure:
-    lower = text.lower()
-    if "too short" in lower:
-        return TooShort(text)
-    if lower.startswith("download error"):
-        return DownloadRefused(text)
-    if "does not appear to contain audio" in lower or "transcoding failed" in lower:
-        return BadAudio(text)
-    if (gone := retired_model(text, models)) is not None:
-        return ModelRetired(text, named=gone)
-    return ProviderError(text)
+def has_no_speech(error: str | None) -> bool:
+    """Whether a job failed because nobody speaks: detecting the language of a silent call is refused."""
+    return _NO_SPEECH.search(error or "") is not None
 
 
-def _models_of(options: Mapping[str, Any]) -> list[str]:
+def _retired(text: str, models: Sequence[str]) -> str | None:
+    """The model of ``models`` that a message says is not served; None if it says that of none."""
+    if accepted := _ACCEPTED_MODELS.search(text):
+        return next((model for model in models if model not in re.findall(r'"([^"]+)"', accepted[1])), None)
+    return retired_model(text, models)
+
+
+def _refused_option(text: str, message: str, options: Mapping[str, Any]) -> RequestRefused | None:
+    """The refusal of options that ``text`` names; None if it names none that was sent."""
+    named = [name for name in options if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)]
+    if not named:
+        return None
+    refusal = RequestRefused(message)
+    refusal.advice = f"Check {' and '.join(f'transcription.{name}' for name in named)} in the pipeline file."
+    return refusal
+
+
+def models_of(options: Mapping[str, Any]) -> list[str]:
+    """The speech models that options ask for, in order of preference."""
     named = options.get("speech_models") or [options.get("speech_model")]
     return [str(model) for model in named if model]
 
 
-def _job(document: dict[str, Any]) -> Job:
+def _job(document: object, what: str) -> Job:
+    read = parsed(JobDocument, document, what)
     return Job(
-        id=str(document["id"]),
-        status=str(document["status"]),
-        error=document.get("error") or None,
-        audio_url=without_query(str(document.get("audio_url") or "")),
-        created=_moment(document.get("created")),
-        completed=_moment(document.get("completed")),
+        id=read.id,
+        status=read.status,
+        error=read.error or None,
+        audio_url=without_query(read.audio_url or ""),
+        created=read.created,
+        completed=read.completed,
     )
+
+
+def _listed_job(item: object) -> Job | None:
+    """A job of the list; None if its entry is not as documented: the job itself is looked up then."""
+    try:
+        return _job(item, "list of transcripts")
+    except ProviderError:
+        return None
 
 
 def without_query(url: str) -> str:
@@ -310,18 +376,10 @@ def without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _moment(text: object) -> dt.datetime | None:
-    try:
-        moment = dt.datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-
-
 def _document(response: requests.Response) -> dict[str, Any]:
     try:
         document = response.json()
-    except requests.JSONDecodeError:
+    except (ValueError, RecursionError):  # JSONDecodeError, or numbers and nesting beyond what Python reads
         document = None
     if not isinstance(document, dict):
         raise ServiceUnavailable(
@@ -331,20 +389,21 @@ def _document(response: requests.Response) -> dict[str, Any]:
     return document
 
 
-def _refusal(response: requests.Response, url: str, models: Sequence[str], is_lookup: bool) -> Exception:
-    text = error_text(response) or f"status {response.status_code} without a message"
-    lower = text.lower()
-    if response.status_code == 401:
+def _refusal(response: requests.Response, url: str, options: Mapping[str, Any], is_lookup: bool) -> Exception:
+    status = response.status_code
+    text = error_text(response) or f"status {status} without a message"
+    if status == 401 or _ACCOUNT.search(text):
         return WrongKey(
             f"The speech service at {url} does not accept the key ({text}): "
             "set the password of the assemblyai connection to a valid API key."
         )
-    if "balance" in lower or response.status_code == 402:
+    if status == 402 or _BALANCE.search(text):
         return NoBalance(f"The speech service says: {text} No requests are sent until the account is topped up.")
-    if response.status_code >= 500:
-        return ServiceUnavailable(f"The speech service at {url} answered {response.status_code}: {text}")
-    if is_lookup and "not found" in lower:
-        return TranscriptUnknown(f"The speech service answered {response.status_code}: {text}")
-    if (gone := retired_model(text, models)) is not None:
+    if status >= 500:
+        return ServiceUnavailable(f"The speech service at {url} answered {status}: {text}")
+    if is_lookup and "not found" in text.lower():
+        return TranscriptUnknown(f"The speech service answered {status}: {text}")
+    if (gone := _retired(text, models_of(options))) is not None:
         return ModelRetired(f"The speech service says: {text}", named=gone)
-    return RequestRefused(f"The speech service answered {response.status_code}: {text}")
+    message = f"The speech service answered {status}: {text}"
+    return _refused_option(text, message, options) or RequestRefused(message)

@@ -9,6 +9,7 @@ from typing import Any
 
 from callphases.cues import Cue, cues_of_captions, cues_of_words, to_vtt
 from callphases.errors import (
+    Archived,
     CallFailure,
     EmptyFile,
     ModelRetired,
@@ -23,7 +24,8 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Event, Failed, Submitted, Transcribed, failed
 from callphases.state.ledger import Ledger
 from callphases.state.transcripts import TranscriptWriter
-from callphases.transcription.assemblyai import AssemblyAI, Job, job_failure, without_query
+from callphases.transcription.assemblyai import AssemblyAI, Job, has_no_speech, job_failure, without_query
+from callphases.transcription.documents import TranscriptDocument, parsed
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ URL_LIFE_S = 6 * 3600
 """How long the service may fetch a recording: a presigned URL has to outlive the provider's queue."""
 TRIES_AT_PROVIDER = 4
 """A job that fails on the provider's own side is worth submitting again; failed jobs are not billed."""
+MOST_OF_WARNINGS = 500
+"""Characters of a call's warnings in its row; four bytes each fit Redshift's 2,048."""
 
 
 class SpeechModels:
@@ -96,12 +100,17 @@ class Delivery:
     def audio_url(self, recording: Recording) -> str:
         """The URL that the service gets: a presigned one, or that of an upload.
 
+        A presigned URL is made of what can be read: the service would try others several times, and not say why.
+
         Raises:
-            EmptyFile, RecordingGone: the recording can't be sent.
+            EmptyFile, RecordingGone, Archived, AccessDenied: the recording can't be sent.
         """
         if recording.size == 0:
             raise EmptyFile("The recording has 0 bytes; it was not sent.")
+        if recording.archived_in:
+            raise Archived(f"The recording's storage class is {recording.archived_in}; it was not sent.")
         if self._pipeline.recordings.send == "presigned":
+            self._bucket.check_readable(recording)
             return self._bucket.presigned_url(recording.key, URL_LIFE_S)
         return self._service.upload(lambda: self._holding(recording))
 
@@ -130,12 +139,17 @@ class Delivery:
             NoModelLeft: the job failed for want of the last model.
             AccountError, ServiceUnavailable, ConfigurationError: every other call would fail the same way.
         """
+        if job.problem is not None:
+            return failure_event(key, recording, ProviderError(job.problem), transcript_id=job.id, paid=True)
         if job.status == "error":
+            if has_no_speech(job.error):
+                return self._silent(job, key, recording)
             return self._job_failed(job, key, recording)
         cues: list[Cue] | None = None
         try:
             document = self._service.transcript(job.id)
-            has_speech = bool((document.get("text") or "").strip())
+            read = parsed(TranscriptDocument, document, "transcript")
+            has_speech = bool((read.text or "").strip())
             cues = cues_of_words(document) if has_speech else []
             captions = self._service.vtt(job.id) if cues is None else to_vtt(cues)
         except CallFailure as failure:
@@ -145,10 +159,9 @@ class Delivery:
             with contextlib.suppress(ProviderError):  # segmentation reports it
                 cues = cues_of_captions(document, captions)
         uri, bundle = self._writer.save(key, document, captions if has_speech else None, cues if has_speech else None)
-        for warning in (document.get("metadata") or {}).get("warnings") or []:
-            log.warning("%s: the service warns: %s", recording.key, without_secrets(str(warning.get("message", ""))))
-        audio_s = float(document.get("audio_duration") or 0)
-        model = document.get("speech_model_used") or document.get("speech_model")
+        warnings = [without_secrets(warning) for warning in read.warnings]
+        for warning in warnings:
+            log.warning("%s: the service warns: %s", recording.key, warning)
         return Transcribed(
             key=key,
             recording=recording.key,
@@ -156,14 +169,34 @@ class Delivery:
             transcript_id=job.id,
             transcript_uri=uri,
             cues=bundle,
+            audio_s=read.audio_s,
+            language=read.language_code,
+            speech_model=read.model,
+            speech_usd=costs.speech_usd(self._pipeline, read.model, read.audio_s),
+            warnings=without_secrets("; ".join(warnings), MOST_OF_WARNINGS) or None,
+        )
+
+    def _silent(self, job: Job, key: str, recording: Recording) -> Transcribed:
+        """A job that failed because nobody speaks, which is not billed."""
+        audio_s, uri = 0.0, None
+        with contextlib.suppress(CallFailure):
+            document = self._service.transcript(job.id)
+            document["audio_url"] = without_query(str(document.get("audio_url") or ""))
+            uri, _ = self._writer.save(key, document, None, None)
+            audio_s = parsed(TranscriptDocument, document, "transcript").audio_s
+        log.info("%s: nobody speaks: %s", recording.key, without_secrets(job.error or ""))
+        return Transcribed(
+            key=key,
+            recording=recording.key,
+            status="no_speech",
+            transcript_id=job.id,
+            transcript_uri=uri,
             audio_s=audio_s,
-            language=document.get("language_code"),
-            speech_model=model,
-            speech_usd=costs.speech_usd(self._pipeline, model, audio_s),
+            speech_usd=0.0,
         )
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Failed:
-        failure = job_failure(job.error, self._pipeline.speech_models)
+        failure = job_failure(job.error, self._pipeline.transcription)
         event = self._ledger.find(key)
         tries, model = (event.tries, event.model) if isinstance(event, Submitted) else (1, None)
         again = failure.may_pass and tries < TRIES_AT_PROVIDER

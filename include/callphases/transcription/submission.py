@@ -49,6 +49,7 @@ class Batch:
     Attributes:
         sent: keys of the submissions that were sent, whatever became of them.
         late: keys of those that the service may yet take: their answers took too long.
+        problems: of those whose answers have no id: what is wrong with them, by key.
         stop: is set where every other submission would fail the same way.
     """
 
@@ -56,6 +57,7 @@ class Batch:
         self._delivery, self._ledger, self._pacing, self._was_answered = delivery, ledger, pacing, was_answered
         self.sent = set[str]()
         self.late = set[str]()
+        self.problems = dict[str, str]()
         self.stop = threading.Event()
 
     def tasks(self, submissions: Mapping[str, Submission]) -> Iterator[Task]:
@@ -75,6 +77,8 @@ class Batch:
             log.warning("%s: %s It is looked for before it is sent again.", one.recording.key, lost)
             if lost.may_still_arrive:
                 self.late.add(one.key)
+            if lost.problem is not None:
+                self.problems[one.key] = lost.problem
             return Done()
         except CallFailure as failure:
             return Done([failure_event(one.key, one.recording, failure)])

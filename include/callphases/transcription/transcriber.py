@@ -9,13 +9,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from callphases.errors import CallFailure, ServiceUnavailable
+from callphases.errors import CallFailure, OverBudget, ProviderError, ServiceUnavailable
+from callphases.limits.chunk_budget import ChunkBudget
 from callphases.limits.quota import Slots
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
-from callphases.state.events import Event, Failed, Intended, Submitted, Withdrawn
+from callphases.state.events import Failed, Intended, Submitted, Withdrawn
 from callphases.state.keys import transcript_key
 from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
@@ -90,11 +91,13 @@ class Transcriber:
         self._delivery = Delivery(service, bucket, pipeline, ledger, self._writer)
         self._adoption = Adoption(service, pipeline, ledger)
         self._pass = DayPass.of(chunk)
+        self._budget = ChunkBudget(pipeline, chunk, ledger)
         keys = [transcript_key(one, pipeline.transcription) for one in chunk.recordings]
         self._recordings = dict(zip(keys, chunk.recordings, strict=True))
         self._numbers = {key: chunk.first + place for place, key in enumerate(keys)}
         self._ended: dict[str, Job] = {}
         self._unsent = 0
+        self._problems: dict[str, str] = {}
         self._was_answered = threading.Event()
 
     def run(self, patience_s: float) -> Waiting | None:
@@ -147,6 +150,8 @@ class Transcriber:
                 late = self._submit_all(todo)
                 for look, pause_s in enumerate(LOST_PAUSES_S + LATE_PAUSES_S):
                     lost = self._intended(todo)
+                    if look == len(LOST_PAUSES_S):
+                        lost -= self._fail_without_id(lost, todo)
                     if not lost:
                         self._unsent = len(todo)
                         if not todo:
@@ -232,7 +237,14 @@ class Transcriber:
             Those left that the service may yet take: their answers took too long.
         """
         waiting, late = list(todo), set[str]()
-        while waiting and (allowed := self._allowed(len(waiting), len(waiting))):
+        while waiting:
+            affordable = self._budget.affordable(waiting)
+            if not affordable and not self._budget.is_waiting(waiting):
+                self._fail_over_budget(waiting.pop(0), todo)
+                continue
+            allowed = self._allowed(affordable, len(waiting)) if affordable else 0
+            if not allowed:
+                break
             self.ledger.lease.sleep(self.pacing.due_in_s(self._numbers[waiting[0]]))
             most = min(allowed, BATCH)
             soon = (key for key in waiting[1:most] if self.pacing.due_in_s(self._numbers[key]) <= LOOK_AHEAD_S)
@@ -241,24 +253,48 @@ class Transcriber:
             waiting = waiting[len(batch) :]
         return late
 
+    def _fail_without_id(self, lost: Collection[str], todo: dict[str, Recording]) -> set[str]:
+        """Give up those of ``lost`` that were answered without an id and are not at the provider: sending them again
+        might pay again."""
+        unread = {key for key in lost if key in self._problems}
+        for key in unread:
+            failure = ProviderError(self._problems[key])
+            self.ledger.note([failure_event(key, todo.pop(key), failure)])
+        return unread
+
+    def _take_url(self, key: str, urls: dict[str, str]) -> Done:
+        recording = self._recordings[key]
+        try:
+            urls[key] = self._delivery.audio_url(recording)
+        except CallFailure as failure:
+            return Done([failure_event(key, recording, failure)])
+        return Done()
+
+    def _fail_over_budget(self, key: str, todo: dict[str, Recording]) -> None:
+        why = OverBudget(
+            "Others were longer than their headers state, so the rest does not pay for it; it was not sent."
+        )
+        self.ledger.note([failure_event(key, todo.pop(key), why)])
+
     def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> set[str]:
         """Submit some of ``todo``, and take out of it what the service answered; returns as ``_submit_all``."""
-        failures: list[Event] = []
-        submissions: dict[str, Submission] = {}
-        for key in batch:
-            recording = todo[key]
-            try:
-                url = self._delivery.audio_url(recording)
-            except CallFailure as failure:
-                failures.append(failure_event(key, todo.pop(key), failure))
-            else:
-                submissions[key] = Submission(key, recording, url, self._numbers[key], self._tries(key) + 1)
+        urls: dict[str, str] = {}
+        unreadable = work_off(self.ledger, (partial(self._take_url, key, urls) for key in batch), threads=AT_ONCE)
+        for event in unreadable.events:
+            del todo[event.key]
+        if unreadable.problem is not None:
+            raise unreadable.problem
+        submissions = {
+            key: Submission(key, todo[key], urls[key], self._numbers[key], self._tries(key) + 1)
+            for key in batch
+            if key in urls
+        }
         self.ledger.lease.hold()
         intents = [
             Intended(key=one.key, recording=one.recording.key, audio_url=without_query(one.url), tries=one.tries)
             for one in submissions.values()
         ]
-        self.ledger.write([*failures, *intents])
+        self.ledger.write(intents)
         sending = Batch(self._delivery, self.ledger, self.pacing, self._was_answered)
         worked = work_off(self.ledger, sending.tasks(submissions), threads=AT_ONCE, stop=sending.stop)
         for event in worked.events:
@@ -267,6 +303,7 @@ class Transcriber:
         self.ledger.note(Withdrawn(key=key, recording=todo[key].key) for key in unsent)
         if worked.problem is not None:
             raise worked.problem
+        self._problems |= sending.problems
         return sending.late
 
     def _tries(self, key: str) -> int:

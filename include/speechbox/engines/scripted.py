@@ -4,6 +4,7 @@ import asyncio
 import fnmatch
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,7 @@ class ScriptedAnswer(_Strict):
     no_speech: bool = False
     sentences: list[ScriptedSentence] = []
     audio_duration_s: float | None = None
+    warnings: list[str] = []
 
     _recognitions: dict[tuple[bool, bool], Recognition] = PrivateAttr(default_factory=dict)
 
@@ -56,7 +58,8 @@ class ScriptedAnswer(_Strict):
         if asked not in self._recognitions:
             said = () if self.no_speech else tuple(_sentence(sentence) for sentence in self.sentences)
             last_s = max((sentence.end / 1000 for sentence in said), default=1.0)
-            self._recognitions[asked] = _as_asked(Recognition(self.audio_duration_s or last_s, said), *asked)
+            recognition = Recognition(self.audio_duration_s or last_s, said, warnings=tuple(self.warnings))
+            self._recognitions[asked] = _as_asked(recognition, *asked)
         return self._recognitions[asked]
 
 
@@ -154,7 +157,7 @@ def _as_asked(recognition: Recognition, labels: bool, multichannel: bool) -> Rec
         return Word(word.text, word.start, word.end, word.confidence, speaker, channel)
 
     sentences = tuple(Sentence(tuple(map(renamed, sentence.words))) for sentence in recognition.sentences)
-    return Recognition(recognition.duration_s, sentences, max(len(speakers), 1) if multichannel else 1)
+    return replace(recognition, sentences=sentences, channels=max(len(speakers), 1) if multichannel else 1)
 
 
 def _sentence(scripted: ScriptedSentence) -> Sentence:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speechbox.audio import CROSSTALK_RATIO, SAMPLE_RATE_HZ, Audio, Samples, decode
+from speechbox.audio import CROSSTALK_RATIO, Audio, decode
 from speechbox.engines import JobError
 from speechbox.fetch import AudioSource
 from speechbox.sentences import Recognition, Sentence, Word, split_sentences
+from speechbox.tracks import SAMPLE_RATE_HZ, Samples
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel  # type: ignore[import-untyped]
@@ -101,7 +102,7 @@ class WhisperEngine:
             sentences += split_sentences(named)
         sentences.sort(key=lambda sentence: (sentence.start, sentence.end))
         code = "en_us" if languages[0] in ("en", None) else languages[0]
-        return Recognition(whole.duration_s, tuple(sentences), whole.channels, code)
+        return Recognition(whole.duration_s, tuple(sentences), whole.channels, code, whole.warnings)
 
     def _language(self, options: Mapping[str, Any]) -> str | None:
         """Return Whisper's language code, or None if the model should detect the language."""
@@ -190,7 +191,8 @@ def without_crosstalk(channels: list[list[Word]], audio: Audio, offset_ms: int =
     """Drop words that a channel contains only as crosstalk; strong crosstalk passes the filter of `Audio`.
 
     A word stays if its own channel is louder, and goes if another one is much louder. In between, people talk at the
-    same time: the word stays unless the louder channel has the same word.
+    same time: the word stays unless the louder channel has the same word. Of channels that are exactly as loud, because
+    a part of the recording is mono, the first counts as the louder one.
     """
     if len(channels) == 1:
         return channels
@@ -201,8 +203,9 @@ def without_crosstalk(channels: list[list[Word]], audio: Audio, offset_ms: int =
             levels = _levels(audio.samples, word.start - offset_ms, word.end - offset_ms)
             other = max((index for index in range(len(levels)) if index != own), key=levels.__getitem__)
             ratio = levels[own] / levels[other]
-            about_even = 1 / CROSSTALK_RATIO < ratio < 1
-            if ratio >= 1 or (about_even and not any(_same_word(word, heard) for heard in channels[other])):
+            louder = ratio > 1 or (ratio == 1 and own < other)
+            about_even = 1 / CROSSTALK_RATIO < ratio <= 1
+            if louder or (about_even and not any(_same_word(word, heard) for heard in channels[other])):
                 kept[-1].append(word)
     return kept
 

@@ -37,7 +37,8 @@ CREATE EXTERNAL TABLE IF NOT EXISTS {database}.calls (
     other_talk_s double,
     interruption_count int,
     words_per_minute double,
-    confidence double
+    confidence double,
+    warnings string
 )
 PARTITIONED BY (dt date)
 STORED AS PARQUET

@@ -37,7 +37,8 @@ CREATE OR REPLACE EXTERNAL TABLE `{database}.calls` (
     other_talk_s FLOAT64,
     interruption_count INT64,
     words_per_minute FLOAT64,
-    confidence FLOAT64
+    confidence FLOAT64,
+    warnings STRING
 )
 WITH PARTITION COLUMNS (dt DATE)
 WITH CONNECTION `{connection}`

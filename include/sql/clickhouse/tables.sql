@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS calls (
     interruption_count Nullable(Int32),
     words_per_minute Nullable(Float64),
     confidence Nullable(Float64),
+    warnings Nullable(String),
     dt Date
 )
 ENGINE = S3('{tables}calls/dt=*/calls.parquet', 'Parquet')

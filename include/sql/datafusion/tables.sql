@@ -39,6 +39,7 @@ CREATE OR REPLACE EXTERNAL TABLE calls (
     interruption_count INT,
     words_per_minute DOUBLE,
     confidence DOUBLE,
+    warnings VARCHAR,
     dt DATE
 )
 STORED AS PARQUET

@@ -38,6 +38,7 @@ SELECT
     CAST(interruption_count AS INTEGER) AS interruption_count,
     CAST(words_per_minute AS DOUBLE) AS words_per_minute,
     CAST(confidence AS DOUBLE) AS confidence,
+    CAST(warnings AS VARCHAR) AS warnings,
     dt
 FROM read_parquet(
     '{tables}calls/dt=*/calls.parquet',

@@ -37,7 +37,8 @@ CREATE EXTERNAL TABLE {database}.calls (
     other_talk_s double precision,
     interruption_count integer,
     words_per_minute double precision,
-    confidence double precision
+    confidence double precision,
+    warnings varchar(2048)
 )
 PARTITIONED BY (dt date)
 STORED AS PARQUET

@@ -40,6 +40,7 @@ CREATE OR REPLACE EXTERNAL TABLE calls (
     interruption_count INTEGER AS (VALUE:interruption_count::INTEGER),
     words_per_minute DOUBLE AS (VALUE:words_per_minute::DOUBLE),
     confidence DOUBLE AS (VALUE:confidence::DOUBLE),
+    warnings VARCHAR AS (VALUE:warnings::VARCHAR),
     dt DATE AS (TO_DATE(SPLIT_PART(SPLIT_PART(METADATA$FILENAME, 'dt=', 2), '/', 1)))
 )
 PARTITION BY (dt)

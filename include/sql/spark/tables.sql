@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS calls (
     interruption_count INT,
     words_per_minute DOUBLE,
     confidence DOUBLE,
+    warnings STRING,
     dt DATE
 )
 USING PARQUET

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS {database}.calls (
     interruption_count integer,
     words_per_minute double,
     confidence double,
+    warnings varchar,
     dt date WITH (
         partition_projection_type = 'DATE',
         partition_projection_format = 'yyyy-MM-dd',

@@ -93,11 +93,14 @@ def test_healthy_pipeline_has_no_bad_finding_and_no_side_effects(look: Examine, 
     before = healthy.keys()
     found = look()
     assert bad(found) == {}
-    assert [what for what, finding in found.items() if finding.health is Health.UNSURE] == ["speech models"]
+    assert [what for what, finding in found.items() if finding.health is Health.UNSURE] == [
+        "speech models",
+        "call times",
+    ]
     tables, state = healthy.tables.uri, healthy.state.uri
     assert list(found) == [
         *("speech service", "speech models", "language models", "clock", f"s3://{healthy.recordings}/"),
-        *("presigned URL", state, tables, "table calls", "table phases"),
+        *("call times", "presigned URL", state, tables, "table calls", "table phases"),
     ]
     assert healthy.keys() == before
     assert speech.jobs == {}
@@ -255,6 +258,22 @@ def test_search_for_a_recording_is_limited_to_days_and_pages(
     assert look(flat)[f"s3://{healthy.recordings}/"].health is Health.UNSURE
 
 
+@pytest.mark.parametrize("prefix", ["calls/{date}/", "calls/{date:%Y-%m}", "calls/"])
+def test_times_and_days_that_are_read_are_shown(look: Examine, healthy: Store, prefix: str) -> None:
+    rule = {"key_pattern": r"calls/(?P<time>.{10})", "format": "%Y-%m-%d"}
+    healthy.put(f"calls/{TODAY}/no recording")
+    found = look(healthy.pipeline(recordings={"prefix": prefix, "call_time": rule}))["call times"]
+    assert found.health is Health.GOOD
+    assert found.detail == f"calls/{TODAY}/a.mp3: {TODAY} 00:00:00+00:00, day {TODAY}"
+
+
+def test_keys_without_a_time_are_unsure(look: Examine, healthy: Store) -> None:
+    rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
+    found = look(healthy.pipeline(recordings={"call_time": rule}))["call times"]
+    assert found.health is Health.UNSURE
+    assert f"1 keys do not match recordings.call_time.key_pattern or its format: 'calls/{TODAY}/a.mp3'" in found.detail
+
+
 def test_unwritable_state_area_is_bad(look: Examine, healthy: Store) -> None:
     refuses(healthy, "PutObject")
     found = bad(look())
@@ -360,7 +379,16 @@ def test_days_of_an_older_schema_version_are_good(look: Examine, healthy: Store)
     put(healthy, "phases", old, DAY - dt.timedelta(days=1), "1")
     finding = look()["table phases"]
     assert finding.health is Health.GOOD
-    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 2)." in finding.detail
+    assert "The newest 2 of 2 days fit the schema (1 of version 1, 1 of version 3)." in finding.detail
+
+
+def test_days_of_version_2_are_good(look: Examine, healthy: Store) -> None:
+    for table, schema in {"calls": CALLS.remove(CALLS.get_field_index("warnings")), "phases": PHASES}.items():
+        put(healthy, table, schema, version="2")
+    found = look()
+    for table in SCHEMAS:
+        assert found[f"table {table}"].health is Health.GOOD
+        assert "fit the schema (1 of version 2)" in found[f"table {table}"].detail
 
 
 def test_object_with_a_wrong_schema_is_named_with_its_columns(look: Examine, healthy: Store) -> None:

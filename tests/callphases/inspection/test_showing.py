@@ -129,6 +129,16 @@ def test_strip_length_is_proportional_to_the_call(lengths: list[float], width: i
     assert strip.split()[1] == "H" * (width - 13)
 
 
+def test_warning_is_a_line_of_its_own_in_the_table() -> None:
+    calls = [
+        call("a.mp3", ("Introduction", 0, 5), warnings="decoded 7.9 s\x1b[2J of 8.1 s stated"),
+        call("b.mp3", status="no_speech", warnings="Low volume."),
+        call("c.mp3", ("Introduction", 0, 5)),
+    ]
+    lines = [line.split() for line in as_text([showing.table(calls)], 160).splitlines() if "warning" in line]
+    assert [" ".join(words) for words in lines] == ["warning decoded 7.9 s [2J of 8.1 s stated", "warning Low volume."]
+
+
 def test_terminal_control_characters_are_not_printed() -> None:
     calls = [call("a\x1b[2J.mp3", ("He\x1b]0;x\x07", 0, 9), status="failed", failure_message="\x1b[31mred")]
     console = Console(file=io.StringIO(), width=120)

@@ -136,6 +136,7 @@ def test_end_of_day_is_in_the_pipelines_time_zone(runs: Runs) -> None:
         {"recordings": {"prefix": "calls/", "call_time": "last_modified"}},
         {"recordings": {"prefix": "calls/", "call_time": BY_KEY, "suffixes": [".mp3"]}},
         {"recordings": {"prefix": "calls/", "call_time": {**BY_KEY, "format": "%Y%d%mT%H%M%S"}}},
+        {"recordings": {"prefix": "calls/", "call_time": {**BY_KEY, "timezone": "Asia/Tokyo"}}},
     ],
 )
 def test_settings_that_affect_the_index_get_an_index_of_their_own(runs: Runs, change: dict[str, Any]) -> None:

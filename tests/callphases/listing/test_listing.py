@@ -100,6 +100,40 @@ def test_keys_without_a_time_use_last_modified_and_log_a_warning(s3: Store, capl
         s3.written[f"calls/{name}.mp3"] = NOON
     assert len(listed_keys(s3, recordings={"prefix": "calls/", "call_time": BY_KEY})) == 3
     assert "2 keys do not match recordings.call_time.key_pattern" in caplog.text
+    assert "'calls/20269920T100000.mp3', 'calls/voicemail.mp3'." in caplog.text
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("name", "rule", "utc"),
+    [
+        ("1_20260701T22:30_UTC", {"format": "%Y%m%dT%H:%M_%Z"}, "2026-07-01T22:30:00+00:00"),
+        ("1_20260701T22:30+0200", {"format": "%Y%m%dT%H:%M%z"}, "2026-07-01T20:30:00+00:00"),
+        ("1_20260701T22:30+02:00", {"format": "%Y%m%dT%H:%M%z"}, "2026-07-01T20:30:00+00:00"),
+        ("1_20260701T22:30Z", {"format": "%Y%m%dT%H:%MZ"}, "2026-07-01T22:30:00+00:00"),
+        ("1_20260701T22:30", {"format": "%Y%m%dT%H:%M"}, "2026-07-01T20:30:00+00:00"),
+        ("1_20260701T22:30", {"format": "%Y%m%dT%H:%M", "timezone": "UTC"}, "2026-07-01T22:30:00+00:00"),
+        ("1_20260701T22:30", {"format": "%Y%m%dT%H:%M", "timezone": "Asia/Tokyo"}, "2026-07-01T13:30:00+00:00"),
+        ("1_1782945000", {"format": "epoch", "timezone": "Asia/Tokyo"}, "2026-07-01T22:30:00+00:00"),
+    ],
+)
+def test_time_in_key_is_in_the_zone_it_says_or_that_of_call_time(
+    s3: Store, name: str, rule: dict[str, str], utc: str
+) -> None:
+    s3.put(f"calls/{name}.mp3")
+    call_time = {"key_pattern": r"_(?P<time>.+)\.mp3", **rule}
+    (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": call_time}, timezone="Europe/Berlin")
+    assert found.call_time.isoformat() == utc
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_time_in_key_that_is_out_of_range_in_some_zone_falls_back(s3: Store, year: str) -> None:
+    s3.put(f"calls/{year}1231T235959.mp3")
+    s3.written[f"calls/{year}1231T235959.mp3"] = NOON
+    rule = {**BY_KEY, "timezone": "UTC"}
+    (found,) = listing(s3, recordings={"prefix": "calls/", "call_time": rule}, timezone="Asia/Tokyo")
+    assert found.call_time == NOON
 
 
 @pytest.mark.integration

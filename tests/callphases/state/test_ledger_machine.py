@@ -11,6 +11,7 @@ as a test that can be copied here; ``--hypothesis-seed`` repeats a whole run.
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import os
 import threading
@@ -214,6 +215,10 @@ class Bucket:
         self.world.turn("paginate")
         keys = [f"calls/{DAY}/{number}.wav" for number in range(self.world.recordings)]
         return [{"Contents": [{"Key": key, "ETag": '"e"', "Size": 9, "LastModified": NOON} for key in keys]}]
+
+    def get_object(self, **_: str) -> dict[str, Any]:
+        self.world.turn("get_object")
+        return {"Body": io.BytesIO(b"R")}
 
     def generate_presigned_url(self, _: str, Params: dict[str, str], ExpiresIn: int) -> str:  # noqa: N803
         return f"http://s3/{Params['Key']}?X-Amz-Signature=s"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from callphases.day_run import DayRun
 from callphases.errors import ConfigurationError, ServiceUnavailable
 from callphases.pipeline import RESERVED_COLUMNS, Column, Pipeline
-from callphases.progress import Progress
+from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
 from callphases.state.bucket import RecordingBucket
@@ -28,13 +28,14 @@ from callphases.tables.publishing import Published
 from callphases.tables.reading import read_rows
 from callphases.tables.schema import CALLS, PHASES, SCHEMAS, object_name
 from callphases.transcription.assemblyai import AssemblyAI
-from doubles import DAY, KEY, Request, Speech, Store, Web, answer, merged, phases_answer, pipeline, recording
+from doubles import DAY, KEY, LONG_AGO, Request, Speech, Store, Web, answer, merged, phases_answer, pipeline, recording
 
 COLUMNS = {
     "agent": {"key_pattern": r"agent-(?P<agent>[^/_]+)"},
     "queue": {"metadata": "Queue"},
     "crm_id": {"tag": "crm", "type": "int64"},
 }
+PASS = DayPass(LONG_AGO)
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
@@ -103,6 +104,22 @@ def test_timestamp_column_with_a_custom_format() -> None:
     assert moment == dt.datetime(2026, 11, 20, 23, 30, tzinfo=dt.UTC)
 
 
+@pytest.mark.parametrize(
+    ("text", "format", "utc"),
+    [
+        ("2026-07-01 22:30 UTC", "%Y-%m-%d %H:%M %Z", "2026-07-01T22:30+00:00"),
+        ("2026-07-01 22:30", "%Y-%m-%d %H:%M", "2026-07-01T20:30+00:00"),
+        ("1782945000", "epoch", "2026-07-01T22:30+00:00"),
+        ("2026-07-01 22:30 CEST", "%Y-%m-%d %H:%M %Z", None),
+        ("9999-12-31", None, "9999-12-30T23:00+00:00"),
+        ("0001-01-01", None, None),
+    ],
+)
+def test_timestamp_column_honors_the_zone_in_its_text(text: str, format: str | None, utc: str | None) -> None:
+    read = converted(text, column("timestamp", format=format), BERLIN)
+    assert read == (utc and dt.datetime.fromisoformat(utc))
+
+
 @given(text=st.text(), type_=st.sampled_from(["string", "int64", "double", "boolean", "timestamp"]))
 def test_any_text_converts_to_a_valid_arrow_value_or_null(text: str, type_: str) -> None:
     ours = pipeline(recordings={"columns": {"x": {"tag": "x", "type": type_}}})
@@ -129,6 +146,8 @@ def test_reserved_names_are_those_of_the_tables() -> None:
         ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),
         ({"agent": {"tag": "x", "format": "%Y"}}, "format applies only to columns of type timestamp"),
+        ({"at": {"tag": "x", "type": "timestamp", "format": "%H:%M"}}, "format: expected a date with its year"),
+        ({"at": {"tag": "x", "type": "timestamp", "format": "dd.MM.yyyy"}}, r"may be %d.%m.%Y \(it is 'dd.MM.yyyy'\)"),
     ],
 )
 def test_invalid_column_is_refused_with_the_reason(columns: Any, told: str) -> None:
@@ -162,11 +181,11 @@ def test_metadata_and_tags_are_read_once(s3: Store) -> None:
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
     assert not is_described(one, ours, ledger)
-    describe(bucket(s3), [one, other], ours, ledger)
+    describe(bucket(s3), [one, other], ours, ledger, PASS)
     assert values(one, ours, ledger) == {"agent": "7", "queue": "sales", "crm_id": 42}
     assert values(other, ours, ledger) == {"agent": None, "queue": None, "crm_id": None}
     ledger.write()
-    describe(bucket(s3), [one, other], ours, s3.ledger("run-1", "chunk-0001"))
+    describe(bucket(s3), [one, other], ours, s3.ledger("run-1", "chunk-0001"), PASS)
     assert s3.counted()["HeadObject"] == s3.counted()["GetObjectTagging"] == 2
     assert "other" not in str(s3.known().all())
 
@@ -176,7 +195,7 @@ def test_new_etag_or_new_columns_are_read_again(s3: Store) -> None:
     one = put(s3)
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
-    describe(bucket(s3), [one], ours, ledger)
+    describe(bucket(s3), [one], ours, ledger, PASS)
     assert not is_described(recording(one.key, bucket=one.bucket, etag="new"), ours, ledger)
     more = s3.pipeline(recordings={"columns": {**COLUMNS, "site": {"metadata": "site"}}})
     assert not is_described(one, more, ledger)
@@ -186,7 +205,9 @@ def test_new_etag_or_new_columns_are_read_again(s3: Store) -> None:
 
 @pytest.mark.integration
 def test_tags_are_not_read_if_no_column_needs_them(s3: Store) -> None:
-    describe(bucket(s3), [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger())
+    describe(
+        bucket(s3), [put(s3)], s3.pipeline(recordings={"columns": {"queue": {"metadata": "queue"}}}), s3.ledger(), PASS
+    )
     assert s3.counted()["HeadObject"] == 1
     assert s3.counted()["GetObjectTagging"] == 0
 
@@ -204,32 +225,37 @@ def test_deleted_recording_has_no_metadata_or_tags(s3: Store) -> None:
     s3.client.delete_object(Bucket=s3.recordings, Key=one.key)
     ours = s3.pipeline(recordings={"columns": COLUMNS})
     ledger = s3.ledger()
-    describe(bucket(s3), [one], ours, ledger)
+    describe(bucket(s3), [one], ours, ledger, PASS)
     assert is_described(one, ours, ledger)
     assert values(one, ours, ledger) == {"agent": "7", "queue": None, "crm_id": None}
+
+
+def refuse(s3: Store, operation: str, status: int, only: str = "") -> None:
+    """Let S3 refuse an operation, for keys that contain ``only``."""
+
+    def answer_instead(params: dict[str, Any], **_: object) -> None:
+        if only in str(params.get("url_path", params)):
+            head = {"HTTPStatusCode": status, "HostId": "", "HTTPHeaders": {}, "RequestId": "", "RetryAttempts": 0}
+            raise ClientError({"Error": {"Code": str(status)}, "ResponseMetadata": head}, operation)
+
+    s3.client.meta.events.register(f"before-call.s3.{operation}", answer_instead)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("operation", "status", "error", "told"),
     [
-        ("GetObjectTagging", 403, ConfigurationError, "s3:GetObjectTagging"),
-        ("HeadObject", 403, ConfigurationError, "s3:GetObject,"),
         ("HeadObject", 400, ConfigurationError, "recordings.bucket"),
         ("HeadObject", 503, ServiceUnavailable, "503"),
     ],
 )
-def test_refused_metadata_or_tags_error_names_the_right(
+def test_metadata_that_no_recording_yields_end_the_task(
     s3: Store, operation: str, status: int, error: type[Exception], told: str
 ) -> None:
-    def refuse(**_: object) -> None:
-        head = {"HTTPStatusCode": status, "HostId": "", "HTTPHeaders": {}, "RequestId": "", "RetryAttempts": 0}
-        raise ClientError({"Error": {"Code": str(status)}, "ResponseMetadata": head}, operation)
-
     one = put(s3)
-    s3.client.meta.events.register(f"before-call.s3.{operation}", refuse)
+    refuse(s3, operation, status)
     with pytest.raises(error, match=told):
-        describe(bucket(s3), [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger())
+        describe(bucket(s3), [one], s3.pipeline(recordings={"columns": COLUMNS}), s3.ledger(), PASS)
 
 
 # --- in a run
@@ -335,3 +361,40 @@ def test_log_counts_recordings_without_a_value_of_the_column_type(
         runs.run("run-1", COLUMNS)
     assert "crm_id: 1 of 1 recordings have no int64 for it." in caplog.text
     assert "queue:" not in caplog.text
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("operation", "right"), [("GetObjectTagging", "s3:GetObjectTagging"), ("HeadObject", "s3:GetObject")]
+)
+def test_recording_whose_tags_or_metadata_are_denied_fails_alone(
+    runs: Runs, s3: Store, operation: str, right: str
+) -> None:
+    put(s3, "a")
+    put(s3, "denied")
+    refuse(s3, operation, 403, only="denied")
+    published = runs.run("run-1", COLUMNS)
+    assert (published.failures, published.unfinished, published.stopped) == ({"access_denied": 1}, 0, None)
+    assert runs.column("calls", "status").count("completed") == 1
+    [message] = [text for text in runs.column("calls", "failure_message") if text]
+    assert right in message
+    assert runs.paid[0] == 1, "the denied one is not submitted"
+    s3.client.meta.events.unregister(f"before-call.s3.{operation}")
+    again = DayRun(
+        s3.pipeline(recordings={"columns": COLUMNS}),
+        s3.client,
+        AssemblyAI(KEY, runs.speech.web.url),
+        Gateway(KEY, runs.models.url),
+    )
+    assert again.begin(DAY, "run-2").chunks, "it is tried again"
+
+
+@pytest.mark.integration
+def test_transcribed_recording_whose_new_column_is_denied_stays_with_null(runs: Runs, s3: Store) -> None:
+    put(s3, "denied")
+    runs.run("run-1", {})
+    refuse(s3, "GetObjectTagging", 403)
+    published = runs.run("run-2", {"crm_id": COLUMNS["crm_id"]})
+    assert (published.statuses, published.unfinished) == ({"completed": 1}, 0)
+    assert runs.column("calls", "crm_id") == [None]
+    assert runs.paid[0] == 1

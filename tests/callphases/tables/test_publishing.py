@@ -29,7 +29,7 @@ from callphases.state.ledger import LedgerView
 from callphases.state.manifests import DayList
 from callphases.tables.parts import part_schema
 from callphases.tables.publishing import Published, publish
-from callphases.tables.schema import CALLS, PHASES, SCHEMAS, object_name
+from callphases.tables.schema import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name
 from doubles import DAY, LONG_AGO, NOON, pipeline
 
 Row = dict[str, Any]
@@ -124,7 +124,7 @@ def call(name: str, **changes: Any) -> Row:
         "speech_usd": 0.25,
         "llm_usd": 0.5,
         "prompt_version": "1-abc",
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "run_id": "run-1",
         "processed_at": NOON,
         "finished": True,
@@ -134,6 +134,7 @@ def call(name: str, **changes: Any) -> Row:
         "speaker_1": "A",
         "speaker_2": None,
         **TALK,
+        "warnings": "Low volume.",
     } | changes
     phases = [
         {
@@ -397,11 +398,12 @@ def test_columns_missing_in_an_old_table_are_null() -> None:
 
 def test_rows_of_version_1_are_kept_together_with_new_rows() -> None:
     tables, state = MemoryPrefix(), MemoryPrefix()
-    new_columns = ["speaker_1", "speaker_2", *TALK]
+    new_columns = ["speaker_1", "speaker_2", *TALK, "warnings"]
     old, new = call("gone", schema_version=1, phase_count=2), call("a")
     for table, rows in {"calls": [in_calls(old)], "phases": in_phases(old)}.items():
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]).drop_columns(new_columns), buffer)
+        columns = [name for name in SCHEMAS[table].names if name not in new_columns]
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]).select(columns), buffer)
         tables.objects[object_name(table, DAY)] = buffer.getvalue()
     state.put_part("chunk-0000", [new])
     assert run(tables, state, 1, 1).kept == 1
@@ -412,6 +414,18 @@ def test_rows_of_version_1_are_kept_together_with_new_rows() -> None:
     assert tables.rows("phases") == [phase for row in by_call for phase in in_phases(row)]
 
 
+def test_calls_of_version_2_are_kept_without_warnings() -> None:
+    tables, state = MemoryPrefix(), MemoryPrefix()
+    old, new = call("gone", schema_version=2), call("a")
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([in_calls(old)], schema=CALLS).drop_columns("warnings"), buffer)
+    tables.objects[object_name("calls", DAY)] = buffer.getvalue()
+    state.put_part("chunk-0000", [new])
+    assert run(tables, state, 1, 1).kept == 1
+    rows = [in_calls(row) for row in (new, old | {"warnings": None})]
+    assert tables.rows("calls") == sorted(rows, key=lambda row: str(row["call_id"]))
+
+
 @pytest.mark.parametrize("table", ["calls", "phases"])
 def test_object_metadata_has_the_schema_version(table: str) -> None:
     tables, state = MemoryPrefix(), MemoryPrefix()
@@ -419,7 +433,7 @@ def test_object_metadata_has_the_schema_version(table: str) -> None:
     run(tables, state, 1, 1)
     schema = pq.read_schema(io.BytesIO(tables.objects[object_name(table, DAY)]))
     assert schema.equals(SCHEMAS[table])
-    assert schema.metadata == {b"schema_version": b"2"}
+    assert schema.metadata == {b"schema_version": b"3"}
 
 
 # Parts that are missing or out of date

@@ -100,6 +100,7 @@ CALLS = {
     "llm_usd": "double",
     **{name: LINEAGE[name] for name in ("prompt_version", "schema_version", "run_id", "processed_at")},
     **TALK,
+    "warnings": "string",
 }
 CALLS_KEY = "tables/calls/dt=2026-11-20/calls.parquet"
 PHASES_KEY = "tables/phases/dt=2026-11-20/phases.parquet"
@@ -127,7 +128,9 @@ class Publisher:
         self.knows(recording, event)
         return recording
 
-    def transcribed(self, name: str, body: bytes = b"RIFF", status: Any = "completed") -> Recording:
+    def transcribed(
+        self, name: str, body: bytes = b"RIFF", status: Any = "completed", warnings: str | None = None
+    ) -> Recording:
         recording = self.new(name, body)
         event = Transcribed(
             key="",
@@ -138,6 +141,7 @@ class Publisher:
             language="en",
             speech_model="universal-2",
             speech_usd=0.25,
+            warnings=warnings,
         )
         self.knows(recording, event)
         return recording
@@ -186,8 +190,8 @@ class Publisher:
         self.knows(recording, failed("", BadAudio("Transcoding failed."), "", transcript_id=f"t-{name}"))
         return recording
 
-    def unanswered(self, name: str, **tokens: Any) -> Recording:
-        recording = self.transcribed(name)
+    def unanswered(self, name: str, warnings: str | None = None, **tokens: Any) -> Recording:
+        recording = self.transcribed(name, warnings=warnings)
         failure = failed(
             self.answer_key(recording), AnswerInvalid("No."), "", usage=ModelUsage(**tokens) if tokens else None
         )
@@ -289,9 +293,10 @@ def test_completed_call_has_a_row_and_a_row_for_each_phase(publisher: Publisher)
         "speech_usd": 0.25,
         "llm_usd": 0.5,
         "prompt_version": "1-abc",
-        "schema_version": 2,
+        "schema_version": 3,
         "run_id": "run-1",
         **dict.fromkeys(TALK),
+        "warnings": None,
     }
     phases = publisher.rows("phases")
     assert [row["call_id"] for row in phases] == [recording.call_id] * 2
@@ -334,6 +339,17 @@ def test_call_without_speech_is_all_silence(publisher: Publisher) -> None:
     for row in publisher.rows("calls"):
         silence_s = row["duration_s"] if row["status"] == "no_speech" else None
         assert {name: row[name] for name in TALK} == dict.fromkeys(TALK) | {"silence_s": silence_s}
+
+
+def test_warnings_of_the_service_are_in_the_row_of_any_call_with_a_transcript(publisher: Publisher) -> None:
+    silent = publisher.transcribed("a", status="no_speech", warnings="Low volume.")
+    unanswered = publisher.unanswered("b", warnings="decoded 7.9 s of 8.1 s stated; Low volume.")
+    publisher.publish([silent, unanswered, publisher.completed("c"), publisher.unreadable("d"), publisher.new("e")])
+    assert {row["recording_uri"][-5]: row["warnings"] for row in publisher.rows("calls")} == {
+        "a": "Low volume.",
+        "b": "decoded 7.9 s of 8.1 s stated; Low volume.",
+        **dict.fromkeys("cde"),
+    }
 
 
 def test_call_of_zero_length_is_one_phase_with_the_whole_share(publisher: Publisher) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,9 +12,9 @@ import pytest
 
 from callphases.errors import NoModelLeft, ProviderError, TranscriptGone
 from callphases.state.bucket import PIECE_BYTES
-from callphases.state.events import Transcribed, from_document, to_document
+from callphases.state.events import Failed, Submitted, Transcribed, from_document, to_document
 from callphases.state.transcripts import TranscriptReader
-from callphases.transcription.delivery import TRIES_AT_PROVIDER, URL_LIFE_S
+from callphases.transcription.delivery import MOST_OF_WARNINGS, TRIES_AT_PROVIDER, URL_LIFE_S
 from doubles import DAY, NEXT_RUN, WORDS, Answer, Request, answer, text_answer
 from transcribing import SERVER_ERROR, Runner, collect, losing, refusing
 
@@ -106,9 +107,30 @@ def test_retired_speech_model_is_left_out_of_later_submissions(
     assert "It is left out; going on with one, three." in caplog.text
 
 
-def test_refusal_without_a_model_name_leaves_out_the_first_model(runner: Runner) -> None:
-    refusals = [answer({"error": "This model has been retired"}, 400)]
-    runner.speech.refuse = lambda request: refusals.pop() if refusals else None
+@pytest.mark.parametrize(
+    "error",
+    [
+        "This model has been retired",
+        "The following models are not available in this language: speaker_labels",
+        "speech model four is no longer supported",
+    ],
+)
+def test_refusal_that_names_no_model_asked_for_is_of_one_call(runner: Runner, error: str) -> None:
+    first, second = (runner.s3.put(f"calls/{name}.mp3") for name in "ab")
+    refusals = [answer({"error": error}, 400)]
+    runner.speech.refuse = lambda request: refusals.pop() if refusals and request.method == "POST" else None
+    runner.submit(first, second, **MODELS)
+    assert runner.speech.submitted[-1]["speech_models"] == ["one", "two", "three"]
+    assert Counter(runner.events(first, second, **MODELS)) == {Failed: 1, Submitted: 1}
+    [failure] = [event for event in runner.s3.known().all() if isinstance(event, Failed)]
+    assert failure.failure_class == "request_refused"
+
+
+def test_model_missing_among_those_that_the_service_accepts_is_left_out(runner: Runner) -> None:
+    error = '"speech_models" must be a non-empty list containing one or more of: "two", "three"'
+    runner.speech.refuse = lambda request: (
+        answer({"error": error}, 400) if request.method == "POST" and "one" in request.json["speech_models"] else None
+    )
     runner.submit(runner.s3.put("calls/a.mp3"), **MODELS)
     assert runner.speech.submitted[-1]["speech_models"] == ["two", "three"]
 
@@ -126,7 +148,6 @@ def test_transcript_by_a_remaining_model_is_not_paid_for_again(runner: Runner) -
     [
         ({"speech_models": ["one", "two"]}, 2),
         ({"speech_model": "one"}, 1),
-        ({}, 1),
     ],
 )
 def test_error_names_the_setting_if_no_speech_model_is_left(
@@ -240,18 +261,39 @@ def test_warnings_of_the_service_are_logged_without_secrets(runner: Runner, capl
     url = f"https://calls.example/{DAY}/a.mp3?X-Amz-Signature=abc"
     warnings = [{"message": f"Fell back to another model for {url}."}, {"message": "Low volume."}]
     runner.speech.ending = {"metadata": {"warnings": warnings}}
-    runner.transcribe(runner.s3.put("calls/a.mp3"))
+    recording = runner.s3.put("calls/a.mp3")
+    runner.transcribe(recording)
     assert "calls/a.mp3: the service warns: Fell back to another model for https://calls.example/" in caplog.text
     assert "calls/a.mp3: the service warns: Low volume." in caplog.text
     assert "Signature" not in caplog.text
+    said = f"Fell back to another model for https://calls.example/{DAY}/a.mp3; Low volume."
+    assert runner.transcribed(recording).warnings == said
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"warnings": None}, {"warnings": []}])
-def test_transcript_without_warnings_is_saved(runner: Runner, metadata: Any) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        *(None, {}, [], "none", {"warnings": None}, {"warnings": []}, {"warnings": "none"}),
+        *({"warnings": [None, "a", 1]}, {"warnings": [{}, {"message": None}, {"message": 5}, {"message": " \n "}]}),
+    ],
+)
+def test_transcript_without_warnings_is_saved(runner: Runner, metadata: Any, caplog: pytest.LogCaptureFixture) -> None:
     recording = runner.s3.put("calls/a.mp3")
     runner.speech.ending = {"metadata": metadata}
     runner.transcribe(recording)
-    assert isinstance(runner.event(recording), Transcribed)
+    assert runner.transcribed(recording).warnings is None
+    assert "warns" not in caplog.text
+
+
+def test_warnings_in_the_row_are_one_line_of_limited_length(runner: Runner) -> None:
+    recording = runner.s3.put("calls/a.mp3")
+    runner.speech.ending = {"metadata": {"warnings": [{"message": "half of \ud83d\n" + "x" * 400}] * 40}}
+    runner.transcribe(recording)
+    warnings = runner.transcribed(recording).warnings or ""
+    assert len(warnings) == MOST_OF_WARNINGS
+    assert warnings.startswith("half of ? xxx")
+    assert warnings.endswith("…")
+    assert len(warnings.encode()) <= 2048
 
 
 # Reading what was saved

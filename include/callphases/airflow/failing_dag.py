@@ -1,0 +1,99 @@
+"""The Dag of a pipeline whose file has an error: it keeps id and schedule, and each of its runs fails with the error.
+
+Airflow knows a Dag's history, and whether it is paused, by its id. So a live pipeline whose file breaks fails visibly
+every night, instead of disappearing; once the file is valid again, it goes on.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import logging
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
+from airflow.sdk.exceptions import AirflowFailException
+
+from callphases.airflow.schedule import timetable
+from callphases.pipeline import DagSettings, readable_settings
+
+log = logging.getLogger(__name__)
+
+_DOC = """\
+**Every run of this Dag fails, because its pipeline file has an error:**
+
+    {message}
+
+Correct the file. Then clear the failed runs to process their days.
+"""
+
+
+class _Fail(BaseOperator):
+    def __init__(self, *, message: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.message = message
+
+    def execute(self, context: Any) -> None:  # noqa: ARG002
+        raise AirflowFailException(self.message)
+
+
+def failing_dag(settings: DagSettings, message: str, *, is_paused_upon_creation: bool | None = None) -> DAG:
+    """A Dag whose one task, ``list`` like the first one of a valid pipeline's Dag, fails with ``message``."""
+    log.error("%s", message)
+    with DAG(
+        dag_id=settings.dag_id,
+        schedule=_timetable(settings),
+        start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
+        catchup=False,
+        max_active_runs=4,
+        is_paused_upon_creation=is_paused_upon_creation,
+        default_args={"owner": "callphases"},
+        tags=["callphases", "invalid file", settings.pipeline],
+        doc_md=_DOC.format(message=message),
+        auto_register=False,
+    ) as dag:
+        _Fail(task_id="list", message=message)
+    return dag
+
+
+def failing_dags(mistakes: Mapping[Path, str], taken: Collection[str]) -> list[DAG]:
+    """The failing Dags of invalid pipeline files.
+
+    Each has the name, the schedule and the time zone of its file, as far as these are valid. Without a name, or if the
+    name belongs to another pipeline, the Dag is named after the file, and starts unpaused so that somebody notices.
+
+    Args:
+        mistakes: the files, and what is wrong with each.
+        taken: names of other pipelines.
+    """
+    names, dags = set(taken), []
+    unnamed: list[tuple[Path, dict[str, str | None]]] = []
+    for path, message in mistakes.items():
+        settings = readable_settings(path)
+        name = settings.pop("pipeline", None)
+        if name is None or name in names:
+            unnamed.append((path, settings))
+            continue
+        names.add(name)
+        dags.append(failing_dag(DagSettings.model_validate({"pipeline": name, **settings}), message))
+    for path, settings in unnamed:
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:90]
+        candidates = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in candidates if name not in names)
+        names.add(name)
+        named = DagSettings.model_validate({"pipeline": name, **settings})
+        dags.append(failing_dag(named, mistakes[path], is_paused_upon_creation=False))
+    return dags
+
+
+def _timetable(settings: DagSettings) -> CronDataIntervalTimetable | None:
+    """That of the pipeline; what Airflow rejects is replaced by every midnight, so that the Dag does fail."""
+    try:
+        if (schedule := timetable(settings)) is not None:
+            schedule.validate()
+    except Exception:
+        return timetable(DagSettings(pipeline=settings.pipeline))
+    return schedule
