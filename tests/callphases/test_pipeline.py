@@ -20,6 +20,7 @@ from callphases.pipeline import (
     Pipeline,
     load,
     load_all,
+    name_key,
     pipeline_files,
     readable_settings,
 )
@@ -34,7 +35,7 @@ FULL = r"""
 pipeline: support_calls
 schedule: "0 0 * * *"
 timezone: UTC
-connections: {assemblyai: assemblyai_eu, aws: minio}
+connections: {assemblyai: assemblyai_eu, aws: minio, gateway: my_llm}
 recordings:
   bucket: call-recordings
   prefix: "support/{date:%Y/%m/%d}/"
@@ -95,6 +96,55 @@ def test_minimal_file_gets_all_defaults(tmp_path: Path) -> None:
     assert loaded.transcription["speaker_labels"] is True
     assert loaded.phase_names == ["Introduction", "Complaint", "Resolution", "Goodbye", "Other"]
     assert loaded.budget.usd_per_run is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "introduction",
+        "  INTRODUCTION ",
+        "**Introduction**",
+        "_Introduction_",
+        "`Introduction`",
+        "### Introduction",
+        '"Introduction"',
+        "“Introduction”",
+        "«Introduction»",
+        "Introduction.",
+        "Introduction:",
+        "Intro\u00adduction",
+        "\ufeffIntroduction",
+        "Ｉntroduction",
+    ],
+)
+def test_name_is_recognized_however_a_model_writes_it(written: str) -> None:
+    assert name_key(written) == name_key("Introduction")
+
+
+@pytest.mark.parametrize(
+    ("one", "another"),
+    [
+        ("Customer’s need", "customer's  need"),
+        ("Follow-up", "Follow\u2011up"),
+        ("Hold music", "Hold\u00a0music"),
+        ("Caf\u00e9", "Cafe\u0301"),
+        ("Straße", "STRASSE"),
+    ],
+)
+def test_names_that_differ_in_writing_only_are_the_same(one: str, another: str) -> None:
+    assert name_key(one) == name_key(another)
+
+
+@pytest.mark.parametrize(
+    ("one", "another"), [("Follow-up", "Follow up"), ("Hold", "Holds"), ("***", "___"), ("1", "2")]
+)
+def test_other_names_differ(one: str, another: str) -> None:
+    assert name_key(one) != name_key(another)
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1).map(" ".join))
+def test_a_name_has_one_form(name: str) -> None:
+    assert name_key(name_key(name)) == name_key(name) == name_key(f" “{name}” ")
 
 
 @pytest.mark.parametrize("key", ["pipeline", "recordings.bucket", "recordings.prefix", "output.tables", "output.state"])
@@ -214,6 +264,11 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"transcription": {"audio_url": "x"}}, "transcription: audio_url is set for each recording"),
         ({"phases": []}, "phases: "),
         ({"phases": [{"name": "Hold"}, {"name": "HOLD"}]}, "phases: expected unique names"),
+        ({"phases": [{"name": "Hold"}, {"name": "Hold"}]}, "phases: expected unique names; 'Hold' and 'Hold' count as"),
+        ({"phases": [{"name": "Wrap-up"}, {"name": "Wrap–up"}]}, "phases: expected unique names; 'Wrap-up' and"),
+        ({"phases": [{"name": "Caf\u00e9"}, {"name": "Cafe\u0301"}]}, "phases: expected unique names"),
+        ({"phases": [{"name": "“Other”."}]}, "phases: Other is always available and can't be defined"),
+        ({"connections": {"gateway": ""}}, "connections.gateway: "),
         ({"phases": [{"name": "other"}]}, "phases: Other is always available and can't be defined"),
         ({"phases": [{"name": " Hold"}]}, "phases.0.name: expected one line without leading or trailing spaces"),
         ({"phases": [{"name": "Hold\nmusic"}]}, "phases.0.name: expected one line"),

@@ -19,6 +19,9 @@ import requests
 
 from callphases.errors import without_secrets
 
+LONGEST_BUSY_S = 600.0
+"""A service that asks for a longer wait has a quota that is used up."""
+
 
 class Reason(enum.Enum):
     """Why a service refuses a request."""
@@ -44,7 +47,7 @@ class Refusal:
         words: more of them, to tell what they mean.
         codes: its error codes and types, in lower case without punctuation, so that a code has one form everywhere.
         parameter: the request's parameter that the error names in a field of its own, or empty.
-        may_wait: the service says when to try again.
+        may_wait: a header says when to try again.
     """
 
     status: int
@@ -264,11 +267,20 @@ def _reason(refusal: Refusal) -> Reason:
     if status == 401 or codes & _KEY_CODES or says(_KEY):
         return Reason.KEY
     if is_busy or status == 402:
-        lasts = says(_LONG_QUOTA) or any("perday" in code for code in codes)
-        return Reason.QUOTA if lasts and not says(_SHORT_QUOTA) else Reason.BUSY
+        return Reason.QUOTA if _lasts(codes, text) else Reason.BUSY
     if status == 403:
         return Reason.KEY
     return Reason.ANSWER if codes & _ANSWER_CODES else Reason.OTHER
+
+
+def _lasts(codes: frozenset[str], text: str) -> bool:
+    """Whether a service that is too busy stays so for longer than a run waits."""
+    if any("perday" in code for code in codes):
+        return True
+    if wait := _WAIT.search(text):
+        hours, minutes, seconds = (float(wait[part] or 0) for part in ("h", "m", "s"))
+        return hours * 3600 + minutes * 60 + seconds > LONGEST_BUSY_S
+    return _LONG_QUOTA.search(text) is not None and _SHORT_QUOTA.search(text) is None
 
 
 def _about_model(refusal: Refusal) -> bool:
@@ -298,7 +310,8 @@ _KEY_CODES = _codes(
     "invalid_api_key incorrect_api_key api_key_invalid api_key_expired missing_api_key authentication_error auth_error",
     "authentication_failed AuthenticationError invalid_authentication_error unauthenticated unauthorized",
     "account_deactivated access_terminated permission_error permission_denied PermissionDeniedError",
-    "AccessDeniedException UnrecognizedClientException ExpiredTokenException token_not_found_in_db service_disabled",
+    "AccessDeniedException UnrecognizedClientException ExpiredTokenException service_disabled",
+    "token_not_found_in_db no_db_connection",
 )
 _MODEL_CODES = _codes(
     "model_not_found ModelNotFoundError model_not_available model_not_supported model_not_exist model_decommissioned",
@@ -335,7 +348,7 @@ _BALANCE = re.compile(
     r"|\bused all (available |your )?credits\b|\b(requires?|needs?) more credits\b|\bspending limit\b"
     r"|\bbilling (hard limit|limit|account|is not active|not active|to be enabled)\b|\bbudget has been exceeded\b"
     r"|\bexceeded ?budget\b|\bkey limit exceeded\b|\bpurchase (more )?credits\b|\bincluded credits\b"
-    r"|\bapi usage limits\b|\bpayment required\b|\bgood standing\b"
+    r"|\bapi usage limits\b|\bpayment required\b|\bgood standing\b|余额不足|欠费"
 )
 _BILLING = re.compile(r"(?i)(?<!free )\bplan and billing\b")
 _KEY = re.compile(
@@ -356,6 +369,10 @@ _CONTENT = re.compile(
     r"(?i)\bcontent[_ ](management|filter\w*|polic(y|ies)|moderation|exists risk)\b|\bflagged (as|for|by)\b"
     r"|\brequires moderation\b|\bguardrail\b|\bsafety (system|polic(y|ies)|filters?|reasons|settings)\b"
     r"|\busage polic(y|ies)\b|\bresponsible ai\b|\bprohibited content\b|\binappropriate content\b"
+)
+_WAIT = re.compile(
+    r"(?i)\b(?:in|after|wait) (?=\d)(?:(?P<h>\d+) ?h(?:ours?)? ?)?(?:(?P<m>\d+) ?m(?:in(?:utes?)?)? ?)?"
+    r"(?:(?P<s>\d+(?:\.\d+)?) ?s(?:ec(?:onds?)?)?)?\b"
 )
 _LONG_QUOTA = re.compile(r"(?i)\bper[ _-]?(day|week|month)\b|/ ?(day|month)\b|\b(tpd|rpd)\b|\b(daily|weekly|monthly)\b")
 _SHORT_QUOTA = re.compile(r"(?i)\bper[ _-]?(minute|min|second)\b|\b(rpm|tpm)\b")
@@ -403,8 +420,9 @@ def _gone(name: str) -> re.Pattern[str]:
 
 
 _GONE = re.compile(
-    rf"(?i)\b(?:models?|deployment){_KIND}[\s:=/]*(?:'[^']*'|[\w@][\w./:@+-]*)?\s*[,:]?\s+{_VERBS}{_STATE}"
+    rf"(?i)\b(?:models?|deployment|endpoint with name){_KIND}[\s:=/]*(?:'[^']*'|[\w@][\w./:@+-]*)?"
+    rf"\s*[,:]?\s+{_VERBS}{_STATE}"
     rf"|{_BAD}\b|{_LACKS} (?:models?|deployment)\b|\bno (?:endpoints?|allowed providers) (?:found|available)\b"
-    r"|\bon-demand throughput isn't supported\b|\bLLM Provider NOT provided\b"
+    r"|\bon-demand throughput isn't supported\b|\bLLM Provider NOT provided\b|\bNot found for account\b"
 )
 """The same, of a model that need not be named: a question asks one model."""

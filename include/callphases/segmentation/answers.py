@@ -152,7 +152,7 @@ def _is_truncated(text: str, error: ValueError) -> bool:
     if not isinstance(error, json.JSONDecodeError):
         return False
     # The decoder gives the start of a string that does not end, and of a literal or an escape that is cut.
-    return error.msg.startswith("Unterminated string") or len(text.rstrip()) - error.pos <= len(r"\ud83c")
+    return error.msg.startswith("Unterminated string") or re.fullmatch(r"[\w\\.+-]*\s*", text[error.pos :]) is not None
 
 
 def _complete_parts(text: str, place: int) -> Iterator[Any]:

@@ -199,8 +199,7 @@ class ChunkSegmenter:
         pay, first = self._payer([call]), self._segmenter.first_model()
         served = len(self._pipeline.segmentation.models)
         # A call that may be too long for every model is soon asked about in smaller windows.
-        is_divisible = divisible(call.cues)
-        alike_at_most = min(ALIKE, served) if is_divisible else ALIKE
+        alike_at_most = min(ALIKE, served) if divisible(call.cues) else ALIKE
         alike, before = 0, ""
         turn = first
         while True:
@@ -211,9 +210,8 @@ class ChunkSegmenter:
             except CallFailure as failure:
                 call.usage.add(failure.model, failure.input_tokens, failure.output_tokens)
                 alike, before, turn = (alike + 1 if str(failure) == before else 1), str(failure), turn + 1
-                is_too_long = isinstance(failure, RequestRefused) and failure.too_long
-                if is_too_long and is_divisible and turn - first >= served:
-                    raise
+                if isinstance(failure, RequestRefused) and failure.too_long and turn - first >= served:
+                    alike_at_most = alike if divisible(call.cues, failure) else alike_at_most
                 if not isinstance(failure, _WORTH_ANOTHER_TURN) or alike == alike_at_most or turn == first + TURNS:
                     raise
 

@@ -144,7 +144,7 @@ class Choice(_Read):
         reason = _text(choice.get("finish_reason")) or _text(choice.get("stop_reason"))
         return {
             "message": message,
-            "reason": re.sub(r"[\W_]|finish_?reason\W", "", reason.lower()),
+            "reason": re.sub(r"^finish_?reason[\W_]|[\W_]", "", reason.lower()),
             "error": _dict(choice.get("error")) or None,
         }
 

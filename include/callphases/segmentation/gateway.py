@@ -11,6 +11,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from callphases.errors import (
     AnswerCut,
     AnswerInvalid,
     CallFailure,
+    ConfigurationError,
     ModelRefused,
     ModelRetired,
     NoBalance,
@@ -125,8 +127,11 @@ class Gateway:
         settings: Settings | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.url, self._endpoint = _addresses(url)
         self.settings = settings or Settings()
+        try:
+            self.url, self._endpoint = _addresses(url)
+        except ValueError:
+            raise ConfigurationError(f"{url} is not an http or https URL: check {self.settings.url}.") from None
         self._session = session or _session()
         if key:
             is_token = key.lower().startswith("bearer ")
@@ -160,9 +165,11 @@ class Gateway:
             NoModelLeft: the gateway serves none of the models.
             WrongKey, NoBalance: the gateway rejects the key, or the balance is negative.
         """
+        said = ""
         for model in models:
+            empty = {"model": model, "messages": [], "max_tokens": 1}
             try:
-                response = self._request(model, lambda: {"model": model, "messages": [], "max_tokens": 1})  # noqa: B023
+                response = self._request(model, partial(dict, empty))
             except requests.RequestException:
                 return False
             refusal = self._read(response)
@@ -172,7 +179,8 @@ class Gateway:
             if not isinstance(error, ModelRetired):
                 rejects_question = isinstance(error, CallFailure) and refusal.status not in UNINFORMATIVE_STATUSES
                 return rejects_question or b'"choices"' in response.content
-        raise no_model_left(models)
+            said = str(error.args[0])
+        raise no_model_left(models, said)
 
     def chat(
         self,
@@ -327,6 +335,8 @@ def _addresses(url: str) -> tuple[str, str]:
     ``/v1beta/openai``, or the whole URL of the chat completions, with a query, as Azure's.
     """
     parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
     path = parts.path.rstrip("/")
     base = parts._replace(path=path.removesuffix("/chat/completions").removesuffix("/v1"), query="", fragment="")
     if not path.endswith("/chat/completions"):
@@ -347,10 +357,11 @@ def _session() -> requests.Session:
     return session
 
 
-def no_model_left(models: Sequence[str]) -> NoModelLeft:
-    """The error for a list of models that are all retired."""
+def no_model_left(models: Sequence[str], said: str = "") -> NoModelLeft:
+    """The error for a list of models that are all retired; ``said`` is what the gateway says of the last one."""
     return NoModelLeft(
         f"The gateway no longer serves any of the models in segmentation.models ({', '.join(models)}): name another."
+        + (f" {said}" if said else "")
     )
 
 

@@ -99,6 +99,7 @@ def _most_tokens(text: str, limit: int) -> int | None:
     """The largest token limit that an error names, if it is about a limit that is too large."""
     if _LIMIT.search(text) is None or _TOO_LARGE.search(text) is None or _CONTEXT.search(text) is not None:
         return None
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     numbers: list[int] = []
     for found in re.finditer(r"(?<![\w.-])(\d{2,9})(?![\w.]*[A-Za-z_])( ?\(exclusive\))?", text):
         before = text[: found.start()].rstrip(" `'\"")

@@ -173,6 +173,8 @@ class Segmenter:
     pipeline: Pipeline
     _refusals: dict[str, int] = field(default_factory=dict, init=False, repr=False)
     _rotation: Iterator[int] = field(default_factory=count, init=False, repr=False)
+    _said: str = field(default="", init=False, repr=False)
+    """What the gateway says of the model that it refused last."""
 
     def first_model(self) -> int:
         """Which of the served models to ask first: 0, or with ``side_by_side`` the one that accepts a request first."""
@@ -278,10 +280,11 @@ class Segmenter:
                         return
                 return
             except ModelRetired as refusal:
+                self._said = str(refusal.args[0])
                 self._refusals[model] = self._refusals.get(model, 0) + 1
                 if self._refusals[model] == RETIRED_AFTER:
                     log.warning("%s", refusal)
-        raise no_model_left(self.pipeline.segmentation.models)
+        raise no_model_left(self.pipeline.segmentation.models, self._said)
 
     def _send(self, model: str, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None, **more: Any) -> Answer:
         """Build and send a question; built only now, as many questions may wait for their turn."""

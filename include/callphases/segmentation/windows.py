@@ -22,6 +22,8 @@ WINDOW_TOKENS = 24_000
 low; even then a window fits into a context of 128,000 tokens."""
 LEAST_TOKENS = 1_500
 """Smaller windows are not divided further: their length is not what makes them fail."""
+LEAST_TOKENS_TOO_LONG = 400
+"""The same where the model says that it is: the instructions alone take a quarter of a context of 4,096 tokens."""
 OVERLAP = 1 / 6
 """Part of a window that the next one repeats: about ten minutes of 24,000 tokens, enough to see how a phase began."""
 SHORTEST_INTERRUPTION_S = 3.0
@@ -77,15 +79,17 @@ def _label_in_windows(cues: Sequence[Cue], ask: Ask, tokens: float) -> list[Labe
 def _label_window(cues: Sequence[Cue], ask: Ask) -> list[Label]:
     try:
         return ask(cues)
-    except (AnswerCut, RequestRefused):
-        if not divisible(cues):
+    except (AnswerCut, RequestRefused) as failure:
+        if not divisible(cues, failure):
             raise
         return _label_in_windows(cues, ask, _half(cues))
 
 
-def divisible(cues: Sequence[Cue]) -> bool:
-    """Whether cues that are too long for one question can be divided into smaller windows."""
-    return _half(cues) >= LEAST_TOKENS and len(windows(cues, _half(cues))) > 1
+def divisible(cues: Sequence[Cue], failure: AnswerCut | RequestRefused | None = None) -> bool:
+    """Whether cues that are too long for one question, perhaps by ``failure``, can be divided into smaller windows."""
+    is_too_long = isinstance(failure, RequestRefused) and failure.too_long
+    least = LEAST_TOKENS_TOO_LONG if is_too_long else LEAST_TOKENS
+    return _half(cues) >= least and len(windows(cues, _half(cues))) > 1
 
 
 def _half(cues: Sequence[Cue]) -> float:

@@ -19,7 +19,7 @@ from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
 from callphases.inspection.published import schema_mistakes
 from callphases.pipeline import Pipeline
-from callphases.segmentation.gateway import Gateway
+from callphases.segmentation.gateway import Gateway, Settings
 from callphases.tables.schema import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name, schema_of
 from callphases.transcription.assemblyai import AssemblyAI
 from doubles import DAY, KEY, Answer, Request, Speech, Store, Web, answer, pipeline, text_answer
@@ -136,6 +136,32 @@ def test_language_models_that_are_not_served_are_named(look: Examine, models: We
     assert "does not serve old" in finding.detail
     pipeline = healthy.pipeline(segmentation={"models": ["old"]})
     assert "segmentation.models" in bad(look(pipeline))["language models"]
+
+
+def test_gateway_of_its_own_is_named_by_its_connection(healthy: Store, speech: Speech, models: Web) -> None:
+    settings = Settings("the password of the connection 'x'", "the host of the connection 'x'")
+    gateway = Gateway(KEY, models.url, bearer=True, settings=settings)
+    pipeline = healthy.pipeline(connections={"gateway": "x"})
+
+    def said() -> str:
+        found = examine(pipeline, lambda: healthy.client, lambda: (AssemblyAI(KEY, speech.web.url), gateway))
+        return next(finding.detail for finding in found if finding.what == "language models")
+
+    models.respond = lambda request: answer({"error": "invalid key"}, 401)
+    assert "set the password of the connection 'x'" in said()
+    models.respond = lambda request: text_answer("<html>", kind="text/html")
+    assert "check the host of the connection 'x'" in said()
+    gateway.url = "http://127.0.0.1:9"
+    assert "check the host of the connection 'x'" in said()
+
+
+def test_missing_connection_of_the_gateway_is_bad(healthy: Store) -> None:
+    def missing() -> Any:
+        raise ConfigurationError("There is no connection 'x'.")
+
+    pipeline = healthy.pipeline(connections={"gateway": "x"})
+    found = list(examine(pipeline, lambda: healthy.client, missing))
+    assert (found[0].what, found[0].health) == ("connection assemblyai or gateway", Health.BAD)
 
 
 def test_gateway_that_refuses_the_key_is_bad(look: Examine, models: Web) -> None:

@@ -134,7 +134,7 @@ def test_score_of_a_language_model(run: Run, truth: Path, web: Web, end: str) ->
         "input_tokens": 100, "output_tokens": 20, "usd": pytest.approx(0.0006), "models": ["claude-sonnet-4-6"],
     }  # fmt: skip
     (request,) = web.requests
-    assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", KEY)
+    assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")
 
 
 @pytest.mark.integration

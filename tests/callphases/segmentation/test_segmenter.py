@@ -11,12 +11,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callphases.errors import (
     AnswerCut,
     AnswerInvalid,
+    CallFailure,
     ModelRefused,
     NoModelLeft,
     RequestRefused,
@@ -31,7 +32,6 @@ from callphases.segmentation.segmenter import (
     Segmenter,
     packed,
     prompt_version,
-    read_answer,
     split,
 )
 from callphases.segmentation.timeline import Label
@@ -130,182 +130,6 @@ def test_question_key_depends_only_on_what_changes_the_answer(changes: dict[str,
 def test_prompt_version_depends_on_the_definitions() -> None:
     assert prompt_version(pipeline()) == prompt_version(pipeline(segmentation={"models": ["gpt-5-mini"]}))
     assert prompt_version(pipeline()) != prompt_version(pipeline(phases=[{"name": "Introduction"}]))
-
-
-# Reading an answer
-
-
-def one_call(*phases: object) -> str:
-    return json.dumps({"calls": [{"call": 1, "phases": list(phases)}]})
-
-
-def phase(name: object = "Introduction", start_cue: object = 1, summary: object = "Hi.") -> dict[str, Any]:
-    return {"name": name, "start_cue": start_cue, "summary": summary}
-
-
-def read(text: str) -> list[Label] | AnswerInvalid:
-    result = read_answer(text, [CUES], NAMES)
-    assert list(result) == [1]
-    return result[1]
-
-
-VALID = one_call(phase("Introduction", 1), phase("Complaint", 3, "Broken."))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        VALID,
-        f"```json\n{VALID}\n```",
-        f"Here are the phases:\n\n{VALID}\n\nLet me know!",
-        f"Sure {{name}}: {VALID}",
-        one_call(phase(" introduction ", 1), phase("COMPLAINT", 3, "Broken.")),
-        one_call(phase("Introduction", 1) | {"confidence": 0.9}, phase("Complaint", 3, "Broken.")),
-        VALID.replace('"call": 1', '"call": "1"'),
-    ],
-    ids=["plain", "fenced", "wordy", "braces in words", "case and spaces", "more keys", "call in quotes"],
-)
-def test_answer_is_read_however_it_is_wrapped(text: str) -> None:
-    assert read(text) == [Label("Introduction", 1, "Hi."), Label("Complaint", 3, "Broken.")]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "not JSON of the form"),
-        ("I can't do that.", "not JSON of the form"),
-        (VALID[:-10], "not JSON of the form"),
-        ("[]", "not JSON of the form"),
-        ("{}", "not JSON of the form"),
-        ('{"calls": 1}', "not JSON of the form"),
-        ('{"calls": {}}', "not JSON of the form"),
-        ('{"calls": ' * 100_000, "not JSON of the form"),
-        ('{"calls": []}', "no phases for the call"),
-        ('{"calls": [1]}', "no phases for the call"),
-        ('{"calls": [{"call": 1}]}', "no phases for the call"),
-        ('{"calls": [{"phases": []}]}', "no phases for the call"),
-        ('{"calls": [{"call": 1e400, "phases": []}]}', "no phases for the call"),
-        ('{"calls": [{"call": 1.5, "phases": []}]}', "no phases for the call"),
-        ('{"calls": [{"call": true, "phases": []}]}', "no phases for the call"),
-        ('{"calls": [{"call": 2, "phases": []}]}', "no phases for the call"),
-        (one_call(), "no phases for the call"),
-        ('{"calls": [{"call": 1, "phases": {"name": "Other"}}]}', "no phases for the call"),
-        (VALID.replace("]}]}", "]}, " + VALID.removeprefix('{"calls": [')), "has the call more than once"),
-        (one_call("Introduction"), "not an object with name"),
-        (one_call(phase("Hold")), "not one of Introduction, Complaint, Resolution, Goodbye, Other"),
-        (one_call(phase(None)), "not one of"),
-        (one_call(phase(["Other"])), "not one of"),
-        (one_call({"start_cue": 1}), "not one of"),
-        (one_call(phase(start_cue=0)), "not the number of a cue"),
-        (one_call(phase(start_cue=4)), "not the number of a cue"),
-        (one_call(phase(start_cue=-1)), "not the number of a cue"),
-        (one_call(phase(start_cue=True)), "not the number of a cue"),
-        (one_call(phase(start_cue="1")), "not the number of a cue"),
-        (one_call(phase(start_cue=1.5)), "not the number of a cue"),
-        (one_call(phase(start_cue=None)), "not the number of a cue"),
-        (one_call({"name": "Other"}), "not the number of a cue"),
-        (one_call(phase(start_cue=2), phase("Other", 1)), "does not rise from phase to phase (at 1)"),
-        (one_call(phase(start_cue=2), phase("Other", 2)), "does not rise from phase to phase (at 2)"),
-    ],
-)
-def test_invalid_answer_says_what_is_wrong(text: str, problem: str) -> None:
-    found = read(text)
-    assert isinstance(found, AnswerInvalid)
-    assert problem in str(found)
-
-
-@pytest.mark.parametrize(
-    ("summary", "stored"),
-    [(None, ""), ("a\nb\u2028c", "a b c"), ("x" * 400, "x" * 299 + "…"), (7, "7"), ("\ud800", "")],
-)
-def test_summaries_are_capped_to_one_line(summary: object, stored: str) -> None:
-    assert read(one_call(phase(summary=summary))) == [Label("Introduction", 1, stored)]
-
-
-GOOD_PARTS: list[Any] = [{"call": number, "phases": [phase(summary=f"Call {number}.")]} for number in range(1, 5)]
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [],
-        [2],
-        [None],
-        [{"call": 2}],
-        [{"phases": [phase()]}],
-        [{"call": "two", "phases": [phase()]}],
-        [{"call": [2], "phases": [phase()]}],
-        [{"call": 2, "phases": []}],
-        [{"call": 2, "phases": [phase("Hold")]}],
-        [{"call": 2, "phases": [phase(start_cue=9)]}],
-        [{"call": 2, "phases": [phase(start_cue=2), phase("Other", 1)]}],
-        [{"call": 2, "phases": [phase()]}, {"call": 2, "phases": [phase("Other")]}],
-        [{"call": 7, "phases": [phase()]}],
-    ],
-)
-def test_invalid_part_does_not_affect_other_calls(parts: list[object]) -> None:
-    text = json.dumps({"calls": [GOOD_PARTS[2], *parts, GOOD_PARTS[3], GOOD_PARTS[0]]})
-    found = read_answer(text, [CUES] * 4, NAMES)
-    assert list(found) == [1, 2, 3, 4]
-    assert isinstance(found[2], AnswerInvalid)
-    assert [found[number] for number in (1, 3, 4)] == [
-        [Label("Introduction", 1, f"Call {number}.")] for number in (1, 3, 4)
-    ]
-
-
-@given(st.data(), st.sampled_from(["", "```json\n", "Here {they} are: "]), st.sampled_from([None, 1]))
-def test_complete_parts_of_a_truncated_answer_are_read(data: st.DataObject, before: str, indent: int) -> None:
-    text = before + json.dumps({"calls": GOOD_PARTS}, indent=indent)
-    cut = text[: data.draw(st.integers(0, len(text)))]
-    found = read_answer(cut, [CUES] * 4, NAMES)
-    whole = [number for number in range(1, 5) if json.dumps(GOOD_PARTS[number - 1], indent=indent) in cut]
-    if indent is None:
-        assert [number for number in found if not isinstance(found[number], AnswerInvalid)] == whole
-    for number, labels in found.items():
-        assert isinstance(labels, AnswerInvalid) or labels == [Label("Introduction", 1, f"Call {number}.")]
-
-
-def test_truncated_answer_about_one_call_is_invalid() -> None:
-    assert isinstance(read(VALID[:-2]), AnswerInvalid)
-
-
-def test_window_keeps_the_cue_numbers_of_its_call() -> None:
-    window = [cue(41, 90, 91), cue(42, 91, 92)]
-    assert read_answer(one_call(phase(start_cue=41)), [window], NAMES)[1] == [Label("Introduction", 41, "Hi.")]
-    assert isinstance(read_answer(one_call(phase(start_cue=1)), [window], NAMES)[1], AnswerInvalid)
-
-
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([*NAMES, 1, 2, 3])
-anything = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["calls", "call", "phases", "name", "start_cue", "summary"]), inner)
-    ),
-    max_leaves=20,
-)
-some_phases = st.lists(
-    st.fixed_dictionaries({"name": st.sampled_from(NAMES) | scalars, "start_cue": scalars, "summary": anything}),
-    max_size=3,
-)
-nearly = st.fixed_dictionaries({"call": st.just(1) | scalars, "phases": some_phases | anything}).map(
-    lambda call: {"calls": [call]}
-)
-
-
-@given(anything | nearly)
-def test_any_json_yields_valid_labels_or_a_problem(document: object) -> None:
-    found = read(json.dumps(document))
-    if not isinstance(found, AnswerInvalid):
-        numbers = [label.start_cue for label in found]
-        assert numbers == sorted(set(numbers))
-        assert set(numbers) <= {1, 2, 3}
-        assert {label.name for label in found} <= set(NAMES)
-
-
-@given(st.text())
-def test_any_text_yields_a_problem(text: str) -> None:
-    assert isinstance(read(text), AnswerInvalid)
 
 
 # Packing
@@ -407,7 +231,25 @@ def test_answer_that_stays_cut_fails_without_being_read(web: Web) -> None:
     assert (told.value.input_tokens, told.value.output_tokens) == (300, 60)
 
 
-@pytest.mark.parametrize("finish_reason", ["refusal", "content_filter"])
+def test_larger_limits_are_not_tried_if_the_model_allows_no_more(web: Web) -> None:
+    at_most = answer({"error": {"message": "max_tokens is too large: this model supports at most 1500 tokens"}}, 400)
+    cut = phases_answer(("Introduction", 1), finish_reason="length")
+    web.respond = lambda request: at_most if request.json["max_tokens"] > 1500 else cut
+    with pytest.raises(AnswerCut, match="within 1500 tokens") as told:
+        segmenter(web).segment(CUES)
+    assert [request.json["max_tokens"] for request in web.requests] == [2000, 1500]
+    assert told.value.input_tokens == 100
+
+
+def test_tokens_of_an_answer_that_breaks_off_are_counted(web: Web) -> None:
+    broken = {"choices": [{"error": {"code": 502, "message": "Died."}}], "usage": {"input_tokens": 90}}
+    web.answers = [chat_answer("no"), answer(broken)]
+    with pytest.raises(AnswerInvalid, match="broke off: Died") as told:
+        segmenter(web).segment(CUES)
+    assert (told.value.input_tokens, told.value.output_tokens) == (190, 20)
+
+
+@pytest.mark.parametrize("finish_reason", ["refusal", "content_filter", "guardrail_intervened"])
 def test_declining_model_is_not_asked_again_about_the_call(web: Web, finish_reason: str) -> None:
     web.respond = lambda request: phases_answer(("Introduction", 1), finish_reason=finish_reason, tokens=(100, 3))
     with pytest.raises(ModelRefused, match=r"claude-sonnet-4-6 declines.*segmentation\.models") as told:
@@ -481,7 +323,41 @@ def test_other_refusals_do_not_try_the_next_model(web: Web, refusal: Answer, err
     assert len(web.requests) == 1
 
 
+def test_draft_in_the_models_thinking_is_passed_over(web: Web) -> None:
+    good = json.dumps({"calls": [{"call": 1, "phases": [{"name": "Introduction", "start_cue": 1, "summary": "Hi."}]}]})
+    web.answers = [chat_answer(f'<think>Cue {{"cue": 2}} opens it.</think>{good}')]
+    assert segmenter(web).segment(CUES).labels == [Label("Introduction", 1, "Hi.")]
+
+
+def test_no_served_model_error_has_the_gateways_words(web: Web) -> None:
+    web.respond = lambda request: RETIRED
+    with pytest.raises(NoModelLeft, match="model 'old': model x is not supported"):
+        segmenter(web, segmentation={"models": ["old"]}).segment(CUES)
+
+
+texts = st.text(max_size=20) | st.sampled_from(['{"calls": [{"call": 1, "phases": []}]}', "<think>", "{"])
+contents = texts | st.lists(st.fixed_dictionaries({"type": st.sampled_from(["text", "thinking"]), "text": texts}))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents | st.none() | st.integers(), st.sampled_from(["stop", "length", "refusal", "x", None]))
+def test_any_completion_is_an_answer_or_a_failure_of_the_call(web: Web, content: Any, reason: str | None) -> None:
+    choice = {"message": {"content": content}, "finish_reason": reason}
+    web.respond = lambda _: answer({"choices": [choice], "usage": {"input_tokens": 1}})
+    asking = segmenter(web)
+    with pytest.raises(CallFailure) as told:
+        asking.segment(CUES)
+    assert told.value.input_tokens >= 1
+    assert problems(asking.segment_pack([CUES, CUES]).results) == [type(told.value)] * 2 or reason == "length"
+
+
 # Asking about several calls
+
+
+GOOD_PARTS: list[Any] = [
+    {"call": number, "phases": [{"name": "Introduction", "start_cue": 1, "summary": f"Call {number}."}]}
+    for number in range(1, 5)
+]
 
 
 def together(*numbers: int, **more: Any) -> Answer:
