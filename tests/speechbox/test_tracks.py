@@ -340,8 +340,10 @@ def test_mp3_of_any_bit_rate_has_no_warning(decoded, rate_hz: int, options: dict
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100])
 @pytest.mark.parametrize(
     ("format_", "codec"),
-    [("matroska", "aac"), ("matroska", "libmp3lame"), ("asf", "wmav2"), ("mp4", "aac"), ("mp3", "libmp3lame")]
-    + [("flac", "flac"), ("mpegts", "mp2"), ("matroska", "pcm_s16le"), ("mov", "pcm_s16le"), ("mp4", "alac")],
+    [
+        *(("matroska", "aac"), ("matroska", "libmp3lame"), ("asf", "wmav2"), ("mp4", "aac"), ("mp3", "libmp3lame")),
+        *(("flac", "flac"), ("mpegts", "mp2"), ("matroska", "pcm_s16le"), ("mov", "pcm_s16le"), ("mp4", "alac")),
+    ],
 )
 def test_short_recording_has_no_warning(decoded, format_: str, codec: str, rate_hz: int) -> None:
     encoder = {"b": "32000"} if codec == "wmav2" else {}
