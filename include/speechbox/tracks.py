@@ -42,6 +42,10 @@ _FRAME_COUNT = re.compile(rb"\xff[\xe2-\xff].{11,38}?(?:Xing|Info|VBRI)", re.DOT
 _FRAME_COUNT_BYTES = 2048
 #: Smaller gaps are inaccuracies of the timestamps.
 _GAP_S = 0.1
+#: Containers that also count what an encoder adds at the ends of a recording.
+_COUNTING_PADDING = ("asf", "matroska,webm", "ogg")
+#: Three frames of MP3 at 8 kHz, the longest.
+_PADDING_S = 0.22
 #: A gap is a pause if fewer bytes than this share of the usual number are between its ends.
 _PAUSE_BYTES = 0.1
 #: Channels that hold less than this share of a track are decoding errors.
@@ -241,6 +245,7 @@ class _Decoder:
         self.missing_bytes = 0
         self._counted = format_name in _COUNTED
         self._exact_positions = format_name in _EXACT_POSITIONS
+        self._counts_padding = format_name in _COUNTING_PADDING
         self._blocks: list[Samples] = []
         self._holes: list[_Hole] = []
         self._resampler: Any = None
@@ -294,6 +299,8 @@ class _Decoder:
             left_s -= length_s
             silence[hole.before] += round(length_s * SAMPLE_RATE_HZ)
         track.expected_s = self._decoded_s + lost_s if stated_s is None else stated_s - paused_s
+        if self._counts_padding and not lost_s and track.expected_s - self._decoded_s < _PADDING_S:
+            track.expected_s = self._decoded_s
         for index, block in enumerate(self._blocks):
             if silence[index]:
                 track.blocks.append(silence[index])

@@ -337,6 +337,23 @@ def test_mp3_of_any_bit_rate_has_no_warning(decoded, rate_hz: int, options: dict
         assert audio.warnings == ()
 
 
+@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100])
+@pytest.mark.parametrize(
+    ("format_", "codec"),
+    [
+        *(("matroska", "aac"), ("matroska", "libmp3lame"), ("asf", "wmav2"), ("mp4", "aac"), ("mp3", "libmp3lame")),
+        *(("flac", "flac"), ("mpegts", "mp2"), ("matroska", "pcm_s16le"), ("mov", "pcm_s16le"), ("mp4", "alac")),
+    ],
+)
+def test_short_recording_has_no_warning(decoded, format_: str, codec: str, rate_hz: int) -> None:
+    encoder = {"b": "32000"} if codec == "wmav2" else {}
+    if codec == "mp2":
+        rate_hz = max(rate_hz, 16_000)
+    for seconds in (0.25, 0.6, 1.3, 2.7, 7.3):  # of which what the encoder adds is more than 1 %
+        noise = np.random.default_rng(0).normal(0, 0.1, (1, int(seconds * rate_hz)))
+        assert decoded(encoded(Kind(format_, codec, rate_hz, encoder=encoder), noise)).warnings == ()
+
+
 def test_samples_have_no_warning() -> None:
     folder = Path(__file__).parents[2] / "include" / "samples" / "audio"
     recordings = [path for path in sorted(folder.rglob("*")) if path.is_file()]
