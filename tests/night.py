@@ -70,8 +70,14 @@ class Night:
             document[section] = {**document.get(section, {}), **values} if isinstance(values, dict) else values
         (self.folder / "night.yaml").write_text(yaml.safe_dump(document))
 
-    def run(self, day: str, prepare: Callable[[Any], None] = lambda dag: None, **conf: str) -> str:
-        """Run the Dag for a day; returns the state of the run."""
+    def run(
+        self,
+        day: str | None,
+        prepare: Callable[[Any], None] = lambda dag: None,
+        logical_date: Any = None,
+        **conf: str,
+    ) -> str:
+        """Run the Dag for a day, or for that of the logical date; returns the state of the run."""
         from airflow.dag_processing.dagbag import DagBag
 
         bag = DagBag(collect_dags=False)
@@ -81,7 +87,8 @@ class Night:
         for task in dag.tasks:
             task.retries = 0
         prepare(dag)
-        self.last = dag.test(run_conf={"date": day, **conf})
+        moment = {} if logical_date is None else {"logical_date": logical_date}
+        self.last = dag.test(run_conf={"date": day, **conf}, **moment)
         return str(self.last.state)
 
     def states(self) -> dict[str, str]:
