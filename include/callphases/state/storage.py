@@ -16,7 +16,7 @@ from botocore.exceptions import (
     ParamValidationError,
     ResponseStreamingError,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from callphases.errors import ConfigurationError, ServiceUnavailable
 
@@ -217,7 +217,7 @@ class ObjectPrefix:
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _may_pass(error, writing) and status_of(error) not in expected),
             stop=stop_after_attempt(TRIES),
-            wait=wait_exponential_jitter(multiplier=0.5, max=4),
+            wait=wait_exponential(multiplier=0.5, max=4) + wait_random(0, 1),
             reraise=True,
         )
         try:

@@ -24,7 +24,7 @@ from callphases.state.ledger import LedgerView
 from doubles import Store, pipeline, recording
 
 SECONDS = 60
-CALLS = [recording(f"calls/{number}.bin", size=SECONDS * FALLBACK_BYTES_PER_SECOND) for number in range(4)]
+CALLS = [recording(f"calls/{number}.bin", size=round(SECONDS * FALLBACK_BYTES_PER_SECOND)) for number in range(4)]
 EACH_USD = costs.estimated_speech_usd(pipeline(), SECONDS) + costs.estimated_llm_usd(pipeline(), SECONDS)
 
 
