@@ -22,11 +22,17 @@ WORKERS ?= 2
 # Percent of the core's lines that its own tests must run.
 COVERAGE_FLOOR := 95
 
+# `make lowest`: its environment, a Python for which the oldest allowed versions have wheels, and what the tests need.
+LOWEST := .callphases/lowest
+LOWEST_PYTHON ?= $(firstword $(foreach p,$(BIN)/python python3.11 python3.12,$(shell \
+	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 && echo $(p))))
+LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
+
 # What `make ledger` runs: 60 seeds of 350 examples.
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check test test-fast ledger e2e samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-fast ledger e2e samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,10 +77,27 @@ cluster-down:  ## Stop the cluster; its data stays (docs/cluster.md: to remove i
 bench: setup  ## Measure the real stack and its alternatives (40 minutes; ONLY="night-5000 rivals" for a part)
 	@PYTHONPATH=include:. $(BIN)/python -m benchmarks $(ONLY)
 
-check: setup  ## Lint, format, types and the boundaries between packages
+check: setup  ## Lint, format, types, the boundaries between packages, and the oldest allowed dependencies
 	@echo "==> ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "==> mypy"; $(BIN)/mypy
 	@echo "==> import-linter"; $(BIN)/lint-imports
+	@$(MAKE) --no-print-directory lowest
+
+# All tests of the core but: airflow/ and what needs speechbox, as neither is there; those marked slow or threads; one that
+# only computes. Property tests run 10 examples each instead of 100.
+lowest: setup  ## The core's tests on the oldest dependencies that pyproject.toml allows (2 minutes)
+	@echo "==> pytest: the core on its oldest dependencies"
+	@test -n "$(LOWEST_PYTHON)" || { echo "Skipped: they have wheels for Python 3.11 and 3.12, and neither is here."; exit 0; }; \
+	$(MAKE) --no-print-directory $(LOWEST)/.ready && \
+	PYTHONPATH=include LEDGER_EXAMPLES=10 $(LOWEST)/bin/python -m pytest tests/callphases --numprocesses 2 \
+		-m "not slow and not threads" --hypothesis-profile few --basetemp=.callphases/pytest-lowest -p no:cacheprovider \
+		--ignore tests/callphases/airflow --ignore tests/callphases/scoring/test_score.py \
+		--ignore tests/callphases/segmentation/test_hostile_calls.py --ignore tests/callphases/segmentation/test_any_call.py
+
+$(LOWEST)/.ready: requirements-lowest.lock
+	@$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)
+	@$(BIN)/uv pip sync --quiet --python $(LOWEST)/bin/python --only-binary :all: --require-hashes requirements-lowest.lock
+	@touch $@
 
 test: check  ## Everything that CI runs: check, the core's tests with its coverage floor, all other tests
 	@echo "==> pytest: the core"
@@ -103,6 +126,9 @@ lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to upd
 	@$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --universal --python-version 3.11 \
 		--all-extras --generate-hashes --no-header --no-annotate $(if $(UPGRADE),--upgrade) --quiet \
 		--output-file requirements.lock
+	@grep -oE '^($(LOWEST_TOOLS))==[^ ]+' requirements.lock | \
+		$(BIN)/uv pip compile pyproject.toml - --extra score --resolution lowest-direct --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-lowest.lock
 
 clean: down  ## Remove the environment and everything that runs left behind
 	@rm -rf $(VENV) .callphases .mypy_cache .ruff_cache .pytest_cache .hypothesis

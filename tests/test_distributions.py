@@ -22,6 +22,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import callphases
 from callphases.tables.schema import CALLS, PHASES, object_name
@@ -83,13 +84,33 @@ def test_wheel_has_the_version_of_the_package(wheels: dict[str, Path]) -> None:
     assert wheels["callphases"].name.split("-")[1] == callphases.__version__
 
 
+def imported(path: Path) -> set[str]:
+    """The top-level modules that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found |= {name.partition(".")[0] for name in names}
+    return found
+
+
 @pytest.mark.parametrize(("name", "other"), [("callphases", "speechbox"), ("speechbox", "callphases")])
 def test_package_never_imports_the_other_one(name: str, other: str) -> None:
     for path in (INCLUDE / name).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert other not in {module.partition(".")[0] for module in imported}, path
+        assert other not in imported(path), path
+
+
+def test_core_declares_every_package_that_it_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["score"], *extras["demo"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines} | {"botocore"}  # of boto3's release
+    core = INCLUDE / "callphases"
+    used = {name for path in core.rglob("*.py") if path.parent.name != "airflow" for name in imported(path)}
+    used -= {"airflow", "callphases", "mypy_boto3_s3", *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    assert {"boto3", "pyarrow", "urllib3"} <= used
+    assert {name for name in used if declared.isdisjoint(map(canonicalize_name, distributions[name]))} == set()
 
 
 def test_lock_names_no_index_and_has_the_dependencies_of_both() -> None:
@@ -100,6 +121,19 @@ def test_lock_names_no_index_and_has_the_dependencies_of_both() -> None:
         project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         groups = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
         assert {canonicalize_name(Requirement(line).name) for group in groups for line in group} <= locked
+
+
+def test_oldest_dependencies_are_locked_at_their_lower_bounds() -> None:
+    lock = (ROOT / "requirements-lowest.lock").read_text(encoding="utf-8")
+    assert "://" not in lock
+    pins = re.findall(r"^([\w.-]+)==(\S+)(?=.*\n +--hash=sha256:)", lock, re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^\w", lock, re.MULTILINE)), "each has a hash"
+    locked = {canonicalize_name(name): Version(version) for name, version in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for line in [*project["dependencies"], *project["optional-dependencies"]["score"]]:
+        requirement = Requirement(line)
+        bounds = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
+        assert bounds == [locked[canonicalize_name(requirement.name)]], f"{line} in pyproject.toml: run make lock"
 
 
 def not_required() -> list[str]:

@@ -16,6 +16,7 @@ from doubles import KEY, Clock, Speech, Store, Web, serving
 
 # A busy machine is slow, which is no reason to fail; and what was found once belongs in a test, not in a folder.
 settings.register_profile("callphases", deadline=None, database=None)
+settings.register_profile("few", settings.get_profile("callphases"), max_examples=10)
 settings.load_profile("callphases")
 
 
