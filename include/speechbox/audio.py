@@ -115,7 +115,10 @@ def _one_recording(tracks: list[Track]) -> Audio:
     languages = {tracks[index].language for index in counting} - {"", "und"}
     if len(languages) > 1 or any(audios[index].channels_differ() for index in counting):
         chosen = [max(counting, key=lambda index: (tracks[index].is_default, audios[index].channels, -index))]
-    warnings = list(_shortfall([tracks[index] for index in chosen]))
+    # A track that seems silent may be one of which nothing could be decoded.
+    warnings = list(
+        _shortfall([tracks[index] for index in range(len(tracks)) if index in chosen or index not in counting])
+    )
     if len(chosen) < len(counting):
         left_out = ", ".join(str(index + 1) for index in counting if index not in chosen)
         warnings.append(f"audio tracks that were not transcribed: {left_out} of {len(tracks)}")

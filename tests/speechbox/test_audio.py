@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -114,6 +115,20 @@ def test_damage_of_one_track_has_a_warning(tmp_path: Path) -> None:
     assert audio.channels == 2
     (warning,) = audio.warnings
     assert warning.startswith("decoded ")
+
+
+def test_track_of_which_nothing_can_be_decoded_has_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(encoded(M4A, agent(M4A), caller(M4A)))
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.audio[1]):
+            if packet.size:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
+    audio = decode(path)
+    assert audio.channels == 1
+    assert audio.warnings == ("decoded 0.0 s of 6.0 s stated: the recording is damaged or incomplete",)
 
 
 @pytest.mark.parametrize("kind", [M4A, MKV, WEBM], ids=lambda kind: kind.format)
