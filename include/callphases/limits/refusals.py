@@ -85,7 +85,8 @@ def refusal_of(document: object, status: int, clean: Callable[[str], str] = str)
     codes: list[str] = []
     parameters: list[str] = []
     _read_codes(document, codes, parameters)
-    words = " ".join(dict.fromkeys(" ".join(one.split()) for one in _words(document) if one.strip()))
+    found = list(_words(document)) or (list(_strings(document)) if status >= 400 else [])
+    words = " ".join(dict.fromkeys(" ".join(one.split()) for one in found if one.strip()))
     # Validation errors repeat their input, which is what callers say.
     words = re.sub(r"""(?i)['"]input['"]\s*:.*|\binput_value\s*=.*|\bflagged_input\b.*""", "…", words)
     words = clean("".join(sign if sign.isprintable() else " " for sign in words[:_MOST]))
@@ -195,6 +196,15 @@ def _words(part: object, depth: int = 0) -> Iterator[str]:
         if isinstance(metadata, dict):
             yield from _words(metadata.get("errors"), depth + 1)
             yield from _words(metadata.get("raw"), depth + 1)
+
+
+def _strings(part: object, depth: int = 0) -> Iterator[str]:
+    """All text in an error document that has its message in no known place."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, dict | list) and depth <= 6:
+        for one in part.values() if isinstance(part, dict) else part:
+            yield from _strings(one, depth + 1)
 
 
 def _json_in(text: str) -> object | None:

@@ -87,6 +87,8 @@ def test_request_that_a_server_does_not_implement_is_not_repeated(web: Web) -> N
         ({"error": {"message": "[{'msg': 'bad', 'input': {'text': 'My name is Jo'}}]"}}, "[{'msg': 'bad', …"),
         ({"error": {"message": "bad [type=int, input_value='My name is Jo', input_type=str]"}}, "bad [type=int, …"),
         ({"error": {"message": "a\x00b\ud800c\nd"}}, "a b c d"),
+        ({"error": {"code": "odd_failure", "n": 1}}, "odd_failure"),
+        ({"fault": {"faultstring": "Over quota", "detail": {"errorcode": "policies.X"}}}, "Over quota policies.X"),
         ({"error": {"message": 7}}, ""),
         ({"error": True}, ""),
         ("<html><style>p {color: red}</style><script>x()</script><p>Down</p></html>", "Down"),
