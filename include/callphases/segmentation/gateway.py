@@ -178,7 +178,7 @@ class Gateway:
                 response = self._request(model, partial(dict, empty))
             except requests.RequestException:
                 return False
-            refusal = self._read(response)
+            refusal = self._read(response, model)
             error = self._error(refusal, model) if 400 <= refusal.status < 500 else None
             if isinstance(error, WrongKey | NoBalance) and refusal.text:
                 raise error
@@ -228,7 +228,7 @@ class Gateway:
             return {"model": model, "messages": messages, **sent}
 
         def read(response: requests.Response) -> Refusal:
-            return self._read(response, messages)
+            return self._read(response, model, messages)
 
         def attempt() -> requests.Response:
             try:
@@ -263,8 +263,8 @@ class Gateway:
         response.status_code = in_band_status(response)
         return response
 
-    def _read(self, response: requests.Response, messages: Sequence[Mapping[str, str]] = ()) -> Refusal:
-        return read_refusal(response, self._cleaner(messages))
+    def _read(self, response: requests.Response, model: str, messages: Sequence[Mapping[str, str]] = ()) -> Refusal:
+        return read_refusal(response, self._cleaner(messages), model)
 
     def _cleaner(self, messages: Sequence[Mapping[str, str]]) -> Callable[[str], str]:
         """Removes keys from a text, and what it quotes of the question."""

@@ -44,6 +44,22 @@ def test_error_of_a_service_has_a_reason(web: Web, error: dict[str, Any]) -> Non
     assert refusal.text
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("claude-sonnet-4-5 has reached end-of-life", Reason.MODEL),
+        ("`claude-sonnet-4-5` is deprecated", Reason.MODEL),
+        ("claude-sonnet-4-5: no such option", Reason.OTHER),
+        ("claude-sonnet-4 is deprecated", Reason.OTHER),
+        ("temperature: claude-sonnet-4-5 is unsupported", Reason.OTHER),
+    ],
+)
+def test_model_that_was_asked_is_known_by_its_name(web: Web, text: str, reason: Reason) -> None:
+    response = served(web, 400, {"error": {"message": text}})
+    assert read_refusal(response, asked="claude-sonnet-4-5").reason is reason
+    assert read_refusal(response).reason is Reason.OTHER
+
+
 @pytest.mark.parametrize("document", [{"message": "Unknown"}, {}])
 def test_code_in_a_header_counts(web: Web, document: Any) -> None:
     header = {"x-amzn-ErrorType": "ResourceNotFoundException:http://internal.amazon.com/coral/"}
