@@ -384,7 +384,8 @@ def score(
 ) -> None:
     """Score phases against labelled calls.
 
-    The gateway's key is read from CALLPHASES_LLM_KEY, else ASSEMBLYAI_API_KEY. docs/scoring.md explains each figure.
+    The gateway's key is read from CALLPHASES_LLM_KEY (sent as a bearer token, except to AssemblyAI), else
+    ASSEMBLYAI_API_KEY (sent as it is). docs/scoring.md explains each figure.
     """
     if sum(source is not None for source in (tables, model, phases or None)) != 1:
         raise typer.BadParameter("Give one of --tables, --model and --phases.")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from callphases.errors import ConfigurationError
 from callphases.pipeline import Pipeline
-from callphases.segmentation.gateway import Gateway, Settings, gateway_beside
+from callphases.segmentation.gateway import Gateway, Settings, gateway_beside, wants_bearer
 from callphases.state.s3 import client_from_environment
 from callphases.state.storage import ObjectPrefix
 from callphases.transcription.assemblyai import DEFAULT_URL, AssemblyAI
@@ -95,8 +94,7 @@ def _gateway(url: str, account_key: str, url_setting: str = "LLM_GATEWAY_URL") -
     """
     own_key = os.environ.get("CALLPHASES_LLM_KEY", "").strip()
     settings = Settings("CALLPHASES_LLM_KEY" if own_key or not account_key else "ASSEMBLYAI_API_KEY", url_setting)
-    is_vendor = f".{urlsplit(url).hostname}".endswith(".assemblyai.com")
-    return Gateway(own_key or account_key, url, bearer=bool(own_key) and not is_vendor, settings=settings)
+    return Gateway(own_key or account_key, url, bearer=bool(own_key) and wants_bearer(url), settings=settings)
 
 
 def _gateway_url() -> str:

@@ -22,7 +22,7 @@
         └── OverBudget, Unfinished
 
 What a provider's error text means is decided in the two clients (``transcription.assemblyai`` and
-``segmentation.gateway``), which raise one of these; nothing else reads that text.
+``segmentation.gateway``) and in ``limits.refusals``, which they share; nothing else reads that text.
 """
 
 from __future__ import annotations

@@ -128,10 +128,11 @@ def own_gateway(connection: Connection, conn_id: str) -> gateway.Gateway:
             f"The extra of {name} is invalid: headers holds names and values, and key_header a name, such as "
             '{"key_header": "api-key", "headers": {"X-Team": "calls"}}.'
         )
+    url = _url(connection) + _path(connection)
     return gateway.Gateway(
         _key(connection, conn_id),
-        _url(connection) + _path(connection),
-        bearer=header is None,
+        url,
+        bearer=header is None and gateway.wants_bearer(url),
         key_header=header or "authorization",
         headers=headers,
         settings=gateway.Settings(f"the password of {name}", f"the host of {name}"),

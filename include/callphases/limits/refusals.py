@@ -47,6 +47,7 @@ class Refusal:
         words: more of them, to tell what they mean.
         codes: its error codes and types, in lower case without punctuation, so that a code has one form everywhere.
         parameter: the request's parameter that the error names in a field of its own, or empty.
+        asked: the model that was asked, if one was.
         may_wait: a header says when to try again.
     """
 
@@ -55,6 +56,7 @@ class Refusal:
     words: str = field(repr=False)
     codes: frozenset[str]
     parameter: str
+    asked: str = ""
     may_wait: bool = False
 
     @property
@@ -63,12 +65,13 @@ class Refusal:
         return _reason(self)
 
 
-def read_refusal(response: requests.Response, clean: Callable[[str], str] = str) -> Refusal:
+def read_refusal(response: requests.Response, clean: Callable[[str], str] = str, asked: str = "") -> Refusal:
     """Read an error response in any of the services' formats.
 
     Args:
         response: of any status.
         clean: removes from the service's words what must not be logged, before they are truncated.
+        asked: the model that was asked, if one was.
     """
     document = document_of(response)
     if isinstance(document, list):  # Vertex AI wraps its errors
@@ -77,7 +80,7 @@ def read_refusal(response: requests.Response, clean: Callable[[str], str] = str)
         document = re.sub(r"(?is)<(style|script)\b.*?</\1>|<[^>]*>", " ", response.text)
     refusal = refusal_of(document, response.status_code, clean)
     code = _code(response.headers.get("x-amzn-errortype", ""))
-    return replace(refusal, codes=refusal.codes | {code}, may_wait="retry-after" in response.headers)
+    return replace(refusal, codes=refusal.codes | {code}, asked=asked, may_wait="retry-after" in response.headers)
 
 
 def refusal_of(document: object, status: int, clean: Callable[[str], str] = str) -> Refusal:
@@ -85,7 +88,8 @@ def refusal_of(document: object, status: int, clean: Callable[[str], str] = str)
     codes: list[str] = []
     parameters: list[str] = []
     _read_codes(document, codes, parameters)
-    words = " ".join(dict.fromkeys(" ".join(one.split()) for one in _words(document) if one.strip()))
+    found = list(_words(document)) or (list(_strings(document)) if status >= 400 else [])
+    words = " ".join(dict.fromkeys(" ".join(one.split()) for one in found if one.strip()))
     # Validation errors repeat their input, which is what callers say.
     words = re.sub(r"""(?i)['"]input['"]\s*:.*|\binput_value\s*=.*|\bflagged_input\b.*""", "…", words)
     words = clean("".join(sign if sign.isprintable() else " " for sign in words[:_MOST]))
@@ -197,6 +201,15 @@ def _words(part: object, depth: int = 0) -> Iterator[str]:
             yield from _words(metadata.get("raw"), depth + 1)
 
 
+def _strings(part: object, depth: int = 0) -> Iterator[str]:
+    """All text in an error document that has its message in no known place."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, dict | list) and depth <= 6:
+        for one in part.values() if isinstance(part, dict) else part:
+            yield from _strings(one, depth + 1)
+
+
 def _json_in(text: str) -> object | None:
     """The document in a message that is JSON itself, as proxies send it."""
     if text[:1] not in ("{", "["):
@@ -254,7 +267,10 @@ def _reason(refusal: Refusal) -> Reason:
     if _about_model(refusal) and (
         codes & _MODEL_CODES
         or refusal.parameter == "model"
-        or (not is_busy and says(_GONE))
+        or (
+            not is_busy
+            and (says(_GONE) or (status < 500 and retired_model(refusal.words, [refusal.asked]) is not None))
+        )
         or (codes & _NOT_FOUND_CODES and says(_MODEL_WORD))
     ):
         return Reason.MODEL
@@ -423,6 +439,8 @@ _GONE = re.compile(
     rf"(?i)\b(?:models?|deployment|endpoint with name){_KIND}[\s:=/]*(?:'[^']*'|[\w@][\w./:@+-]*)?"
     rf"\s*[,:]?\s+{_VERBS}{_STATE}"
     rf"|{_BAD}\b|{_LACKS} (?:models?|deployment)\b|\bno (?:endpoints?|allowed providers) (?:found|available)\b"
+    r"|\bno model named\b|\bunknown provider for model\b|\bverified to use the model\b"
+    r"|\baccess to (?:the )?model.*\bdenied\b"
     r"|\bon-demand throughput isn't supported\b|\bLLM Provider NOT provided\b|\bNot found for account\b"
 )
 """The same, of a model that need not be named: a question asks one model."""

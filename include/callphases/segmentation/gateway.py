@@ -32,6 +32,7 @@ from callphases.errors import (
     RequestRefused,
     ServiceUnavailable,
     WrongKey,
+    without_secrets,
 )
 from callphases.limits.refusals import (
     Reason,
@@ -60,6 +61,8 @@ UNINFORMATIVE_STATUSES = frozenset({404, 405, 429})
 """Refusals that say nothing about the question: nothing is at this address, or it is too busy."""
 MOST_ADJUSTMENTS = 8
 """How often a question is sent again with other parameters."""
+SECRET_LENGTH = 6
+"""A shorter key is none, such as the one that a local server does not look at."""
 LEAST_QUOTE = 16
 """An error that has as many letters and digits in common with the question, in a row, quotes it."""
 
@@ -131,13 +134,16 @@ class Gateway:
         try:
             self.url, self._endpoint = _addresses(url)
         except ValueError:
-            raise ConfigurationError(f"{url} is not an http or https URL: check {self.settings.url}.") from None
+            named = without_secrets(url)
+            raise ConfigurationError(f"{named} is not an http or https URL: check {self.settings.url}.") from None
         self._session = session or _session()
         if key:
             is_token = key.lower().startswith("bearer ")
             self._session.headers[key_header] = f"Bearer {key}" if bearer and not is_token else key
         self._session.headers.update(headers or {})
-        self._key = key
+        self._secrets = [
+            one for one in (key.rpartition(" ")[2], *(headers or {}).values()) if len(one) >= SECRET_LENGTH
+        ]
         self._parameters = Parameters()
         self._throttle = Throttle(f"language model gateway at {self.url}", clock=clock)
         self._limiter: RateLimiter | None = None
@@ -172,7 +178,7 @@ class Gateway:
                 response = self._request(model, partial(dict, empty))
             except requests.RequestException:
                 return False
-            refusal = self._read(response)
+            refusal = self._read(response, model)
             error = self._error(refusal, model) if 400 <= refusal.status < 500 else None
             if isinstance(error, WrongKey | NoBalance) and refusal.text:
                 raise error
@@ -222,7 +228,7 @@ class Gateway:
             return {"model": model, "messages": messages, **sent}
 
         def read(response: requests.Response) -> Refusal:
-            return self._read(response, messages)
+            return self._read(response, model, messages)
 
         def attempt() -> requests.Response:
             try:
@@ -257,15 +263,15 @@ class Gateway:
         response.status_code = in_band_status(response)
         return response
 
-    def _read(self, response: requests.Response, messages: Sequence[Mapping[str, str]] = ()) -> Refusal:
-        return read_refusal(response, self._cleaner(messages))
+    def _read(self, response: requests.Response, model: str, messages: Sequence[Mapping[str, str]] = ()) -> Refusal:
+        return read_refusal(response, self._cleaner(messages), model)
 
     def _cleaner(self, messages: Sequence[Mapping[str, str]]) -> Callable[[str], str]:
-        """Removes the key from a text, and what it quotes of the question."""
+        """Removes keys from a text, and what it quotes of the question."""
 
         def clean(text: str) -> str:
-            if self._key:
-                text = text.replace(self._key.rpartition(" ")[2], "…")
+            for secret in self._secrets:
+                text = text.replace(secret, "…")
             return _without_quotes(text, messages[-1]["content"]) if messages else text
 
         return clean
@@ -338,11 +344,17 @@ def _addresses(url: str) -> tuple[str, str]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError
     path = parts.path.rstrip("/")
-    base = parts._replace(path=path.removesuffix("/chat/completions").removesuffix("/v1"), query="", fragment="")
+    shown = path.removesuffix("/chat/completions").removesuffix("/v1")
+    base = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=shown, query="", fragment="")
     if not path.endswith("/chat/completions"):
         has_version = any(re.fullmatch(r"v\d+\w*", part) for part in path.split("/"))
         path += "/chat/completions" if has_version else "/v1/chat/completions"
     return base.geturl(), parts._replace(path=path, fragment="").geturl()
+
+
+def wants_bearer(url: str) -> bool:
+    """Whether the gateway at ``url`` wants its key as a bearer token: all but AssemblyAI's do."""
+    return re.search(r"(?i)://([^/@]*\.)?assemblyai\.com(:\d+)?(/|$)", url) is None
 
 
 def gateway_beside(speech_url: str) -> str:

@@ -101,7 +101,7 @@ def _most_tokens(text: str, limit: int) -> int | None:
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     numbers: list[int] = []
-    for found in re.finditer(r"(?<![\w.-])(\d{2,9})(?![\w.]*[A-Za-z_])( ?\(exclusive\))?", text):
+    for found in re.finditer(r"(?<![\w.-])(\d{2,9})(?![\w.]*[A-Za-z_]|-\d)( ?\(exclusive\))?", text):
         before = text[: found.start()].rstrip(" `'\"")
         is_exclusive = bool(found[2]) or re.search(r"(?i)(lower|less|smaller) than$", before) is not None
         numbers.append(int(found[1]) - is_exclusive)

@@ -116,6 +116,12 @@ def test_key_of_an_own_gateway_is_a_bearer_token_unless_told_otherwise(
     assert {name: web.requests[0].headers.get(name) for name in headers} == headers
 
 
+def test_account_of_its_own_at_the_vendors_gateway_has_its_key_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MY_LLM", json.dumps({**OWN, "host": "https://llm-gateway.eu.assemblyai.com"}))
+    gateway = connect(monkeypatch, {"password": "k"}).get_clients("my_llm")[1]
+    assert gateway._session.headers["authorization"] == "own-key"
+
+
 def test_key_of_the_account_is_sent_as_it_is(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     web.answers = [chat_answer("hello")]
     gateway = connect(monkeypatch, {"password": "k", "host": web.url}).get_clients()[1]

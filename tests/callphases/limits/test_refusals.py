@@ -44,6 +44,22 @@ def test_error_of_a_service_has_a_reason(web: Web, error: dict[str, Any]) -> Non
     assert refusal.text
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("claude-sonnet-4-5 has reached end-of-life", Reason.MODEL),
+        ("`claude-sonnet-4-5` is deprecated", Reason.MODEL),
+        ("claude-sonnet-4-5: no such option", Reason.OTHER),
+        ("claude-sonnet-4 is deprecated", Reason.OTHER),
+        ("temperature: claude-sonnet-4-5 is unsupported", Reason.OTHER),
+    ],
+)
+def test_model_that_was_asked_is_known_by_its_name(web: Web, text: str, reason: Reason) -> None:
+    response = served(web, 400, {"error": {"message": text}})
+    assert read_refusal(response, asked="claude-sonnet-4-5").reason is reason
+    assert read_refusal(response).reason is Reason.OTHER
+
+
 @pytest.mark.parametrize("document", [{"message": "Unknown"}, {}])
 def test_code_in_a_header_counts(web: Web, document: Any) -> None:
     header = {"x-amzn-ErrorType": "ResourceNotFoundException:http://internal.amazon.com/coral/"}
@@ -87,6 +103,8 @@ def test_request_that_a_server_does_not_implement_is_not_repeated(web: Web) -> N
         ({"error": {"message": "[{'msg': 'bad', 'input': {'text': 'My name is Jo'}}]"}}, "[{'msg': 'bad', …"),
         ({"error": {"message": "bad [type=int, input_value='My name is Jo', input_type=str]"}}, "bad [type=int, …"),
         ({"error": {"message": "a\x00b\ud800c\nd"}}, "a b c d"),
+        ({"error": {"code": "odd_failure", "n": 1}}, "odd_failure"),
+        ({"fault": {"faultstring": "Over quota", "detail": {"errorcode": "policies.X"}}}, "Over quota policies.X"),
         ({"error": {"message": 7}}, ""),
         ({"error": True}, ""),
         ("<html><style>p {color: red}</style><script>x()</script><p>Down</p></html>", "Down"),

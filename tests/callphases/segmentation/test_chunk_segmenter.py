@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 
 from callphases.cues import Cue, to_vtt
-from callphases.errors import AccountError, BadAudio, DayHeld, DownloadRefused, RunStopped, ServiceUnavailable
+from callphases.errors import (
+    AccountError,
+    BadAudio,
+    DayHeld,
+    DownloadRefused,
+    NoBalance,
+    RunStopped,
+    ServiceUnavailable,
+    WrongKey,
+)
 from callphases.progress import DayPass, unsettled
 from callphases.recordings import Recording
 from callphases.segmentation.chunk_segmenter import ALIKE, ChunkSegmenter
@@ -597,6 +606,54 @@ def test_missing_transcript_fails_only_its_own_call(runner: Runner) -> None:
     runner.segment([gone, there])
     assert runner.failure(gone)[0] == "transcript_gone"
     assert isinstance(runner.event(there), Answered)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "failure_class", "words"),
+    [
+        (
+            answer({"detail": "context too long for this deployment"}, 400),
+            "request_refused",
+            "context too long for this",
+        ),
+        (answer({"error": {"code": "content_filter", "message": "Filter."}}, 400), "model_refused", "Filter."),
+        (
+            phases_answer(("Introduction", 1), finish_reason="guardrail_intervened"),
+            "model_refused",
+            "declines to answer",
+        ),
+        (answer({"choices": [{"error": {"message": "Upstream died."}}]}), "answer_invalid", "Upstream died"),
+    ],
+)
+def test_words_of_the_gateway_are_in_the_row_and_in_the_log(
+    runner: Runner, caplog: pytest.LogCaptureFixture, refusal: Answer, failure_class: str, words: str
+) -> None:
+    bad, good = runner.transcribed("alice"), runner.transcribed("bob")
+    runner.models.respond = lambda request: refusal if is_about("alice", request) else good_answer(request)
+    runner.segment([bad, good])
+    assert runner.failure(bad)[0] == failure_class
+    assert words in runner.failure(bad)[1]
+    assert words in caplog.text
+    assert isinstance(runner.event(good), Answered)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (answer({"error": {"code": "insufficient_quota", "message": "Pay."}}, 429), NoBalance),
+        (answer({"error": {"code": 402, "message": "Pay."}}), NoBalance),
+        (answer({"error": {"code": "invalid_api_key", "message": "No."}}, 400), WrongKey),
+    ],
+)
+def test_error_of_the_account_stops_the_run_at_once(
+    runner: Runner, waits: list[float], refusal: Answer, error: type[Exception]
+) -> None:
+    recording = runner.transcribed("alice")
+    runner.models.respond = lambda request: refusal
+    with pytest.raises(error):
+        runner.segment([recording])
+    assert len(runner.models.requests) == 1
+    assert waits == []
 
 
 @pytest.mark.parametrize(

@@ -384,6 +384,13 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         Gateway(KEY, url, settings=Settings("the password of x", "the host of x"))
 
 
+def test_password_in_a_url_is_not_shown() -> None:
+    assert Gateway("", "https://jo:secret@box/v1?key=secret").url == "https://box"
+    with pytest.raises(ConfigurationError) as told:
+        Gateway("", "ftp://box/v1?key=secret")
+    assert "secret" not in str(told.value)
+
+
 def test_messages_name_the_settings_of_the_gateway(web: Web) -> None:
     gateway = Gateway(KEY, web.url, settings=Settings("the password of x", "the host of x"))
     web.answers = [answer({}, 401), text_answer("<html>", kind="text/html")]

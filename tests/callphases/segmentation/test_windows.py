@@ -13,7 +13,16 @@ from callphases.cues import Cue
 from callphases.errors import AnswerCut, AnswerInvalid, RequestRefused
 from callphases.segmentation.timeline import Label
 from callphases.segmentation.tokens import cue_tokens
-from callphases.segmentation.windows import LEAST_TOKENS, OVERLAP, WINDOW_TOKENS, divisible, joined, label_call, windows
+from callphases.segmentation.windows import (
+    LEAST_TOKENS,
+    LEAST_TOKENS_TOO_LONG,
+    OVERLAP,
+    WINDOW_TOKENS,
+    divisible,
+    joined,
+    label_call,
+    windows,
+)
 from doubles import cue
 
 NAMES = ["Introduction", "Complaint", "Resolution", "Goodbye"]
@@ -147,6 +156,21 @@ def test_windows_are_not_divided_below_the_minimum() -> None:
     assert LEAST_TOKENS < min(sizes) < 2 * LEAST_TOKENS
     assert len(sizes) < 10
     assert not divisible(call(60))
+
+
+def test_window_beyond_a_small_context_is_divided_further() -> None:
+    sizes: list[float] = []
+
+    def ask(part: Sequence[Cue]) -> list[Label]:
+        sizes.append(tokens(part))
+        refused = RequestRefused("never")
+        refused.too_long = True
+        raise refused
+
+    with pytest.raises(RequestRefused):
+        label_call(call(400), ask)
+    assert LEAST_TOKENS_TOO_LONG < min(sizes) < 2 * LEAST_TOKENS_TOO_LONG
+    assert len(sizes) < 10
 
 
 def test_other_failures_do_not_divide_the_window() -> None:
