@@ -149,7 +149,7 @@ def backfill(
     try:
         from callphases.airflow import backfill as airflow_backfill
     except ModuleNotFoundError as error:
-        if error.name != "airflow":
+        if (error.name or "").partition(".")[0] != "airflow":
             raise
         raise ConfigurationError("Airflow is not installed here: install callphases[airflow].") from None
     plan = airflow_backfill.plan(pipeline, first.date(), last.date())

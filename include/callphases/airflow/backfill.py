@@ -76,7 +76,7 @@ def plan(settings: DagSettings, first: dt.date, last: dt.date) -> BackfillPlan:
     # Airflow, too, leaves out the runs that are not due.
     day_of = {
         interval.start: last_complete_day(interval.end, zone)
-        for interval in _intervals(dag, since, day_end(last, zone))
+        for interval in _intervals(dag, since, day_end(last + DAY, zone))
         if interval.end < now
     }
     starts = [start for start, day in day_of.items() if first <= day <= last]

@@ -106,6 +106,38 @@ def test_healthy_pipeline_has_no_bad_finding_and_no_side_effects(look: Examine, 
     assert speech.jobs == {}
 
 
+# schedule and deadline
+
+
+def test_days_that_no_run_takes_are_uncertain(look: Examine, healthy: Store) -> None:
+    found = look(healthy.pipeline(schedule="0 3 * * MON-FRI"))["schedule"]
+    assert found.health is Health.UNSURE
+    assert "'0 3 * * MON-FRI' has none on the day after" in found.detail
+    assert "8 of 28 days are left out" in found.detail
+    assert "27 of 28 days are left out" in look(healthy.pipeline(schedule="0 0 L * *"))["schedule"].detail
+
+
+@pytest.mark.parametrize("schedule", ["@daily", "0 */6 * * *", "@hourly", "30 23 * * *", "0 0 * * 0-6", None])
+def test_schedule_with_a_run_each_day_is_no_finding(look: Examine, healthy: Store, schedule: str | None) -> None:
+    assert "schedule" not in look(healthy.pipeline(schedule=schedule))
+
+
+@pytest.mark.parametrize(
+    ("notify", "health", "detail"),
+    [
+        ("os.getcwd", Health.GOOD, "os.getcwd can be imported here."),
+        ("os.path.nothing", Health.BAD, "There is no os.path.nothing"),
+        ("os.sep", Health.BAD, "os.sep is no function."),
+        ("my_company.alerts.page", Health.UNSURE, "can't be imported here (ModuleNotFoundError: No module named"),
+    ],
+)
+def test_function_of_the_deadline_is_imported(
+    look: Examine, healthy: Store, notify: str, health: Health, detail: str
+) -> None:
+    found = look(healthy.pipeline(deadline={"by": "06:00", "notify": notify}))["deadline.notify"]
+    assert (found.health, detail in found.detail) == (health, True), found.detail
+
+
 # services
 
 
