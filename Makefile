@@ -102,7 +102,7 @@ $(LOWEST)/.ready: requirements-lowest.lock
 
 test: check  ## Everything that CI runs: check, the core's tests with its coverage floor, all other tests
 	@echo "==> pytest: the core"
-	@$(BIN)/python -m pytest tests/test_boundaries.py tests/callphases \
+	@$(BIN)/python -m pytest tests/test_boundaries.py tests/callphases --numprocesses auto \
 		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
 	@echo "==> pytest: speechbox, tables in warehouses, Dags, whole nights"
 	@$(BIN)/python -m pytest -m "not kill" --ignore tests/test_boundaries.py --ignore tests/callphases

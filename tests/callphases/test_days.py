@@ -55,7 +55,7 @@ class Bucket:
     def get_paginator(self, _: str) -> Bucket:
         return self
 
-    def paginate(self, Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:  # noqa: N803
+    def paginate(self, Bucket: str, Prefix: str, **_: object) -> Iterator[dict[str, Any]]:  # noqa: N803
         self.listed.append(Prefix)
         yield {
             "Contents": [
