@@ -8,6 +8,7 @@
 | `publish` | replaces the day's object of both tables | as above; until then the day's old objects stay |
 | `verify` | checks that listed = completed + no speech + failed; few failed | its message counts failures by class |
 
+A run processes the last day that is over when the run is due, or the day in the Param `date`.
 A recording that fails is a row of the table `calls` with `failure_class` and `failure_message`; it stops nothing else.
 An account error (key, balance, models) fails the chunk that encounters it; the other chunks are skipped, and `verify`
 has the reason. To run a day again, clear its run, or trigger a run with the Param `date`: nothing is paid for twice.
