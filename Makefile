@@ -85,8 +85,8 @@ check: setup  ## Lint, format, types, the boundaries between packages, and the o
 	@echo "==> import-linter"; $(BIN)/lint-imports
 	@$(MAKE) --no-print-directory lowest
 
-# Leaves out, of the core's tests: those marked slow or threads; what needs Airflow or speechbox; whole days and random calls,
-# which use dependencies as the other tests do. Property tests run 10 examples each instead of 100.
+# Leaves out, of the core's tests: those marked slow or threads; what needs Airflow, speechbox or a real gateway; whole days and
+# random calls, which use dependencies as the other tests do. Property tests run 10 examples each instead of 100.
 lowest: setup  ## The core's tests on the oldest dependencies that pyproject.toml allows (2 minutes)
 	@echo "==> pytest: the core on its oldest dependencies"
 	@test -n "$(LOWEST_PYTHON)" || { echo "Skipped: they have wheels for Python 3.11 and 3.12, and neither is here."; exit 0; }; \
