@@ -26,6 +26,8 @@ COVERAGE_FLOOR := 95
 LOWEST := .callphases/lowest
 LOWEST_PYTHON ?= $(firstword $(foreach p,$(BIN)/python python3.11 python3.12,$(shell \
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 && echo $(p))))
+LOWEST_WITHOUT := airflow scoring/test_score.py segmentation/test_any_call.py segmentation/test_chunk_segmenter.py \
+	segmentation/test_hostile_calls.py segmentation/test_real_gateway.py test_day_run.py test_previous_version.py
 LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
 
 # What `make ledger` runs: 60 seeds of 350 examples.
@@ -83,17 +85,15 @@ check: setup  ## Lint, format, types, the boundaries between packages, and the o
 	@echo "==> import-linter"; $(BIN)/lint-imports
 	@$(MAKE) --no-print-directory lowest
 
-# All tests of the core but: airflow/ and what needs speechbox, as neither is there; those marked slow or threads; one that
-# only computes. Property tests run 10 examples each instead of 100.
+# Leaves out, of the core's tests: those marked slow or threads; what needs Airflow, speechbox or a real gateway; whole days and
+# random calls, which use dependencies as the other tests do. Property tests run 10 examples each instead of 100.
 lowest: setup  ## The core's tests on the oldest dependencies that pyproject.toml allows (2 minutes)
 	@echo "==> pytest: the core on its oldest dependencies"
 	@test -n "$(LOWEST_PYTHON)" || { echo "Skipped: they have wheels for Python 3.11 and 3.12, and neither is here."; exit 0; }; \
 	$(MAKE) --no-print-directory $(LOWEST)/.ready && \
 	PYTHONPATH=include LEDGER_EXAMPLES=10 $(LOWEST)/bin/python -m pytest tests/callphases --numprocesses 2 \
 		-m "not slow and not threads" --hypothesis-profile few --basetemp=.callphases/pytest-lowest -p no:cacheprovider \
-		--ignore tests/callphases/airflow --ignore tests/callphases/scoring/test_score.py \
-		--ignore tests/callphases/segmentation/test_real_gateway.py \
-		--ignore tests/callphases/segmentation/test_hostile_calls.py --ignore tests/callphases/segmentation/test_any_call.py
+		$(addprefix --ignore tests/callphases/,$(LOWEST_WITHOUT))
 
 $(LOWEST)/.ready: requirements-lowest.lock
 	@$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)

@@ -83,6 +83,8 @@ def parse(text: str, format: str, zone: dt.tzinfo) -> dt.datetime:
     Raises:
         ValueError: the text is not of the format.
     """
+    if re.search(r"(?![0-9])\d", text):  # strptime reads the digits of every script
+        raise ValueError("expected the digits 0 to 9")
     if format != EPOCH:
         return in_utc(_strptime(text, format), zone)
     if re.fullmatch(r"[0-9]{10}|[0-9]{13}", text) is None:

@@ -41,7 +41,15 @@ _TYPES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
+# How values are written. Python's own int(), float() and fromisoformat() also read 1_000, nan, ١٢ and 2026-W47-5.
+_INTEGER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"-?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_ISO_8601 = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+    r"|\d{8}T([01]\d|2[0-3])\d\d(\d\d)?(Z|[+-]\d\d(\d\d)?)?",
+    re.ASCII,
+)
 
 
 def fields(pipeline: Pipeline) -> list[pa.Field[Any]]:
@@ -77,21 +85,26 @@ def _text(name: str, column: Column, recording: Recording, described: Described 
 
 
 def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
-    """Parse ``text`` as the column's type; None if that fails. Times without a UTC offset are in ``zone``."""
+    """Parse ``text`` as the column's type; None if that fails. Times without a UTC offset are in ``zone``.
+
+    Spaces around a value are ignored. An int64 is ``-?[0-9]+``; a double is as in JSON, or as ``007.5`` or ``.5``; a
+    boolean is true, yes or 1, or false, no or 0, in any case; a timestamp is of the column's format, else ISO 8601's
+    calendar date, alone or with a time.
+    """
     if text is None or column.type == "string":
         return text
-    text = text.strip()
+    text = text.strip(" ")
     try:
         if column.type == "int64":
-            number = int(text)
-            return number if -(1 << 63) <= number < 1 << 63 else None
+            number = int(text) if _INTEGER.fullmatch(text) else None
+            return number if number is not None and -(1 << 63) <= number < 1 << 63 else None
         if column.type == "double":
-            return value if math.isfinite(value := float(text)) else None
+            return value if _NUMBER.fullmatch(text) and math.isfinite(value := float(text)) else None
         if column.type == "boolean":
             return _BOOLEANS.get(text.lower())
         if column.format is not None:
             return time_formats.parse(text, column.format, zone)
-        return time_formats.in_utc(dt.datetime.fromisoformat(text), zone)
+        return time_formats.in_utc(dt.datetime.fromisoformat(text), zone) if _ISO_8601.fullmatch(text) else None
     except ValueError:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -93,10 +94,67 @@ def test_pipeline_without_own_columns_has_no_values() -> None:
         ("0001-01-01", "timestamp", None),  # earlier than any time in UTC
         ("soon", "timestamp", None),
         (None, "int64", None),
+        ("-0042", "int64", -42),
+        (str(-(2**63)), "int64", -(2**63)),
+        ("-.5e1", "double", -5.0),
+        ("007.50", "double", 7.5),
+        ("1E+3", "double", 1000.0),
+        ("20261120T080000Z", "timestamp", dt.datetime(2026, 11, 20, 8, tzinfo=dt.UTC)),
+        ("20261120T0800+0200", "timestamp", dt.datetime(2026, 11, 20, 6, tzinfo=dt.UTC)),
+        ("2026-11-20T08:00:00.25+02", "timestamp", dt.datetime(2026, 11, 20, 6, 0, 0, 250_000, tzinfo=dt.UTC)),
     ],
 )
 def test_text_is_converted_to_the_column_type(text: str | None, type_: str, value: object) -> None:
     assert converted(text, column(type_), BERLIN) == value
+
+
+@pytest.mark.parametrize(
+    ("type_", "texts"),
+    [
+        ("int64", "1_000 １２３ ٣ १२ +5 0x10 0b1 1e3 1,000 --5 - ²"),
+        ("int64", ["", "5\n", "\t5", "\xa05", "\u20035", "1 000"]),
+        ("double", "1_0.5 1_0 nan inf -Infinity +1.5 ٣.٥ １.５ 5. . 1e 0x1p3 1,5"),
+        ("double", ["", "\x0b1", "1.5\n"]),
+        ("boolean", "ｔｒｕｅ truе on y t yes! １ ٠ +1 01"),
+        ("boolean", ["", "tr ue", "\u2003yes"]),
+        (
+            "timestamp",
+            "2026-W47-5 2026W475 20261119 2026-324 2026-11 20261119101500 ２０２６-11-20 ٢٠٢٦-11-20 1782945000",
+        ),
+        (
+            "timestamp",
+            "2026-11-20T08 2026-11-20T0800 2026-11-20x08:00 2026-11-20T24:00:00 2026-11-20T08:00:60 2026-02-30",
+        ),
+        ("timestamp", "+002026-11-20 2026-11-20T08:00+25:00 2026-11-20T08:00:00+02:00:30 2026-11-20T08:00−01:00"),
+        ("timestamp", ["", "2026-11-20 08:00 Z", "2026-11-20\u200308:00"]),
+    ],
+)
+def test_other_ways_to_write_a_value_are_null(type_: str, texts: str | list[str]) -> None:
+    for text in texts.split(" ") if isinstance(texts, str) else texts:
+        assert converted(text, column(type_), BERLIN) is None, text
+
+
+@pytest.mark.parametrize(
+    ("text", "format", "is_read"),
+    [
+        ("２０２６1120", "%Y%m%d", False),
+        ("2026112٠", "%Y%m%d", False),
+        ("１７８２９４５０００", "epoch", False),
+        ("2026年11月20日", "%Y年%m月%d日", True),
+    ],
+)
+def test_digits_of_a_timestamp_with_a_format_are_those_of_ascii(text: str, format: str, is_read: bool) -> None:
+    assert (converted(text, column("timestamp", format=format), dt.UTC) is not None) == is_read
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_any_integer_of_64_bits_is_an_int64(number: int) -> None:
+    assert converted(str(number), column("int64"), BERLIN) == number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_any_number_of_json_is_a_double(number: float) -> None:
+    assert converted(json.dumps(number), column("double"), BERLIN) == number
 
 
 def test_timestamp_column_with_a_custom_format() -> None:
