@@ -27,6 +27,7 @@ from callphases.connections import gateway_to_score, s3_of, services_of, tables_
 from callphases.day_run import ALL_FAILED, DayRun
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.inspection import showing
+from callphases.inspection.absence import why_unlisted, why_unpublished
 from callphases.inspection.call_times import CallTimes
 from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
@@ -103,13 +104,14 @@ def plan(
 ) -> None:
     """Show what a run of the pipeline would do for a day, without doing it, and how the times of calls are read.
 
-    Always lists the bucket, an archive once for all days; its index is not written.
+    Always lists the bucket, an archive once for all days; its index is not written. Exits with 1 if nothing is there
+    for any of the days because nothing at all is below the prefix, or because they are still to come.
     """
     pipeline = load(pipeline_file)
     s3 = client_from_environment()
     bucket = RecordingBucket(s3, pipeline.recordings.bucket)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
-    keys, times = RecordingKeys(pipeline), CallTimes(pipeline)
+    keys, times, total = RecordingKeys(pipeline), CallTimes(pipeline), 0
     for day, recordings in _listed(bucket, pipeline, state, [moment.date() for moment in date], times):
         view, day_pass = read_ledger_day(state, day), DayPass(dt.datetime.now(dt.UTC))
         listed = todo = size = 0
@@ -120,8 +122,14 @@ def plan(
                 todo += 1
                 size += recording.size
         console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
+        total += listed
     for finding in times.findings():
         _print_finding(finding)
+    if not total:
+        reason, is_mistake = why_unlisted(bucket, pipeline, max(moment.date() for moment in date))
+        console.print(reason, soft_wrap=True)
+        if is_mistake:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -248,6 +256,10 @@ def show(
         Form, typer.Option("--format", help="table; csv: one line per phase; json: one line per call.")
     ] = Form.TABLE,
     output: Annotated[Path | None, typer.Option(help="Write CSV or JSON to this file instead of printing it.")] = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="CSV without the ' before texts that a spreadsheet would take for a formula."),
+    ] = False,
     png: Annotated[
         Path | None, typer.Option(help="Also draw the calls as strips on a time axis, to this file.")
     ] = None,
@@ -256,33 +268,38 @@ def show(
 
     On a terminal, strips are drawn in the colors of the picture; with NO_COLOR and in files, as letters. CSV has one
     line per phase, and one for a call without phases. JSON has one line per call: the columns of calls, dt, and the
-    list phases. Times are ISO 8601, numbers are not rounded.
+    list phases. Times are ISO 8601, numbers are not rounded. In CSV a ' precedes texts that begin like a formula.
     """
     if not date and call is None:
         raise typer.BadParameter("Give --date or --call.")
     if output is not None and form is Form.TABLE:
         raise typer.BadParameter("--output is for --format csv and json.")
-    if source.endswith((".yaml", ".yml")) and Path(source).is_file():
-        tables = tables_at(load(Path(source)).output.tables, "output.tables")
-    else:
-        tables = tables_at(source, "the argument TABLES")
+    if raw and form is not Form.CSV:
+        raise typer.BadParameter("--raw is for --format csv.")
+    tables = _tables(source, "the argument TABLES")
     days = [moment.date() for moment in date or ()]
     calls = showing.calls_of_days(tables, days) if call is None else showing.find_calls(tables, call, days)
     # Messages must not mix with CSV or JSON on standard output.
     messages = console if form is Form.TABLE else errors
+    missing = why_unpublished(tables, days) if days or not calls else None
+    if missing is not None:
+        messages.print(missing, soft_wrap=True)
     if not calls:
-        when = f" on {', '.join(map(str, days))}" if days else ""
-        what = "calls" if call is None else f"call {call}"
-        messages.print(f"{source} has no {what}{when}.", soft_wrap=True)
+        if missing is None:
+            when = f" on {', '.join(map(str, days))}" if days else ""
+            what = "calls" if call is None else f"call {call}"
+            messages.print(f"{source} has no {what}{when}.", soft_wrap=True)
         raise typer.Exit(1)
     if form is Form.TABLE:
         console.print(showing.table(calls, whole=call is not None))
         for line in showing.strips(calls, console.width, bool(console.color_system) and not console.no_color):
             console.print(line, soft_wrap=True)
     else:
-        write = showing.write_csv if form is Form.CSV else showing.write_json
         text = io.StringIO()
-        write(calls, text)
+        if form is Form.CSV:
+            showing.write_csv(calls, text, raw=raw)
+        else:
+            showing.write_json(calls, text)
         if output is None:
             typer.echo(text.getvalue(), nl=False)
         else:
@@ -349,7 +366,10 @@ def doctor(
 def score(
     labelled: Annotated[list[Path], typer.Argument(help="Labelled calls: folders and files, one JSON file per call.")],
     tables: Annotated[
-        str | None, typer.Option(help="Score published days: output.tables (s3://…), or a folder with a copy of them.")
+        str | None,
+        typer.Option(
+            help="Score published days: a pipeline file, its output.tables (s3://…), or a folder with a copy of them."
+        ),
     ] = None,
     date: Annotated[
         list[dt.datetime] | None,
@@ -487,9 +507,16 @@ def _predict(
 
 
 def _published(tables: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
-    source = tables_at(tables, "--tables")
+    source = _tables(tables, "--tables")
     days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source, "phases")
     return published(source, days)
+
+
+def _tables(source: str, setting: str) -> ObjectPrefix | Path:
+    """The tables of a pipeline file, below an S3 URI, or in a folder."""
+    if source.endswith((".yaml", ".yml")):
+        return tables_at(load(Path(source)).output.tables, "output.tables")
+    return tables_at(source, setting)
 
 
 def _write(path: Path, text: str) -> None:

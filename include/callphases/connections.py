@@ -7,6 +7,7 @@ gateway of its own is at LLM_GATEWAY_URL, with its key in CALLPHASES_LLM_KEY.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,9 @@ def tables_at(place: str, setting: str) -> ObjectPrefix | Path:
     Raises:
         ConfigurationError: the environment does not configure an S3 client.
     """
-    if place.startswith("s3://"):
+    if re.match(r"(?i)s3[na]?:", place):
+        if not re.fullmatch(r"s3://[^/]+(/.*)?", place):
+            raise ConfigurationError(f"{setting}: expected s3://bucket/prefix/, not {place!r}.")
         return ObjectPrefix(client_from_environment(), place if place.endswith("/") else f"{place}/", setting)
     return Path(place)
 

@@ -146,7 +146,7 @@ def test_show_fails_for_an_unpublished_day(run: Run, copy: Callable[..., Path]) 
     folder = copy([call("a.mp3")], [])
     code, out, _ = run("show", folder, "--date", "2026-11-19")
     assert code == 1
-    assert "has no calls on 2026-11-19" in out.replace("\n", " ")
+    assert "2026-11-19 doesn't exist (not run, or without calls). Published: 2026-11-20." in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
@@ -167,7 +167,60 @@ def test_show_csv_and_json_output_contains_only_data(
     assert path.read_text() == out
     code, nothing, err = run("show", folder, "--date", "2026-11-19", "--format", form)
     assert (code, nothing) == (1, "")
-    assert "has no calls on 2026-11-19" in err.replace("\n", " ")
+    assert "2026-11-19 doesn't exist" in err.replace("\n", " ")
+
+
+def test_show_says_what_does_not_exist(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
+    code, _, err = run("show", folder / "nowhere", "--date", "2026-11-20")
+    assert code == 1
+    assert "nowhere: there is no such folder" in err.replace("\n", "")
+    (tmp_path / "empty").mkdir()
+    code, out, _ = run("show", tmp_path / "empty", "--call", "a.mp3")
+    assert code == 1
+    assert "doesn't exist, or nothing is published there" in out.replace("\n", " ")
+    code, out, _ = run("show", folder, "--date", "2999-01-01")
+    assert code == 1
+    assert "2999-01-01 is in the future. Published: 2026-11-20." in out.replace("\n", " ")
+    code, out, _ = run("show", folder, "--date", "2026-11-20", "--date", "2026-11-21")
+    assert code == 0
+    assert "2026-11-21 doesn't exist" in out.replace("\n", " ")
+    assert "a.mp3" in out
+    code, _, err = run("show", "s3:/warehouse/tables", "--date", "2026-11-20")
+    assert code == 1
+    assert "expected s3://bucket/prefix/" in err.replace("\n", " ")
+
+
+FORMULAS = [
+    '=HYPERLINK("http://x")', "+49 1", "-2", "@SUM(A1)", "\t=1", "\n=1", " =1", '"=1"', "＝1", "＋1", "－1", "＠A",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_csv_cells_are_no_formulas_unless_raw(run: Run, copy: Callable[..., Path], text: str) -> None:
+    folder = copy([call("a.mp3", failure_message=text)], [phase("a.mp3", 0, "Other", 0, 75, text)])
+    arguments = ("show", folder, "--date", "2026-11-20", "--format", "csv")
+    for raw, expected in ((False, f"'{text}"), (True, text)):
+        code, out, _ = run(*arguments, *(["--raw"] if raw else []))
+        assert code == 0
+        [line] = csv.DictReader(io.StringIO(out, newline=""))
+        assert line["summary"] == line["failure_message"] == expected
+        assert line["end_s"] == "75.0"
+        assert line["recording_uri"].startswith("s3://")
+
+
+@pytest.mark.parametrize("text", ["Thanks", "1 - 2", "a=b", "(=1)", "…"])
+def test_other_csv_cells_stay_as_they_are(run: Run, copy: Callable[..., Path], text: str) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75, text)])
+    _, out, _ = run("show", folder, "--date", "2026-11-20", "--format", "csv")
+    [line] = csv.DictReader(io.StringIO(out))
+    assert line["summary"] == text
+
+
+def test_raw_is_for_csv(run: Run, copy: Callable[..., Path]) -> None:
+    code, _, err = run("show", copy([call("a.mp3")], []), "--date", "2026-11-20", "--raw")
+    assert code == 2
+    assert "--raw is for --format csv" in err
 
 
 def test_show_call_prints_its_whole_summary(run: Run, copy: Callable[..., Path]) -> None:
@@ -299,6 +352,34 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
     ]
     assert listed == ["calls/"]
     assert aws.keys("state/index/") == []
+
+
+@pytest.mark.integration
+def test_plan_says_that_a_prefix_does_not_exist(run: Run, aws: Store, pipeline_file: Path) -> None:
+    pipeline = aws.pipeline(recordings={"prefix": "suport/{date:%Y/%m/%d}/"})
+    pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+    aws.put("support/2026/11/20/a.mp3")
+    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
+    assert code == 1
+    assert f"s3://{aws.recordings}/suport/ doesn't exist: no object is below it. Check recordings.prefix." in out
+    aws.put("suport/2026/11/19/a.mp3")
+    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
+    assert code == 0
+    assert f"No recording of 2026-11-20 is below s3://{aws.recordings}/suport/2026/11/20/" in out
+    code, out, _ = run("plan", pipeline_file, "--date", "2060-01-01")
+    assert code == 1
+    assert "2060-01-01 is in the future" in out
+
+
+@pytest.mark.integration
+def test_show_says_that_a_mistyped_place_does_not_exist(run: Run, aws: Store) -> None:
+    aws.state.put("x", b"")
+    code, out, _ = run("show", f"s3://{aws.warehouse}/call_phasez", "--date", "2026-11-20")
+    assert code == 1
+    assert f"s3://{aws.warehouse}/call_phasez/ doesn't exist" in out
+    code, _, err = run("show", "s3://no-such-bucket-here/x/", "--date", "2026-11-20")
+    assert code == 1
+    assert "There is no bucket" in err
 
 
 @pytest.mark.integration

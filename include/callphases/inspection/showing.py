@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -134,9 +135,13 @@ def _letters(names: Iterable[str]) -> dict[str, str]:
     return letters
 
 
-def write_csv(calls: Sequence[Row], file: TextIO) -> None:
+def write_csv(calls: Sequence[Row], file: TextIO, *, raw: bool = False) -> None:
     """Write one line per phase, with the columns of ``phases`` and its call's status; one line for a call without
-    phases. Times are ISO 8601, numbers are not rounded, and null is an empty field."""
+    phases. Times are ISO 8601, numbers are not rounded, and null is an empty field.
+
+    A text that a spreadsheet would take for a formula has a ' before it, unless ``raw``: what callers say is in it.
+    """
+    cell = _iso if raw else _guarded
     # A pipeline's own columns are the same in both tables, but may differ between days.
     own = list(dict.fromkeys(name for call in calls for name in call if name not in {"dt", "phases", *CALLS.names}))
     columns = [*CALL_COLUMNS, *(name for name in PHASES.names if name not in CALL_COLUMNS), *own]
@@ -148,7 +153,7 @@ def write_csv(calls: Sequence[Row], file: TextIO) -> None:
         without_phases = {name: call.get(name) for name in ("transcript_id", *_LINEAGE, *own)}
         for phase in call["phases"] or [without_phases]:
             row = {**phase, **of_call}
-            writer.writerow({key: _iso(value) for key, value in row.items()})
+            writer.writerow({key: cell(value) for key, value in row.items()})
 
 
 _LINEAGE = ("speech_model", "llm_model", "prompt_version", "schema_version", "run_id", "processed_at")
@@ -159,6 +164,14 @@ def write_json(calls: Iterable[Row], file: TextIO) -> None:
     ISO 8601, numbers are not rounded."""
     for call in calls:
         file.write(json.dumps(call, ensure_ascii=False, default=_iso) + "\n")
+
+
+# From OWASP's page on CSV injection; spreadsheets skip spaces, and take full-width signs for ASCII's.
+_FORMULA = re.compile(r"""[\s\x00"']*[=+\-@＝＋－＠]|[\t\r\n\x00]""")
+
+
+def _guarded(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else _iso(value)
 
 
 def _iso(value: Any) -> Any:
