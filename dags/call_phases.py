@@ -46,7 +46,12 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "weight_rule": WeightRule.UPSTREAM,
         },
         params={
-            "date": Param(None, type=["null", "string"], format="date", description="The day to process; without it, the last complete one."),
+            "date": Param(
+                None,
+                type=["null", "string"],
+                format="date",
+                description="The day to process; without it, the last complete one.",
+            ),
             "replay": Param(
                 None,
                 type=["null", "string"],

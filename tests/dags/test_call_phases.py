@@ -218,7 +218,7 @@ def test_schedule_that_only_airflow_rejects_fails_at_midnight(tmp_path: Path, mo
     "settings",
     [
         *(f"schedule: '{schedule}'" for schedule in CRON_OF_PRESET),
-        *("schedule: 0 3 * * MON-FRI", "schedule: 0 0 L * *", "schedule: 0 0 15W JAN,jul *", "schedule: 0 0 * * sun#1"),
+        *("schedule: 0 3 * * MON-FRI", "schedule: 0 0 L JAN,jul *", "schedule: 0 0 * * sun#1"),
         *("schedule: 0-59/7 22-2 1-7 */2 ?", "schedule: null", "timezone: America/Argentina/Buenos_Aires"),
         *("timezone: Etc/GMT-14", "timezone: GMT0", "deadline: {by: '06:00', notify: not.there}"),
     ],
