@@ -134,9 +134,9 @@ def test_invalid_file_makes_a_dag_that_shows_its_error_and_leaves_others_alone(
         ("", "call_phases_the_file", cron("0 0 * * *", "UTC"), False),
         ("timezone: Europe/Berlin\n", "call_phases_the_file", cron("0 0 * * *", "Europe/Berlin"), False),
         ("pipeline: our calls\n", "call_phases_the_file", cron("0 0 * * *", "UTC"), False),
-        # names of other pipelines
-        ("pipeline: good\n", "call_phases_the_file", cron("0 0 * * *", "UTC"), False),
-        (MINIMAL.format(name="good"), "call_phases_the_file", cron("0 0 * * *", "UTC"), False),
+        # the name of another pipeline, as in a copy
+        ("pipeline: good\n", "call_phases_the_file", cron("0 0 * * *", "UTC"), None),
+        (MINIMAL.format(name="good"), "call_phases_the_file", cron("0 0 * * *", "UTC"), None),
     ],
 )
 def test_dag_of_an_invalid_file_keeps_name_and_schedule(

@@ -63,29 +63,30 @@ def failing_dags(mistakes: Mapping[Path, str], taken: Collection[str]) -> list[D
     """The failing Dags of invalid pipeline files.
 
     Each has the name, the schedule and the time zone of its file, as far as these are valid. Without a name, or if the
-    name belongs to another pipeline, the Dag is named after the file, and starts unpaused so that somebody notices.
+    name belongs to another pipeline, the Dag is named after the file. Without a name it starts unpaused, because it may
+    stand for a live pipeline that has disappeared.
 
     Args:
         mistakes: the files, and what is wrong with each.
         taken: names of other pipelines.
     """
     names, dags = set(taken), []
-    unnamed: list[tuple[Path, dict[str, str | None]]] = []
+    others: list[tuple[Path, dict[str, str | None], bool | None]] = []
     for path, message in mistakes.items():
         settings = readable_settings(path)
         name = settings.pop("pipeline", None)
         if name is None or name in names:
-            unnamed.append((path, settings))
+            others.append((path, settings, False if name is None else None))
             continue
         names.add(name)
         dags.append(failing_dag(DagSettings.model_validate({"pipeline": name, **settings}), message))
-    for path, settings in unnamed:
+    for path, settings, is_paused in others:
         stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:90]
         candidates = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
         name = next(name for name in candidates if name not in names)
         names.add(name)
         named = DagSettings.model_validate({"pipeline": name, **settings})
-        dags.append(failing_dag(named, mistakes[path], is_paused_upon_creation=False))
+        dags.append(failing_dag(named, mistakes[path], is_paused_upon_creation=is_paused))
     return dags
 
 
