@@ -24,10 +24,10 @@ from rich.text import Text
 from callphases import __version__
 from callphases.clock import SYSTEM_CLOCK
 from callphases.connections import gateway_to_score, s3_of, services_of, tables_at
+from callphases.date_prefixes import has_date
 from callphases.day_run import ALL_FAILED, DayRun
 from callphases.errors import AccountError, CallphasesError, ConfigurationError, DayHeld, ServiceUnavailable
-from callphases.inspection import showing
-from callphases.inspection.absence import why_unlisted, why_unpublished
+from callphases.inspection import absence, showing
 from callphases.inspection.call_times import CallTimes
 from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
@@ -111,7 +111,8 @@ def plan(
     s3 = client_from_environment()
     bucket = RecordingBucket(s3, pipeline.recordings.bucket)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
-    keys, times, total = RecordingKeys(pipeline), CallTimes(pipeline), 0
+    keys, times = RecordingKeys(pipeline), CallTimes(pipeline)
+    counts: dict[dt.date, int] = {}
     for day, recordings in _listed(bucket, pipeline, state, [moment.date() for moment in date], times):
         view, day_pass = read_ledger_day(state, day), DayPass(dt.datetime.now(dt.UTC))
         listed = todo = size = 0
@@ -122,14 +123,11 @@ def plan(
                 todo += 1
                 size += recording.size
         console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
-        total += listed
+        counts[day] = listed
     for finding in times.findings():
         _print_finding(finding)
-    if not total:
-        reason, is_mistake = why_unlisted(bucket, pipeline, max(moment.date() for moment in date))
-        console.print(reason, soft_wrap=True)
-        if is_mistake:
-            raise typer.Exit(1)
+    if _explain_empty_days(bucket, pipeline, counts):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -276,20 +274,16 @@ def show(
         raise typer.BadParameter("--output is for --format csv and json.")
     if raw and form is not Form.CSV:
         raise typer.BadParameter("--raw is for --format csv.")
-    tables = _tables(source, "the argument TABLES")
-    days = [moment.date() for moment in date or ()]
+    tables, pipeline = tables_at(source, "the argument TABLES")
+    days = list(dict.fromkeys(moment.date() for moment in date or ()))
     calls = showing.calls_of_days(tables, days) if call is None else showing.find_calls(tables, call, days)
     # Messages must not mix with CSV or JSON on standard output.
     messages = console if form is Form.TABLE else errors
-    missing = why_unpublished(tables, days) if days or not calls else None
-    if missing is not None:
-        messages.print(missing, soft_wrap=True)
     if not calls:
-        if missing is None:
-            when = f" on {', '.join(map(str, days))}" if days else ""
-            what = "calls" if call is None else f"call {call}"
-            messages.print(f"{source} has no {what}{when}.", soft_wrap=True)
+        messages.print(absence.no_calls(source, tables, pipeline, days, call), soft_wrap=True)
         raise typer.Exit(1)
+    if call is None and (empty := [day for day in days if day not in {one["dt"] for one in calls}]):
+        errors.print(absence.no_calls(source, tables, pipeline, empty), soft_wrap=True)
     if form is Form.TABLE:
         console.print(showing.table(calls, whole=call is not None))
         for line in showing.strips(calls, console.width, bool(console.color_system) and not console.no_color):
@@ -368,7 +362,7 @@ def score(
     tables: Annotated[
         str | None,
         typer.Option(
-            help="Score published days: a pipeline file, its output.tables (s3://…), or a folder with a copy of them."
+            help="Score published days: a pipeline file, its output.tables (s3://…), or a folder with a copy."
         ),
     ] = None,
     date: Annotated[
@@ -424,6 +418,11 @@ def score(
     else:
         found = read_predicted(phases) if phases else _published(tables or "", date)
         predicted = matched(truth, found)
+        if not any(predicted):
+            raise ConfigurationError(
+                f"None of the {len(truth)} labelled calls is among the {len(found)} predicted ones: their call_id or "
+                f"recording must be the same. The first are {truth[0].call_id!r} and {found[0].call_id!r}."
+            )
         unlabelled = len(found) - sum(one is not None for one in predicted)
     card = scorecard(truth, predicted, only_matched=only_matched, unlabelled=unlabelled, spent=spent)
     if json_file == "-":
@@ -442,7 +441,7 @@ def score(
     for path in (json_file if json_file != "-" else None, png):
         if path is not None:
             errors.print(f"Written: {path}", soft_wrap=True)
-    if fail_under is not None and card.means["accuracy"].mean < fail_under:
+    if fail_under is not None and not card.means["accuracy"].mean >= fail_under:  # nor if that is not a number
         errors.print(f"Mean accuracy {card.means['accuracy'].mean:.4f} is less than {fail_under:g}.", style="red")
         raise typer.Exit(1)
 
@@ -480,6 +479,18 @@ def _listed(
     found.close()
 
 
+def _explain_empty_days(bucket: RecordingBucket, pipeline: Pipeline, counts: dict[dt.date, int]) -> bool:
+    """Say why days have no recordings; returns whether that is a mistake in the pipeline file or in the command."""
+    empty = [day for day, count in counts.items() if not count]
+    if not has_date(pipeline.recordings.prefix) and any(counts.values()):
+        # All days have one prefix. It has recordings, so of the other days there are none; only a day to come is odd.
+        empty = [day for day in empty if absence.is_to_come(day, pipeline)]
+    findings = [absence.no_recordings(bucket, pipeline, day) for day in empty]
+    for finding in findings:
+        _print_finding(finding)
+    return any(finding.health is Health.BAD for finding in findings)
+
+
 def _when_free(step: Callable[..., _T], *arguments: Any) -> _T:
     """Do a step of a run as soon as no other run has the day."""
     while True:
@@ -506,17 +517,17 @@ def _predict(
     return predict(truth, Segmenter(gateway, pipeline))
 
 
-def _published(tables: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
-    source = _tables(tables, "--tables")
-    days = list(dict.fromkeys(moment.date() for moment in date)) if date else published_days(source, "phases")
-    return published(source, days)
-
-
-def _tables(source: str, setting: str) -> ObjectPrefix | Path:
-    """The tables of a pipeline file, below an S3 URI, or in a folder."""
-    if source.endswith((".yaml", ".yml")):
-        return tables_at(load(Path(source)).output.tables, "output.tables")
-    return tables_at(source, setting)
+def _published(place: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:
+    tables, pipeline = tables_at(place, "--tables")
+    known = sorted({*published_days(tables, "calls"), *published_days(tables, "phases")})
+    days = list(dict.fromkeys(moment.date() for moment in date)) if date else known
+    missing = [day for day in days if day not in known]
+    if missing or not days:
+        message = absence.no_calls(place, tables, pipeline, missing)
+        if missing == days:
+            raise ConfigurationError(message)
+        errors.print(message, soft_wrap=True)
+    return published(tables, days)
 
 
 def _write(path: Path, text: str) -> None:

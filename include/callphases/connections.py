@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callphases.errors import ConfigurationError
-from callphases.pipeline import Pipeline
+from callphases.pipeline import Pipeline, load
 from callphases.segmentation.gateway import Gateway, Settings, gateway_beside, wants_bearer
 from callphases.state.s3 import client_from_environment
 from callphases.state.storage import ObjectPrefix
@@ -71,19 +71,25 @@ def gateway_to_score(url: str | None) -> Gateway:
     return _gateway(url or _gateway_url(), key, "--url or LLM_GATEWAY_URL")
 
 
-def tables_at(place: str, setting: str) -> ObjectPrefix | Path:
-    """Published tables: ``output.tables`` if ``place`` is an ``s3://`` URI, else a local copy of it.
+def tables_at(place: str, setting: str) -> tuple[ObjectPrefix | Path, Pipeline | None]:
+    """Published tables: those of a pipeline file, with its pipeline, or ``output.tables`` at S3 or in a local copy.
 
     ``setting`` is what errors tell the user to check.
 
     Raises:
-        ConfigurationError: the environment does not configure an S3 client.
+        ConfigurationError: the pipeline file or the URI is invalid, or the environment does not configure an S3 client.
     """
-    if re.match(r"(?i)s3[na]?:", place):
-        if not re.fullmatch(r"s3://[^/]+(/.*)?", place):
-            raise ConfigurationError(f"{setting}: expected s3://bucket/prefix/, not {place!r}.")
-        return ObjectPrefix(client_from_environment(), place if place.endswith("/") else f"{place}/", setting)
-    return Path(place)
+    if "://" not in place and place.endswith((".yaml", ".yml")) and not Path(place).is_dir():
+        pipeline = load(Path(place))
+        return ObjectPrefix(client_from_environment(), pipeline.output.tables, "output.tables"), pipeline
+    # One letter is a drive of Windows.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:|[sS]3//", place) is None or Path(place).exists():
+        return Path(place), None
+    if re.fullmatch(r"s3://[^/]+(/.*)?", place) is None:
+        bucket = re.fullmatch(r"(?i)s3[an]?:?/*([^/]+(/.*)?)", place)
+        meant = f"; did you mean s3://{bucket[1]}?" if bucket else ""
+        raise ConfigurationError(f"{place}: expected s3://bucket/prefix/ for {setting}{meant}")
+    return ObjectPrefix(client_from_environment(), place if place.endswith("/") else f"{place}/", setting), None
 
 
 def _speech_url() -> str:

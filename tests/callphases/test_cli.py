@@ -146,7 +146,41 @@ def test_show_fails_for_an_unpublished_day(run: Run, copy: Callable[..., Path]) 
     folder = copy([call("a.mp3")], [])
     code, out, _ = run("show", folder, "--date", "2026-11-19")
     assert code == 1
-    assert "2026-11-19 doesn't exist (not run, or without calls). Published: 2026-11-20." in out.replace("\n", " ")
+    assert "has no calls on 2026-11-19 (not published). Only 2026-11-20 is published." in out.replace("\n", " ")
+
+
+def test_show_says_which_of_several_days_it_lacks(run: Run, copy: Callable[..., Path]) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
+    code, out, err = run("show", folder, "--date", "2026-11-20", "--date", "2026-11-19")
+    assert code == 0
+    assert "a.mp3" in out
+    assert "has no calls on 2026-11-19 (not published). Only 2026-11-20 is published." in err
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("s3://", "s3://: expected s3://bucket/prefix/ for the argument TABLES"),
+        ("s3:///call_phases/", "s3:///call_phases/: expected s3://bucket/prefix/"),
+        ("s3:/warehouse/x", "did you mean s3://warehouse/x?"),
+        ("S3://warehouse/x", "did you mean s3://warehouse/x?"),
+        ("s3a://warehouse/x", "did you mean s3://warehouse/x?"),
+        ("s3:warehouse", "did you mean s3://warehouse?"),
+        ("gs://warehouse/x", "gs://warehouse/x: expected s3://bucket/prefix/"),
+        ("https://warehouse.s3.amazonaws.com/x", "expected s3://bucket/prefix/"),
+        ("s3//warehouse/x", "did you mean s3://warehouse/x?"),
+        ("s3/warehouse", "s3/warehouse doesn't exist: there is no such folder."),
+        ("nowhere/tables", "nowhere/tables doesn't exist: there is no such folder."),
+        ("nowhere.yaml", "nowhere.yaml: can't be read: No such file or directory"),
+    ],
+)
+def test_tables_that_are_nowhere_are_reported(run: Run, tmp_path: Path, place: str, words: str) -> None:
+    code, out, err = run("show", place, "--date", "2026-11-20")
+    assert code == 1
+    assert words in out + err
+    code, out, err = run("score", labelled_call(tmp_path / "truth"), "--tables", place)
+    assert (code, out) == (1, "")
+    assert words.replace("the argument TABLES", "--tables") in err
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
@@ -167,28 +201,7 @@ def test_show_csv_and_json_output_contains_only_data(
     assert path.read_text() == out
     code, nothing, err = run("show", folder, "--date", "2026-11-19", "--format", form)
     assert (code, nothing) == (1, "")
-    assert "2026-11-19 doesn't exist" in err.replace("\n", " ")
-
-
-def test_show_says_what_does_not_exist(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None:
-    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
-    code, _, err = run("show", folder / "nowhere", "--date", "2026-11-20")
-    assert code == 1
-    assert "nowhere: there is no such folder" in err.replace("\n", "")
-    (tmp_path / "empty").mkdir()
-    code, out, _ = run("show", tmp_path / "empty", "--call", "a.mp3")
-    assert code == 1
-    assert "doesn't exist, or nothing is published there" in out.replace("\n", " ")
-    code, out, _ = run("show", folder, "--date", "2999-01-01")
-    assert code == 1
-    assert "2999-01-01 is in the future. Published: 2026-11-20." in out.replace("\n", " ")
-    code, out, _ = run("show", folder, "--date", "2026-11-20", "--date", "2026-11-21")
-    assert code == 0
-    assert "2026-11-21 doesn't exist" in out.replace("\n", " ")
-    assert "a.mp3" in out
-    code, _, err = run("show", "s3:/warehouse/tables", "--date", "2026-11-20")
-    assert code == 1
-    assert "expected s3://bucket/prefix/" in err.replace("\n", " ")
+    assert "has no calls on 2026-11-19" in err.replace("\n", " ")
 
 
 FORMULAS = [
@@ -295,6 +308,21 @@ def test_show_accepts_a_pipeline_file(run: Run, aws: Store, pipeline_file: Path)
 
 
 @pytest.mark.integration
+def test_show_of_a_mistyped_prefix_says_that_it_does_not_exist(run: Run, aws: Store, pipeline_file: Path) -> None:
+    aws.tables.put(object_name("calls", DAY), parquet(CALLS, call("a.mp3")))
+    wrong = aws.tables.uri.replace("tables", "tablez")
+    for options in (["--date", "2026-11-20"], ["--call", "a.mp3"]):
+        code, out, _ = run("show", wrong, *options)
+        assert code == 1
+        assert out == f"{wrong} doesn't exist: no object is below it. Did you mean {aws.tables.uri}?\n"
+    code, out, _ = run("show", pipeline_file, "--date", "2026-11-19")
+    assert (code, out) == (
+        1,
+        f"{pipeline_file} has no calls on 2026-11-19 (not run yet). Only 2026-11-20 is published.\n",
+    )
+
+
+@pytest.mark.integration
 def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Path) -> None:
     recordings = [aws.put(f"calls/2026-11-20/{name}.mp3", b"x" * 1_500_000) for name in "abc"]
     key = transcript_key(recordings[0], aws.pipeline().transcription)
@@ -306,6 +334,42 @@ def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Pa
         "2026-11-21: 0 recordings, 0 to do (0.0 MB), 0 done before",
     ]
     assert "– call times: recordings.call_time is last_modified" in out
+
+
+@pytest.mark.integration
+def test_plan_says_why_nothing_is_listed(run: Run, aws: Store, pipeline_file: Path) -> None:
+    aws.put("calls/2026-11-20/a.mp3")
+    where = f"s3://{aws.recordings}/calls/"
+    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-21", "--date", "2026-11-20")
+    assert code == 0, "a day may have no calls"
+    assert f"– 2026-11-21: No object is below {where}2026-11-21/. {where} has 2026-11-20/." in out
+    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", "2063-01-01")
+    assert code == 1
+    assert "✗ 2063-01-01: This day is in the future (in UTC)." in out
+    pipeline = aws.pipeline(recordings={"prefix": "recordings/{date:%Y/%m/%d}/"})
+    pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
+    assert code == 1
+    where = f"s3://{aws.recordings}/"
+    assert (
+        f"✗ 2026-11-20: No object is below {where}recordings/ at all: check recordings.prefix. {where} has calls/."
+        in out
+    )
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("day", "code", "words"), [("2026-11-19", 0, ""), ("2063-01-01", 1, "in the future")])
+def test_plan_of_an_archive_says_only_that_a_day_is_to_come(
+    run: Run, aws: Store, pipeline_file: Path, day: str, code: int, words: str
+) -> None:
+    rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
+    pipeline = aws.pipeline(recordings={"prefix": "calls/", "call_time": rule})
+    pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+    aws.put("calls/20261120.mp3")
+    found, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", day)
+    assert found == code
+    assert f"{day}: 0 recordings" in out
+    assert [line for line in out.splitlines() if f" {day}: " in line and words in line] == out.splitlines()[3:]
 
 
 @pytest.mark.integration
@@ -352,34 +416,6 @@ def test_plan_lists_an_archive_once_for_all_days(run: Run, aws: Store, pipeline_
     ]
     assert listed == ["calls/"]
     assert aws.keys("state/index/") == []
-
-
-@pytest.mark.integration
-def test_plan_says_that_a_prefix_does_not_exist(run: Run, aws: Store, pipeline_file: Path) -> None:
-    pipeline = aws.pipeline(recordings={"prefix": "suport/{date:%Y/%m/%d}/"})
-    pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
-    aws.put("support/2026/11/20/a.mp3")
-    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
-    assert code == 1
-    assert f"s3://{aws.recordings}/suport/ doesn't exist: no object is below it. Check recordings.prefix." in out
-    aws.put("suport/2026/11/19/a.mp3")
-    code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
-    assert code == 0
-    assert f"No recording of 2026-11-20 is below s3://{aws.recordings}/suport/2026/11/20/" in out
-    code, out, _ = run("plan", pipeline_file, "--date", "2060-01-01")
-    assert code == 1
-    assert "2060-01-01 is in the future" in out
-
-
-@pytest.mark.integration
-def test_show_says_that_a_mistyped_place_does_not_exist(run: Run, aws: Store) -> None:
-    aws.state.put("x", b"")
-    code, out, _ = run("show", f"s3://{aws.warehouse}/call_phasez", "--date", "2026-11-20")
-    assert code == 1
-    assert f"s3://{aws.warehouse}/call_phasez/ doesn't exist" in out
-    code, _, err = run("show", "s3://no-such-bucket-here/x/", "--date", "2026-11-20")
-    assert code == 1
-    assert "There is no bucket" in err
 
 
 @pytest.mark.integration
@@ -649,7 +685,7 @@ def test_invalid_pipeline_file_is_a_one_line_error(run: Run, tmp_path: Path, con
 def test_missing_bucket_is_a_one_line_error(run: Run, aws: Store) -> None:
     code, _, err = run("show", "s3://nowhere/tables/", "--date", "2026-11-20")
     assert code == 1
-    assert err.startswith("error: There is no bucket 'nowhere'")
+    assert err.startswith("error: There is no bucket 'nowhere': check the argument TABLES.")
     assert err.count("\n") == 1
 
 
@@ -735,6 +771,33 @@ def test_score_reads_published_days_from_a_folder_or_s3(run: Run, aws: Store, tm
     assert code == 1
     assert "Worst call: a" in out
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_score_reads_the_tables_of_a_pipeline_file(run: Run, aws: Store, pipeline_file: Path, tmp_path: Path) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    aws.tables.put(object_name("phases", DAY), parquet(PHASES, *predicted_rows("a", 20)))
+    aws.tables.put(object_name("calls", DAY), parquet(CALLS))
+    days = ["--date", "2026-11-20", "--date", "2026-11-19"]
+    code, out, err = run("score", truth, "--tables", pipeline_file, *days, "--json", "-")
+    assert (code, json.loads(out)["calls"][0]["call_id"]) == (0, "a")
+    assert "has no calls on 2026-11-19 (not run yet)" in err
+    code, out, err = run("score", truth, "--tables", pipeline_file, "--date", "2063-01-01")
+    assert (code, out) == (1, "")
+    assert f"error: {pipeline_file} has no calls on 2063-01-01 (in the future). Only 2026-11-20 is published." in err
+
+
+def test_score_without_any_call_in_common_is_an_error(run: Run, tmp_path: Path) -> None:
+    truth, others = labelled_call(tmp_path / "truth", "a"), labelled_call(tmp_path / "others", "b")
+    code, out, err = run("score", truth, "--phases", others)
+    assert (code, out) == (1, "")
+    assert "None of the 1 labelled calls is among the 1 predicted ones" in err
+    assert "The first are 'a' and 'b'." in err
+
+
+@pytest.mark.parametrize("mean", ["nan", "1_0", "2"])
+def test_score_refuses_a_minimum_that_is_no_share(run: Run, tmp_path: Path, mean: str) -> None:
+    truth = labelled_call(tmp_path / "truth")
+    assert run("score", truth, "--phases", truth, "--fail-under", mean)[0] != 0
 
 
 def test_score_asks_a_model_with_the_labelled_calls_own_cues(

@@ -9,13 +9,23 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from callphases.cues import Cue
 from callphases.errors import ConfigurationError
 from callphases.scoring.metrics import Span, fit_to_call
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _number(value: object) -> object:
+    # pydantic would read strings as Python does, such as "1_000", and true as 1.
+    if isinstance(value, str | bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(ge=0)]
+CueNumber = Annotated[int, BeforeValidator(_number)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class _Entry(BaseModel):
 
 
 class _CueEntry(_Entry):
-    cue: int
+    cue: CueNumber
     speaker: str | None = None
     start_s: Seconds
     end_s: Seconds
@@ -61,7 +71,7 @@ class _CueEntry(_Entry):
 
 class _PhaseEntry(_Entry):
     name: str = Field(min_length=1)
-    start_cue: int | None = None
+    start_cue: CueNumber | None = None
     start_s: Seconds | None = None
     end_s: Seconds | None = None
 
@@ -69,7 +79,7 @@ class _PhaseEntry(_Entry):
 class _CallFile(_Entry):
     call_id: str = Field(default="", validate_default=False)
     recording: str | None = None
-    duration_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    duration_s: Annotated[Number, Field(gt=0)] | None = None
     cues: list[_CueEntry] = []
     phases: list[_PhaseEntry]
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from callphases.cues import Cue
 from callphases.errors import CallFailure, ConfigurationError, NoModelLeft, WrongKey
-from callphases.inspection.absence import why_unpublished
 from callphases.limits import costs
 from callphases.pipeline import Output, Pipeline, Recordings
 from callphases.scoring.labelled import LabelledCall, PredictedCall, stem
@@ -77,8 +76,8 @@ def published(tables: ObjectPrefix | Path, days: Sequence[dt.date]) -> list[Pred
         found += _of_day(calls, phases)
     if not found:
         where = tables.uri if isinstance(tables, ObjectPrefix) else tables
-        reason = why_unpublished(tables, days) or f"{where} has no calls on {', '.join(map(str, days))}."
-        raise ConfigurationError(reason)
+        when = ", ".join(map(str, days)) or "any day (expected phases/dt=…/phases.parquet)"
+        raise ConfigurationError(f"{where} has no calls on {when}.")
     return found
 
 

@@ -61,15 +61,19 @@ def response_time(response: Any) -> dt.datetime | None:
 
 
 def explain(error: Exception, bucket: str, setting: str) -> Exception:
-    """Translate an error of S3 into one that names the bucket and the ``setting`` to change."""
+    """Translate an error of S3 into one that names the bucket and the ``setting`` to change.
+
+    A setting with a dot, such as output.tables, is the pipeline file's; others are the command line's.
+    """
+    where = f"{setting} in the pipeline file" if "." in setting else setting
     if isinstance(error, ClientError):
         code, status = code_of(error), status_of(error)
         if code in ("NoSuchBucket", "InvalidBucketName"):
-            return ConfigurationError(f"There is no bucket {bucket!r}: check {setting} in the pipeline file.")
+            return ConfigurationError(f"There is no bucket {bucket!r}: check {where}.")
         if status in (301, 400, 401, 403):
             return ConfigurationError(
                 f"S3 refuses access to bucket {bucket!r} ({code}): check the AWS connection's key, region and rights, "
-                f"and {setting} in the pipeline file."
+                f"and {where}."
             )
         if status == 501:
             return ConfigurationError(
@@ -78,7 +82,7 @@ def explain(error: Exception, bucket: str, setting: str) -> Exception:
             )
         return ServiceUnavailable(f"S3 answered {status} {code} for bucket {bucket!r}.")
     if isinstance(error, ParamValidationError):
-        return ConfigurationError(f"{bucket!r} can't be a bucket's name: check {setting} in the pipeline file.")
+        return ConfigurationError(f"{bucket!r} can't be a bucket's name: check {where}.")
     # botocore's own texts may hold a URL with its query; the kind of the error says enough.
     return ServiceUnavailable(
         f"S3 can't be reached for bucket {bucket!r} ({type(error).__name__}): check endpoint_url and credentials of "
@@ -211,6 +215,21 @@ class ObjectPrefix:
                     yield item["Key"].removeprefix(prefix)
         except (ClientError, BotoCoreError) as error:
             raise explain(error, bucket, self.setting) from None
+
+    def folders(self) -> list[str]:
+        """What names begin with, up to their first slash, such as ``calls/``, and names without one.
+
+        In key order, the first thousand; empty if there is no object below the prefix.
+        """
+        bucket, prefix = self._place
+        try:
+            page = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        except (ClientError, BotoCoreError) as error:
+            raise explain(error, bucket, self.setting) from None
+        keys = [one["Prefix"] for one in page.get("CommonPrefixes", [])] + [
+            one["Key"] for one in page.get("Contents", [])
+        ]
+        return sorted(key.removeprefix(prefix) for key in keys)
 
     def _tried(self, request: Callable[[], _T], *, writing: bool = False, expected: tuple[int, ...] = ()) -> _T:
         """Send a request, with retries; an error with an ``expected`` status is raised unchanged."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from callphases.errors import ConfigurationError
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.schema import SCHEMAS, day_of, object_name
 
@@ -40,11 +41,18 @@ def _read(source: bytes | Path, table: str, only: list[str] | None = None) -> pa
 
 
 def published_days(tables: ObjectPrefix | Path, table: str = "calls") -> list[dt.date]:
-    """The published days of a table, in order."""
+    """The published days of a table, in order.
+
+    Raises:
+        ConfigurationError: a local folder can't be read.
+    """
     if isinstance(tables, ObjectPrefix):
         names: Iterable[str] = tables.names(f"{table}/dt=")
     else:
-        names = (path.relative_to(tables).as_posix() for path in tables.glob(object_name(table, "*")))
+        try:
+            names = [path.relative_to(tables).as_posix() for path in tables.glob(object_name(table, "*"))]
+        except OSError as error:
+            raise ConfigurationError(f"{tables}: can't be read: {error.strerror}") from None
     return sorted(day for name in names if (day := day_of(table, name)) is not None)
 
 

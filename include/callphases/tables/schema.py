@@ -132,7 +132,7 @@ def object_name(table: str, day: dt.date | str) -> str:
 
 def day_of(table: str, name: str) -> dt.date | None:
     """The day of an object of a table by its name; None if it is not one. The inverse of ``object_name``."""
-    found = re.fullmatch(r"\w+/dt=(\d{4}-\d\d-\d\d)/\w+\.parquet", name)
+    found = re.fullmatch(r"\w+/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/\w+\.parquet", name)
     try:
         day = dt.date.fromisoformat(found[1]) if found else None
     except ValueError:

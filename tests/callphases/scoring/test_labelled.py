@@ -101,6 +101,11 @@ def test_call_id_defaults_to_the_file_name(put: Put) -> None:
         ({"cues": [{**CUES[0], "start_s": -1}]}, "cues.0.start_s: "),
         ({"cues": [CUES[0], CUES[0]]}, "cues: expected each number once"),
         ({"cues": [{**CUES[1], "end_s": "secret"}]}, "cues.0.end_s: "),
+        ({"cues": [{**CUES[1], "end_s": "1_0"}]}, "cues.0.end_s: Value error, expected a number"),
+        ({"cues": [{**CUES[1], "cue": "٣"}]}, "cues.0.cue: Value error, expected a number"),
+        ({"cues": [{**CUES[1], "cue": True}]}, "cues.0.cue: Value error, expected a number"),
+        ({"phases": [{"name": "A", "start_cue": " 1"}]}, "phases.0.start_cue: Value error, expected a number"),
+        ({"duration_s": "12"}, "duration_s: Value error, expected a number"),
         ({"cues": [], "phases": [{"name": "A", "start_s": 0}]}, "duration_s: missing"),
     ],
 )
