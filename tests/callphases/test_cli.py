@@ -146,7 +146,7 @@ def test_show_fails_for_an_unpublished_day(run: Run, copy: Callable[..., Path]) 
     folder = copy([call("a.mp3")], [])
     code, out, _ = run("show", folder, "--date", "2026-11-19")
     assert code == 1
-    assert "has no calls on 2026-11-19 (not published). Only 2026-11-20 is published." in out.replace("\n", " ")
+    assert "2026-11-19 doesn't exist (not run, or without calls). Published: 2026-11-20." in out.replace("\n", " ")
 
 
 def test_show_says_which_of_several_days_it_lacks(run: Run, copy: Callable[..., Path]) -> None:
@@ -154,7 +154,7 @@ def test_show_says_which_of_several_days_it_lacks(run: Run, copy: Callable[..., 
     code, out, err = run("show", folder, "--date", "2026-11-20", "--date", "2026-11-19")
     assert code == 0
     assert "a.mp3" in out
-    assert "has no calls on 2026-11-19 (not published). Only 2026-11-20 is published." in err
+    assert "2026-11-19 doesn't exist (not run, or without calls). Published: 2026-11-20." in err
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,21 @@ def test_show_csv_and_json_output_contains_only_data(
     assert path.read_text() == out
     code, nothing, err = run("show", folder, "--date", "2026-11-19", "--format", form)
     assert (code, nothing) == (1, "")
-    assert "has no calls on 2026-11-19" in err.replace("\n", " ")
+    assert "2026-11-19 doesn't exist" in err.replace("\n", " ")
+
+
+def test_show_says_what_does_not_exist(run: Run, copy: Callable[..., Path], tmp_path: Path) -> None:
+    folder = copy([call("a.mp3")], [phase("a.mp3", 0, "Other", 0, 75)])
+    code, out, _ = run("show", folder / "nowhere", "--date", "2026-11-20")
+    assert code == 1
+    assert "nowhere doesn't exist: there is no such folder" in out
+    (tmp_path / "empty").mkdir()
+    code, out, _ = run("show", tmp_path / "empty", "--call", "a.mp3")
+    assert code == 1
+    assert "holds no published day" in out
+    code, out, _ = run("show", folder, "--date", "2999-01-01")
+    assert code == 1
+    assert "2999-01-01 is in the future. Published: 2026-11-20." in out.replace("\n", " ")
 
 
 FORMULAS = [
@@ -316,10 +330,7 @@ def test_show_of_a_mistyped_prefix_says_that_it_does_not_exist(run: Run, aws: St
         assert code == 1
         assert out == f"{wrong} doesn't exist: no object is below it. Did you mean {aws.tables.uri}?\n"
     code, out, _ = run("show", pipeline_file, "--date", "2026-11-19")
-    assert (code, out) == (
-        1,
-        f"{pipeline_file} has no calls on 2026-11-19 (not run yet). Only 2026-11-20 is published.\n",
-    )
+    assert (code, out) == (1, f"{pipeline_file}: 2026-11-19 doesn't exist (not run). Published: 2026-11-20.\n")
 
 
 @pytest.mark.integration
@@ -342,7 +353,7 @@ def test_plan_says_why_nothing_is_listed(run: Run, aws: Store, pipeline_file: Pa
     where = f"s3://{aws.recordings}/calls/"
     code, out, _ = run("plan", pipeline_file, "--date", "2026-11-21", "--date", "2026-11-20")
     assert code == 0, "a day may have no calls"
-    assert f"– 2026-11-21: No object is below {where}2026-11-21/. {where} has 2026-11-20/." in out
+    assert f"– 2026-11-21: No recording of this day is below {where}2026-11-21/. {where} has 2026-11-20/." in out
     code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20", "--date", "2063-01-01")
     assert code == 1
     assert "✗ 2063-01-01: This day is in the future (in UTC)." in out
@@ -351,10 +362,8 @@ def test_plan_says_why_nothing_is_listed(run: Run, aws: Store, pipeline_file: Pa
     code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
     assert code == 1
     where = f"s3://{aws.recordings}/"
-    assert (
-        f"✗ 2026-11-20: No object is below {where}recordings/ at all: check recordings.prefix. {where} has calls/."
-        in out
-    )
+    why = f"{where}recordings/ doesn't exist: no object is below it. Check recordings.prefix. {where} has calls/."
+    assert f"✗ 2026-11-20: {why}" in out
 
 
 @pytest.mark.integration
@@ -780,10 +789,10 @@ def test_score_reads_the_tables_of_a_pipeline_file(run: Run, aws: Store, pipelin
     days = ["--date", "2026-11-20", "--date", "2026-11-19"]
     code, out, err = run("score", truth, "--tables", pipeline_file, *days, "--json", "-")
     assert (code, json.loads(out)["calls"][0]["call_id"]) == (0, "a")
-    assert "has no calls on 2026-11-19 (not run yet)" in err
+    assert "2026-11-19 doesn't exist (not run)" in err
     code, out, err = run("score", truth, "--tables", pipeline_file, "--date", "2063-01-01")
     assert (code, out) == (1, "")
-    assert f"error: {pipeline_file} has no calls on 2063-01-01 (in the future). Only 2026-11-20 is published." in err
+    assert f"error: {pipeline_file}: 2063-01-01 is in the future. Published: 2026-11-20." in err
 
 
 def test_score_without_any_call_in_common_is_an_error(run: Run, tmp_path: Path) -> None:

@@ -60,16 +60,17 @@ def no_calls(
     published = sorted({day for table in SCHEMAS for day in published_days(tables, table)})
     if not published:
         return no_tables(tables, pipeline)
-    reasons = {day: _reason(day, published, tables, pipeline, call) for day in sorted(set(days))}
-    when = ", ".join(f"{day} ({reason})" if reason else str(day) for day, reason in reasons.items())
-    what = "calls" if call is None else f"call {call}"
-    count = f"{len(published)} days are published, from {published[0]} to {published[-1]}"
-    if len(published) == 1:
-        count = f"Only {published[0]} is published"
-    elif len(reasons) == 1 and published[0] < days[0] < published[-1] and days[0] not in published:
+    known = f"Published: {published[0]}"
+    if len(published) > 1:
+        known += f" to {published[-1]} ({len(published)} days)"
+    if len(days) == 1 and published[0] < days[0] < published[-1] and days[0] not in published:
         place = bisect_left(published, days[0])
-        count += f"; next to that day {published[place - 1]} and {published[place]}"
-    return f"{source} has no {what}{' on ' if when else ''}{when}. {count}."
+        known += f", before and after it {published[place - 1]} and {published[place]}"
+    if call is not None and (not days or any(day in published for day in days)):
+        when = f" on {', '.join(map(str, days))}" if days else ""
+        return f"{source} has no call {call}{when}. {known}."
+    reasons = (_reason(day, published, tables, pipeline) for day in sorted(set(days)))
+    return f"{source}: {', '.join(reasons)}. {known}."
 
 
 def no_recordings(bucket: RecordingBucket, pipeline: Pipeline, day: dt.date) -> Finding:
@@ -91,11 +92,10 @@ def no_recordings(bucket: RecordingBucket, pipeline: Pipeline, day: dt.date) -> 
     # The text before the first {date:…} is the same for all days.
     of_all_days = _below(bucket, next((text for text, *_ in string.Formatter().parse(source.prefix)), ""))
     if names := of_all_days.folders():
-        detail = (
-            f"No object is below {' or '.join(place.uri for place in listed)}. {of_all_days.uri} has {_some(names)}."
-        )
+        places = " or ".join(place.uri for place in listed)
+        detail = f"No recording of this day is below {places}. {of_all_days.uri} has {_some(names)}."
         return Finding(Health.UNSURE, str(day), detail)
-    detail = f"No object is below {of_all_days.uri} at all: check recordings.prefix.{_nearest(of_all_days)}"
+    detail = f"{of_all_days.uri} doesn't exist: no object is below it. Check recordings.prefix.{_nearest(of_all_days)}"
     return Finding(Health.BAD, str(day), detail)
 
 
@@ -106,18 +106,17 @@ def is_to_come(day: dt.date, pipeline: Pipeline | None) -> bool:
     return day > (dt.datetime.now(dt.UTC) + EARLIEST_ZONE).date()
 
 
-def _reason(
-    day: dt.date, published: Sequence[dt.date], tables: Place, pipeline: Pipeline | None, call: str | None
-) -> str:
+def _reason(day: dt.date, published: Sequence[dt.date], tables: Place, pipeline: Pipeline | None) -> str:
     if day in published:
-        return "" if call is not None else "published without calls"
+        return f"{day} has no calls"
     if is_to_come(day, pipeline):
-        return "in the future"
+        return f"{day} is in the future"
     if pipeline is None or isinstance(tables, Path):
-        return "not published"
+        return f"{day} doesn't exist (not run, or without calls)"
     state = replace(tables, uri=pipeline.output.state, setting="output.state")
     # A run takes the day's lease first, and its object stays. A day without rows has no object in the tables.
-    return "not run yet" if state.get(layout.lease(day)) is None else "run, but without any call to publish"
+    was_run = state.get(layout.lease(day)) is not None
+    return f"{day} doesn't exist ({'run, but without calls' if was_run else 'not run'})"
 
 
 def _below(bucket: RecordingBucket, prefix: str) -> ObjectPrefix:

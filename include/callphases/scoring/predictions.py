@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from callphases.cues import Cue
 from callphases.errors import CallFailure, ConfigurationError, NoModelLeft, WrongKey
+from callphases.inspection import absence
 from callphases.limits import costs
 from callphases.pipeline import Output, Pipeline, Recordings
 from callphases.scoring.labelled import LabelledCall, PredictedCall, stem
@@ -75,9 +76,8 @@ def published(tables: ObjectPrefix | Path, days: Sequence[dt.date]) -> list[Pred
             raise ConfigurationError(f"{where}: {day} can't be read as tables of calls and phases: {error}") from None
         found += _of_day(calls, phases)
     if not found:
-        where = tables.uri if isinstance(tables, ObjectPrefix) else tables
-        when = ", ".join(map(str, days)) or "any day (expected phases/dt=…/phases.parquet)"
-        raise ConfigurationError(f"{where} has no calls on {when}.")
+        where = tables.uri if isinstance(tables, ObjectPrefix) else str(tables)
+        raise ConfigurationError(absence.no_calls(where, tables, None, days))
     return found
 
 

@@ -126,25 +126,25 @@ def test_rights_that_end_at_the_prefix_are_enough(s3: Store, monkeypatch: pytest
 
 def test_unpublished_day_is_told_with_those_around_it(root: ObjectPrefix | Path) -> None:
     publish(root, *days_from(2, 4, 5, 9))
-    between = "4 days are published, from 2026-11-02 to 2026-11-09; next to that day 2026-11-05 and 2026-11-09."
-    assert said(root, days_from(7)) == f"HERE has no calls on 2026-11-07 (not published). {between}"
-    outside = "4 days are published, from 2026-11-02 to 2026-11-09."
-    assert said(root, days_from(10)) == f"HERE has no calls on 2026-11-10 (not published). {outside}"
+    known = "Published: 2026-11-02 to 2026-11-09 (4 days)"
+    between = f"{known}, before and after it 2026-11-05 and 2026-11-09."
+    assert said(root, days_from(7)) == f"HERE: 2026-11-07 doesn't exist (not run, or without calls). {between}"
+    assert said(root, days_from(10)) == f"HERE: 2026-11-10 doesn't exist (not run, or without calls). {known}."
 
 
 def test_each_of_several_days_has_its_reason(root: ObjectPrefix | Path) -> None:
     publish(root, DAY)
+    reasons = "2026-11-03 doesn't exist (not run, or without calls), 2026-11-20 has no calls"
     days = [TO_COME, DAY, *days_from(3, 3)]
-    when = f"2026-11-03 (not published), 2026-11-20 (published without calls), {TO_COME} (in the future)"
-    assert said(root, days) == f"HERE has no calls on {when}. Only 2026-11-20 is published."
+    assert said(root, days) == f"HERE: {reasons}, {TO_COME} is in the future. Published: 2026-11-20."
 
 
 def test_call_is_missed_on_published_days(root: ObjectPrefix | Path) -> None:
     publish(root, *days_from(19, 20))
-    days = "2 days are published, from 2026-11-19 to 2026-11-20."
-    assert said(root, [], "a.mp3") == f"HERE has no call a.mp3. {days}"
-    assert said(root, [DAY], "a.mp3") == f"HERE has no call a.mp3 on 2026-11-20. {days}"
-    assert said(root, days_from(1), "a.mp3") == f"HERE has no call a.mp3 on 2026-11-01 (not published). {days}"
+    known = "Published: 2026-11-19 to 2026-11-20 (2 days)."
+    assert said(root, [], "a.mp3") == f"HERE has no call a.mp3. {known}"
+    assert said(root, [DAY], "a.mp3") == f"HERE has no call a.mp3 on 2026-11-20. {known}"
+    assert said(root, days_from(1), "a.mp3").startswith("HERE: 2026-11-01 doesn't exist (not run")
 
 
 @pytest.mark.integration
@@ -153,7 +153,7 @@ def test_pipeline_knows_whether_a_day_without_rows_was_run(s3: Store) -> None:
     publish(s3.tables, DAY)
     s3.state.put(layout.lease(DAY.replace(day=15)), b"{}")
     found = absence.no_calls("support.yaml", s3.tables, ours, days_from(15, 16))
-    assert "2026-11-15 (run, but without any call to publish), 2026-11-16 (not run yet)" in found
+    assert "2026-11-15 doesn't exist (run, but without calls), 2026-11-16 doesn't exist (not run)." in found
 
 
 @pytest.mark.integration
@@ -187,7 +187,7 @@ def test_prefix_of_another_day_has_recordings(s3: Store) -> None:
     found = missed(s3, "support/{date:%Y/%m/%d}/")
     where = f"s3://{s3.recordings}/support/"
     assert (found.health, found.what) == (Health.UNSURE, "2026-11-20")
-    assert found.detail == f"No object is below {where}2026/11/20/. {where} has 2026/."
+    assert found.detail == f"No recording of this day is below {where}2026/11/20/. {where} has 2026/."
 
 
 @pytest.mark.integration
@@ -205,7 +205,7 @@ def test_prefix_without_any_object_is_a_mistake(s3: Store, prefix: str) -> None:
     found = missed(s3, prefix)
     where = f"s3://{s3.recordings}"
     assert found.health is Health.BAD
-    assert found.detail.startswith(f"No object is below {where}/suport/ at all: check recordings.prefix.")
+    assert found.detail.startswith(f"{where}/suport/ doesn't exist: no object is below it. Check recordings.prefix.")
     assert found.detail.endswith(f"Did you mean {where}/support/?")
 
 
@@ -213,7 +213,8 @@ def test_prefix_without_any_object_is_a_mistake(s3: Store, prefix: str) -> None:
 def test_empty_bucket_is_a_mistake(s3: Store) -> None:
     found = missed(s3, "{date:%Y/%m/%d}/")
     assert found.health is Health.BAD
-    assert found.detail == f"No object is below s3://{s3.recordings}/ at all: check recordings.prefix."
+    where = f"s3://{s3.recordings}/"
+    assert found.detail == f"{where} doesn't exist: no object is below it. Check recordings.prefix."
 
 
 @pytest.mark.integration

@@ -117,11 +117,15 @@ def test_published_day_is_read_from_s3(tmp_path: Path, s3: Store) -> None:
     assert published(folder, [DAY]) == EXPECTED
 
 
-def test_day_without_calls_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"has no calls on 2026-11-20\."):
-        published(tmp_path, [DAY])
-    with pytest.raises(ConfigurationError, match=r"has no calls on any day \(expected phases/dt="):
-        published(tmp_path, [])
+def test_what_is_not_published_is_an_error(tmp_path: Path) -> None:
+    for days in ([DAY], []):
+        with pytest.raises(ConfigurationError, match="holds no published day"):
+            published(tmp_path, days)
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        published(tmp_path / "nowhere", [DAY])
+    put(tmp_path, "calls", CALLS, *CALLS_OF_A_DAY)
+    with pytest.raises(ConfigurationError, match=r"2999-01-01 is in the future\. Published: 2026-11-20"):
+        published(tmp_path, [dt.date(2999, 1, 1)])
 
 
 def test_object_that_is_not_a_table_is_an_error(tmp_path: Path) -> None:
