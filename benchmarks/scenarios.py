@@ -61,7 +61,7 @@ _SCENARIOS = (
                 OVER_BOUND: at_most(2.0),
                 PER_CALL: at_most(3.2),
                 "calls a question": at_least(8),
-                "S3 requests a call": at_most(4),
+                "S3 requests a call": at_most(5),
                 f"{CORE_MS}: Airflow": at_most(50),
             },
         ),
@@ -77,7 +77,7 @@ _SCENARIOS = (
             targets={
                 OVER_BOUND: at_most(2.0),
                 PER_CALL: at_most(4.0),
-                "S3 requests a call": at_most(4),
+                "S3 requests a call": at_most(5),
                 f"{CORE_MS}: Airflow": at_most(50),
             },
         ),
