@@ -69,6 +69,7 @@ def test_gateway_of_its_own_needs_its_url(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_airflow_connections_are_used_without_the_key(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("airflow")
     monkeypatch.delenv("ASSEMBLYAI_API_KEY")
     for name, connection in {
         "ASSEMBLYAI_DEFAULT": {"conn_type": "assemblyai", "password": KEY},
