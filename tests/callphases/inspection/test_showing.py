@@ -175,6 +175,23 @@ def test_csv_has_a_pipelines_own_columns_last() -> None:
     assert [(line["agent"], line["queue"]) for line in lines] == [("7", ""), ("", "sales")]
 
 
+def test_csv_guards_every_column_of_text_and_no_other() -> None:
+    bad = "=1+1"
+    texts = {name: [field.name for field in SCHEMAS[name] if field.type == pa.string()] for name in SCHEMAS}
+    one = call("a.mp3", (bad, -1.5, 2.0), **dict.fromkeys(texts["calls"], bad), agent=bad, balance=-7)
+    one["phases"][0].update({**dict.fromkeys(texts["phases"], bad), "agent": bad, "balance": -7})
+    for raw, expected in ((False, f"'{bad}"), (True, bad)):
+        file = io.StringIO()
+        showing.write_csv([one], file, raw=raw)
+        [line] = csv.DictReader(io.StringIO(file.getvalue()))
+        written = {name for name, value in line.items() if value == expected}
+        assert written == {"agent", *(name for of_table in texts.values() for name in of_table)} & set(line)
+        assert (line["start_s"], line["balance"], line["dt"]) == ("-1.5", "-7", "2026-11-20")
+    file = io.StringIO()
+    showing.write_json([one], file)
+    assert json.loads(file.getvalue())["agent"] == bad
+
+
 def test_json_has_a_line_per_call_with_its_phases() -> None:
     good = call("a\n😀.mp3", ("Hello", 0.1 + 0.2, 1e-7))
     file = io.StringIO()
