@@ -109,69 +109,6 @@ def test_invalid_file_makes_a_dag_that_shows_its_error_and_leaves_others_alone(
     assert "publish" in good.task_ids
 
 
-@pytest.mark.parametrize(
-    ("content", "dag_id", "schedule", "starts_paused"),
-    [
-        # what the file says, as far as it is valid
-        (
-            "pipeline: live\nschedule: 0 3 * * *\ntimezone: Europe/Berlin\nrecording: {}\n",
-            *("call_phases_live", cron("0 3 * * *", "Europe/Berlin"), None),
-        ),
-        (
-            "pipeline: live\nschedule: 0 3 * * *\ntimezone: Berlin\n",
-            *("call_phases_live", cron("0 3 * * *", "UTC"), None),
-        ),
-        (
-            "pipeline: live\nschedule: 0 3 * *\ntimezone: Europe/Berlin\n",
-            *("call_phases_live", cron("0 0 * * *", "Europe/Berlin"), None),
-        ),
-        (
-            "pipeline: live\nschedule: 0 3 * * *\ntimezone:\tEurope/Berlin\n",
-            *("call_phases_live", cron("0 3 * * *", "Europe/Berlin"), None),
-        ),
-        ("pipeline: live\nschedule: null\n", "call_phases_live", {}, None),
-        # the file's name, and loud
-        ("", "call_phases_the_file", cron("0 0 * * *", "UTC"), False),
-        ("timezone: Europe/Berlin\n", "call_phases_the_file", cron("0 0 * * *", "Europe/Berlin"), False),
-        ("pipeline: our calls\n", "call_phases_the_file", cron("0 0 * * *", "UTC"), False),
-        # the name of another pipeline, as in a copy
-        ("pipeline: good\n", "call_phases_the_file", cron("0 0 * * *", "UTC"), None),
-        (MINIMAL.format(name="good"), "call_phases_the_file", cron("0 0 * * *", "UTC"), None),
-    ],
-)
-def test_dag_of_an_invalid_file_keeps_name_and_schedule(
-    content: str,
-    dag_id: str,
-    schedule: dict[str, Any],
-    starts_paused: bool | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "good.yaml").write_text(MINIMAL.format(name="good"))
-    (tmp_path / "the file.yaml").write_text(content)
-    bag = parse(tmp_path, monkeypatch)
-    assert not bag.import_errors
-    assert set(bag.dags) == {"call_phases_good", dag_id}
-    dag = bag.dags[dag_id]
-    assert timetable(dag) == schedule
-    assert dag.is_paused_upon_creation is starts_paused
-    assert "publish" in bag.dags["call_phases_good"].task_ids
-
-
-def test_invalid_files_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.yaml").write_text("# without a name\n")
-    (tmp_path / "a.yml").write_text("# without a name\n")
-    (tmp_path / "b.yaml").write_text("pipeline: a\n")
-    (tmp_path / "c.yaml").write_text("pipeline: a\n")
-    (tmp_path / "d.yaml").mkdir()
-    (tmp_path / f"{'long' * 50}.yaml").write_text("")
-    bag = parse(tmp_path, monkeypatch)
-    assert not bag.import_errors
-    names = ["a", "a_2", "a_3", "c", "d", ("long" * 50)[:90]]
-    assert sorted(bag.dags) == [f"call_phases_{name}" for name in names]
-    assert "b.yaml: " in bag.dags["call_phases_a"].doc_md
-
-
 def test_pipeline_whose_dag_cannot_be_built_leaves_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
