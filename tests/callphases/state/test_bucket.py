@@ -28,9 +28,9 @@ def bucket(web: Web, monkeypatch: pytest.MonkeyPatch) -> RecordingBucket:
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("callphases.state.s3.ATTEMPTS", 1)
     return RecordingBucket(client_from_environment(), "recordings")
 
 
