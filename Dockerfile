@@ -26,12 +26,14 @@ RUN part() { \
         uv pip compile "$@" --constraint requirements.lock --universal --python-version 3.11 \
             --generate-hashes --no-header --no-annotate --quiet --output-file $out; \
     } \
-    && part cluster.lock pyproject.toml --extra airflow --extra celery --extra postgres \
-    && part local.lock pyproject.toml include/speechbox/pyproject.toml --extra demo \
+    && part cluster.lock pyproject.toml --extra airflow --extra celery --group postgres \
+    && part local.lock pyproject.toml include/speechbox/pyproject.toml --group demo \
     && echo hatchling > build.in && part build.lock build.in \
     && uv pip install --quiet --python /build/bin/python --require-hashes -r build.lock
 COPY README.md LICENSE ./
 COPY include/callphases include/callphases
+COPY include/pipelines include/pipelines
+COPY include/sql include/sql
 COPY include/speechbox include/speechbox
 RUN uv build --quiet --wheel --no-build-isolation --out-dir /wheels \
     && uv build --quiet --wheel --no-build-isolation --out-dir /wheels include/speechbox

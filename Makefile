@@ -30,6 +30,9 @@ LOWEST_WITHOUT := airflow scoring/test_score.py segmentation/test_any_call.py se
 	segmentation/test_hostile_calls.py segmentation/test_real_gateway.py test_day_run.py test_previous_version.py
 LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
 
+# The dependency groups of pyproject.toml that tests, bench and samples need.
+GROUPS := demo postgres bench samples engines airflows dev
+
 # What `make ledger` runs: 60 seeds of 350 examples.
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
@@ -125,8 +128,11 @@ samples: setup  ## Regenerate the sample calls from their scripts
 
 lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to update locked versions)
 	@$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --universal --python-version 3.11 \
-		--all-extras --generate-hashes --no-header --no-annotate $(if $(UPGRADE),--upgrade) --quiet \
-		--output-file requirements.lock
+		--all-extras $(addprefix --group ,$(GROUPS)) --generate-hashes --no-header --no-annotate \
+		$(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --universal --python-version 3.11 \
+		--extra airflow --extra pictures --group demo --constraint requirements.lock --generate-hashes --no-header \
+		--no-annotate --upgrade --quiet --output-file requirements-demo.lock
 	@grep -oE '^($(LOWEST_TOOLS))==[^ ]+' requirements.lock | \
 		$(BIN)/uv pip compile pyproject.toml - --extra score --resolution lowest-direct --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-lowest.lock

@@ -69,6 +69,9 @@ def contents(wheel: Path) -> set[str]:
 def test_wheel_contains_its_own_package_and_no_other_file(wheels: dict[str, Path], name: str) -> None:
     modules = {str(path.relative_to(INCLUDE)) for path in (INCLUDE / name).rglob("*.py")}
     resources = {"speechbox/resources/phases.npz", "speechbox/resources/phases.yaml"} if name == "speechbox" else set()
+    if name == "callphases":
+        shipped = [path for folder in ("pipelines", "sql") for path in (INCLUDE / folder).rglob("*") if path.is_file()]
+        resources = {f"callphases/{path.relative_to(INCLUDE)}" for path in shipped}
     assert contents(wheels[name]) == modules | resources | {f"{name}/py.typed"}
 
 
@@ -103,7 +106,7 @@ def test_package_never_imports_the_other_one(name: str, other: str) -> None:
 def test_core_declares_every_package_that_it_imports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["score"], *extras["demo"]]
+    lines = [*project["dependencies"], *extras["score"], *extras["pictures"]]
     declared = {canonicalize_name(Requirement(line).name) for line in lines} | {"botocore"}  # of boto3's release
     core = INCLUDE / "callphases"
     used = {name for path in core.rglob("*.py") if path.parent.name != "airflow" for name in imported(path)}
@@ -118,8 +121,13 @@ def test_lock_names_no_index_and_has_the_dependencies_of_both() -> None:
     assert "://" not in lock
     locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
     for source in SOURCES.values():
-        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        groups = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+        file = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
+        project = file["project"]
+        groups = [
+            project["dependencies"],
+            *project.get("optional-dependencies", {}).values(),
+            *file.get("dependency-groups", {}).values(),
+        ]
         assert {canonicalize_name(Requirement(line).name) for group in groups for line in group} <= locked
 
 
@@ -232,4 +240,4 @@ def test_plan_and_show_work_without_extras(unpacked: Path, s3_url: str, tmp_path
 
     drawn = run(unpacked, "show", str(path), "--date", str(DAY), "--png", str(tmp_path / "day.png"), **environment)
     assert drawn.returncode == 1
-    assert "pip install 'callphases[demo]'" in drawn.stderr
+    assert "pip install 'callphases[pictures]'" in drawn.stderr

@@ -535,11 +535,16 @@ def _valid_schedule(schedule: str) -> str:
     return schedule
 
 
-def pipeline_folder() -> Path:
-    """The folder of the pipeline files: ``CALLPHASES_PIPELINES``, or ``include/pipelines`` next to this package."""
+def pipeline_folder(dags: Path | None = None) -> Path:
+    """The folder of the pipeline files: ``CALLPHASES_PIPELINES``, else ``pipelines`` in the folder ``dags``.
+
+    Without either it is ``include/pipelines`` next to this package, in a checkout.
+    """
     if named := os.environ.get(PIPELINES_VARIABLE):
         return Path(named)
-    return Path(__file__).parents[1] / "pipelines"
+    checkout = Path(__file__).parents[1] / "pipelines"
+    beside = checkout if dags is None else dags / "pipelines"
+    return beside if beside.is_dir() or not checkout.is_dir() else checkout
 
 
 def pipeline_files(folder: Path | None = None) -> list[Path]:
@@ -596,15 +601,15 @@ def load(path: Path) -> Pipeline:
         raise ConfigurationError(f"{path}: {mistakes}") from None
 
 
-def load_all() -> tuple[list[Pipeline], dict[Path, str]]:
-    """All valid pipelines in the folder, and the error message of each invalid file.
+def load_all(folder: Path | None = None) -> tuple[list[Pipeline], dict[Path, str]]:
+    """All valid pipelines in a folder, that of ``pipeline_folder`` by default, and the message of each invalid file.
 
     Raises:
         ConfigurationError: the folder does not exist.
     """
     loaded: dict[Path, Pipeline] = {}
     mistakes: dict[Path, str] = {}
-    for path in pipeline_files():
+    for path in pipeline_files(folder):
         try:
             loaded[path] = load(path)
         except ConfigurationError as error:

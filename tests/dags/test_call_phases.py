@@ -112,7 +112,7 @@ def test_invalid_file_makes_a_dag_that_shows_its_error_and_leaves_others_alone(
 def test_pipeline_whose_dag_cannot_be_built_leaves_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from callphases.airflow import deadline
+    from callphases.airflow import dag
 
     for name in ("bad", "good"):
         (tmp_path / f"{name}.yaml").write_text(MINIMAL.format(name=name) + "schedule: 0 3 * * *\n")
@@ -121,7 +121,7 @@ def test_pipeline_whose_dag_cannot_be_built_leaves_others_alone(
         if pipeline.pipeline == "bad":
             raise TypeError("no such alert")
 
-    monkeypatch.setattr(deadline, "deadline_alert", fail_for_bad)
+    monkeypatch.setattr(dag, "deadline_alert", fail_for_bad)
     bag = parse(tmp_path, monkeypatch)
     assert not bag.import_errors
     assert set(bag.dags) == {"call_phases_bad", "call_phases_good"}
@@ -131,14 +131,14 @@ def test_pipeline_whose_dag_cannot_be_built_leaves_others_alone(
 
 
 def test_schedule_that_only_airflow_rejects_fails_at_midnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from callphases import pipeline
+    from callphases.airflow import dag as pipeline
 
     for name in ("bad", "good"):
         (tmp_path / f"{name}.yaml").write_text(MINIMAL.format(name=name) + f"schedule: 0 {len(name)} * * *\n")
     valid = pipeline.load_all
 
-    def load_all() -> Any:
-        loaded, mistakes = valid()
+    def load_all(folder: Path) -> Any:
+        loaded, mistakes = valid(folder)
         return [
             one.model_copy(update={"schedule": "0 25 * * *"}) if one.pipeline == "bad" else one for one in loaded
         ], mistakes

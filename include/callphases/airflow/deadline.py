@@ -7,9 +7,7 @@ import logging
 import pkgutil
 from typing import Any
 
-from airflow.sdk.definitions.callback import AsyncCallback
-from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-
+from callphases.airflow.compat import AsyncCallback, DeadlineAlert, DeadlineReference, named_deadline
 from callphases.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -19,14 +17,14 @@ def deadline_alert(pipeline: Pipeline) -> DeadlineAlert | None:
     """The deadline alert for the runs of a pipeline; None if its file has no ``deadline``."""
     if pipeline.deadline is None:
         return None
-    return DeadlineAlert(
+    return named_deadline(
+        f"{pipeline.pipeline} by {pipeline.deadline.by}",
         reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=pipeline.ready_after,
         callback=AsyncCallback(
             tables_are_late,
             {"pipeline": pipeline.pipeline, "by": pipeline.deadline.by, "notify": pipeline.deadline.notify},
         ),
-        name=f"{pipeline.pipeline} by {pipeline.deadline.by}",
     )
 
 

@@ -14,9 +14,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import DAG, BaseOperator
 
+from callphases.airflow.compat import AirflowFailException, CronDataIntervalTimetable
 from callphases.airflow.schedule import timetable
 from callphases.pipeline import DagSettings, readable_settings
 

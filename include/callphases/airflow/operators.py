@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from callphases.airflow.compat import AirflowFailException, AirflowSkipException
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import AccountError, ConfigurationError, DayHeld, RunStopped, ServiceUnavailable

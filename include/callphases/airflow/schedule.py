@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk import CronDataIntervalTimetable
-
+from callphases.airflow.compat import CronDataIntervalTimetable
 from callphases.pipeline import DagSettings
 
 

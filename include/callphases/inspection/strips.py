@@ -64,7 +64,7 @@ def canvas(labels: Sequence[str], row_inches: float) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConfigurationError("Drawing needs matplotlib: pip install 'callphases[demo]'.") from None
+        raise ConfigurationError("Drawing needs matplotlib: pip install 'callphases[pictures]'.") from None
     figure = Figure(figsize=(11, 1.4 + row_inches * len(labels)), dpi=130 if len(labels) <= 100 else 80)
     axes = figure.add_subplot()
     axes.set_yticks(range(len(labels)), [escaped(label) for label in labels], fontsize=8)

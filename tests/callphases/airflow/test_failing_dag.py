@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
 
+from callphases.airflow.compat import AirflowFailException
 from callphases.airflow.failing_dag import failing_dags
 from callphases.pipeline import load_all
 

@@ -1,0 +1,43 @@
+"""The differences between Airflow 3.1, 3.2 and 3.3, each in one name; nothing else in the package looks at versions."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from packaging.version import Version
+
+AIRFLOW = Version(version("apache-airflow-core")).release[:2]
+"""The minor version, such as ``(3, 2)``."""
+
+if TYPE_CHECKING or AIRFLOW >= (3, 2):
+    from airflow.sdk import CronDataIntervalTimetable
+    from airflow.sdk.definitions.callback import AsyncCallback
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+else:
+    from airflow.exceptions import AirflowFailException, AirflowSkipException
+    from airflow.sdk.definitions.deadline import AsyncCallback
+    from airflow.timetables.interval import CronDataIntervalTimetable
+
+__all__ = [
+    "AIRFLOW",
+    "BACKOFF",
+    "AirflowFailException",
+    "AirflowSkipException",
+    "AsyncCallback",
+    "CronDataIntervalTimetable",
+    "DeadlineAlert",
+    "DeadlineReference",
+    "named_deadline",
+]
+
+BACKOFF: float | bool = 2 if AIRFLOW >= (3, 2) else True
+"""``retry_exponential_backoff`` that doubles the delay: a factor since 3.2, before that a flag."""
+
+
+def named_deadline(name: str, **arguments: Any) -> DeadlineAlert:
+    """A ``DeadlineAlert``, with its name where Airflow takes one (3.3)."""
+    if AIRFLOW >= (3, 3):
+        arguments["name"] = name
+    return DeadlineAlert(**arguments)
