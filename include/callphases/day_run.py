@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import (
+    ALL_FAILED as ALL_FAILED,
+)
+from callphases.errors import (
     AccountError,
     CallphasesError,
     ConfigurationError,
@@ -57,8 +60,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALL_FAILED = "all"
-"""In place of failure classes to replay: whatever the class."""
 REST_PART = 10_000
 """Calls in a part of the rows of recordings that are in no chunk."""
 

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,6 +83,11 @@ class Published:
     run_llm_usd: float
     stopped: str | None = None
     """Why the run was stopped before it was finished; None if it was not."""
+    run_speech_models: dict[str, int] = field(default_factory=dict)
+    run_llm_models: dict[str, int] = field(default_factory=dict)
+    """The models of the rows that this run alone has made."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of the day's object of each table; a table without rows has none."""
 
 
 def publish(
@@ -127,7 +132,7 @@ def publish(
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
         sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
-        counts = _Counts()
+        counts = _Counts(day.run_id)
         calls_file = _New("calls", calls_schema, folder, encoder, most_calls)
         phases_file = _New("phases", phases_schema, folder, encoder, most_calls)
         # Of calls too, with those that are dropped: for the moment until their phases are gone.
@@ -153,7 +158,8 @@ def publish(
         else:
             calls_file.replace(tables, day.day)
             phases_file.replace(tables, day.day)
-    return counts.published(day.listed)
+    sizes = {one.table: one.size for one in (calls_file, phases_file) if one.size}
+    return replace(counts.published(day.listed), sizes=sizes)
 
 
 @contextlib.contextmanager
@@ -358,7 +364,8 @@ class _New:
 
     def __init__(self, table: str, schema: pa.Schema, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
         folder.mkdir(exist_ok=True)
-        self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
+        self.table, self.size = table, 0
+        self._path, self._encoder = folder / f"{table}.parquet", encoder
         own = set(schema.names) - set(SCHEMAS[table].names)  # queues, agents: few in a night, too
         few: Any = [name for name in schema.names if name in own.union(_FEW_VALUES)]  # the stubs know it as a bool
         levels: Any = dict.fromkeys(schema.names, LEVEL if calls <= QUICK_CALLS else QUICK_LEVEL)
@@ -389,7 +396,8 @@ class _New:
         if self._encoding is not None:
             self._encoding.result()
         self._file.close()
-        name = object_name(self._table, day)
+        name = object_name(self.table, day)
+        self.size = self._path.stat().st_size if self._rows else 0
         if self._rows:
             tables.put_file(name, self._path, "application/vnd.apache.parquet")
         else:
@@ -408,6 +416,7 @@ class _New:
 class _Counts:
     """Adds up the figures of ``Published``, range by range."""
 
+    run_id: str
     kept: int = 0
     unfinished: int = 0
     phases: int = 0
@@ -417,6 +426,9 @@ class _Counts:
     run_llm_usd: float = 0.0
     values: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("status", "failure_class", "speech_model", "llm_model")}
+    )
+    run_models: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("speech_model", "llm_model")}
     )
 
     def count(self, merged: _Merged) -> None:
@@ -430,8 +442,10 @@ class _Counts:
             self.speech_usd += pc.sum(calls["speech_usd"]).as_py() or 0.0
             self.llm_usd += pc.sum(calls["llm_usd"]).as_py() or 0.0
             for name, counter in self.values.items():
-                found: Any = pc.value_counts(calls[name].drop_null())
-                counter.update({one["values"]: one["counts"] for one in found.to_pylist()})
+                counter.update(_counted(calls[name]))
+        of_run = merged.new.filter(pc.equal(merged.new["run_id"], pa.scalar(self.run_id)))
+        for name, counter in self.run_models.items():
+            counter.update(_counted(of_run[name]))
 
     def published(self, listed: int) -> Published:
         """The sums."""
@@ -448,4 +462,12 @@ class _Counts:
             llm_usd=self.llm_usd,
             run_speech_usd=self.run_speech_usd,
             run_llm_usd=self.run_llm_usd,
+            run_speech_models=dict(self.run_models["speech_model"]),
+            run_llm_models=dict(self.run_models["llm_model"]),
         )
+
+
+def _counted(values: Any) -> dict[str, int]:
+    """How often each value occurs; null is none."""
+    found: Any = pc.value_counts(values.drop_null())
+    return {one["values"]: one["counts"] for one in found.to_pylist()}

@@ -47,7 +47,8 @@ def delete_at_provider(ledger: Ledger, delete: Delete) -> None:
     log.info("%s: %s deleted at the provider.", ledger.day, counted(len(done), "transcript"))
     if len(done) < len(ids):
         raise ServiceUnavailable(
-            f"{counted(len(ids) - len(done), 'transcript')} could not be deleted at the provider (privacy.delete_after)."
+            f"{counted(len(ids) - len(done), 'transcript')} could not be deleted at the provider "
+            "(privacy.delete_after)."
         )
 
 

@@ -1,0 +1,134 @@
+"""Tells people of a night: through Airflow's Slack and SMTP notifiers, and functions of the user's (``notify``).
+
+A target that can't be told is logged, and neither fails the night nor keeps others from being told. Runs of a backfill
+tell nobody, as there may be a thousand of them and somebody is watching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import inspect
+import logging
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from callphases.airflow.compat import AirflowException
+from callphases.airflow.report import Report, again, remedies
+from callphases.pipeline import Channel, EmailChannel, Pipeline
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 30
+"""For a request to Slack."""
+
+
+def failed_night(pipeline: Pipeline) -> Callable[[Any], None] | None:
+    """The Dag's callback for failed runs; None if nobody is to be told.
+
+    Airflow calls it once for each run that has failed, also if a task was killed or never began.
+    """
+    return partial(_tell_of_failure, pipeline) if pipeline.notify.failed_night else None
+
+
+def _tell_of_failure(pipeline: Pipeline, context: Any) -> None:
+    report = Report.of(partial(_pull, pipeline.dag_id, context["run_id"]))
+    lines = [f"The run for {report.day} failed." if report.day else "A run failed.", report.text]
+    lines += remedies(report.failures)
+    if report.day:
+        lines.append(again(pipeline.dag_id, report.day))
+    tell(pipeline, "failed_night", lines, context)
+
+
+def _pull(dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+    """An XCom, or None; the callback's context has one task, and none if that was removed."""
+    try:
+        try:
+            from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS as _
+        except ImportError:  # ``dags test`` calls back in its own process, which has the database
+            from airflow.utils.session import create_session
+
+            from callphases.airflow.listener import stored_xcoms
+
+            with create_session() as session:
+                return stored_xcoms(session, dag_id, run_id).get((task_id, key))
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return XCom.get_one(key=key, task_id=task_id, dag_id=dag_id, run_id=run_id)
+    except Exception as error:
+        log.warning("The XCom %s of %s can't be read: %s", key, task_id, type(error).__name__)
+        return None
+
+
+def tell(pipeline: Pipeline, event: str, lines: list[str], context: Any) -> None:
+    """Tell the targets of an event.
+
+    Args:
+        pipeline: its ``notify`` has the targets.
+        event: ``failed_night``, ``budget_reached`` or ``model_fallback``.
+        lines: of the message.
+        context: Airflow's context; handed to functions.
+    """
+    targets = getattr(pipeline.notify, event)
+    run = context.get("dag_run")
+    if not targets or getattr(run, "run_type", None) == "backfill":
+        return
+    lines = [*lines, f"Dag {pipeline.dag_id}, run {context.get('run_id')}."]
+    title = f"{pipeline.pipeline}: {event.replace('_', ' ')}"
+    for target in targets:
+        try:
+            if (channel := pipeline.notify.channels.get(target)) is not None:
+                notifier(channel, title, lines).notify(context)
+            elif inspect.isawaitable(result := pkgutil.resolve_name(target)("\n".join([title, *lines]), context)):
+                asyncio.run(_awaited(result))
+        except Exception as error:
+            log_failure(target, error)
+        else:
+            log.info("%s: %s was told.", title, target)
+
+
+async def _awaited(result: Any) -> None:
+    await result
+
+
+def log_failure(target: str, error: Exception) -> None:
+    """Log that a target was not told. The text of most errors may have a webhook's URL in it, which is a secret."""
+    answer: Any = getattr(error, "response", None)  # of Slack's API
+    why = answer.get("error") if hasattr(answer, "get") else None
+    if isinstance(error, AirflowException | ImportError | AttributeError):
+        why = str(error)
+    log.error("notify: %s was not told: %s%s", target, type(error).__name__, f": {why}" if why else "")
+
+
+def notifier(channel: Channel, title: str, lines: list[str]) -> Any:
+    """Airflow's notifier for a message to a channel.
+
+    To be called by its ``notify`` or ``async_notify``: calling the notifier itself would render the message as a
+    template, and a service's error may be part of that.
+
+    Raises:
+        ImportError: the provider is not installed.
+    """
+    if isinstance(channel, EmailChannel):
+        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+        body = "".join(f"<p>{html.escape(line, quote=False)}</p>" for line in lines)
+        return SmtpNotifier(
+            to=list(channel.to),
+            from_email=channel.sender,
+            subject=title,
+            html_content=body,
+            smtp_conn_id=channel.smtp_conn_id,
+        )
+    text = "\n".join(html.escape(line, quote=False) for line in [f"*{title}*", *lines])
+    if channel.slack_conn_id is not None:
+        from airflow.providers.slack.notifications.slack import SlackNotifier
+
+        slack: Mapping[str, Any] = {"slack_conn_id": channel.slack_conn_id, "channel": channel.channel}
+        return SlackNotifier(text=text, timeout=TIMEOUT_S, unfurl_links=False, **slack)
+    from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
+
+    slack = {"slack_webhook_conn_id": channel.slack_webhook_conn_id}
+    return SlackWebhookNotifier(text=text, timeout=TIMEOUT_S, unfurl_links=False, **slack)
