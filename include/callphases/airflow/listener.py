@@ -54,7 +54,7 @@ def _note(dag_run: DagRun, *, is_over: bool) -> None:
             found = stored_xcoms(session, dag_run.dag_id, dag_run.run_id) if session is not None else {}
             if not found:
                 return  # nothing is known of the run, or it is one of somebody else's Dag whose id begins like ours
-            text = Report.of(lambda task, key: found.get((task, key))).text
+            text = Report.of(lambda task, key: found.get((task, key)), lambda: _day(dag_run)).text
         else:
             text = _day(dag_run)
         if text:
@@ -83,11 +83,10 @@ def stored_xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, 
 
 def _day(dag_run: DagRun) -> str | None:
     """The day of a run that begins; None if the Dag has no schedule, as the time zone is not known then."""
-    from callphases.airflow.schedule import day_of_run
+    from callphases.airflow.schedule import day_of_dag_run
 
-    asked = (dag_run.conf or {}).get("date")
     zone = dag_run.get_dag().timetable.serialize().get("timezone")
-    if not asked and not isinstance(zone, str):
-        return None
-    interval = dag_run.data_interval_start, dag_run.data_interval_end
-    return str(day_of_run(asked, dag_run.logical_date, interval, dag_run.run_after, ZoneInfo(zone or "UTC")))
+    if not isinstance(zone, str):
+        asked = (dag_run.conf or {}).get("date")
+        return None if asked is None else str(asked)
+    return str(day_of_dag_run(dag_run, ZoneInfo(zone)))

@@ -17,6 +17,7 @@ from typing import Any
 
 from callphases.airflow.compat import AirflowException
 from callphases.airflow.report import Report, again, remedies
+from callphases.airflow.schedule import day_of_dag_run
 from callphases.pipeline import Channel, EmailChannel, Pipeline
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,11 @@ def failed_night(pipeline: Pipeline) -> Callable[[Any], None] | None:
 
 
 def _tell_of_failure(pipeline: Pipeline, context: Any) -> None:
-    report = Report.of(partial(_pull, pipeline.dag_id, context["run_id"]))
+    run = context.get("dag_run")
+    report = Report.of(
+        partial(_pull, pipeline.dag_id, context["run_id"]),
+        lambda: None if run is None else str(day_of_dag_run(run, pipeline.zone)),
+    )
     lines = [f"The run for {report.day} failed." if report.day else "A run failed.", report.text]
     lines += remedies(report.failures)
     if report.day:
@@ -44,19 +49,20 @@ def _tell_of_failure(pipeline: Pipeline, context: Any) -> None:
 
 def _pull(dag_id: str, run_id: str, task_id: str, key: str) -> Any:
     """An XCom, or None; the callback's context has one task, and none if that was removed."""
+    from airflow.sdk.execution_time import task_runner
+
     try:
-        try:
-            from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS as _
-        except ImportError:  # ``dags test`` calls back in its own process, which has the database
-            from airflow.utils.session import create_session
+        if hasattr(task_runner, "SUPERVISOR_COMMS"):
+            from airflow.sdk.execution_time.xcom import XCom
 
-            from callphases.airflow.listener import stored_xcoms
+            return XCom.get_one(key=key, task_id=task_id, dag_id=dag_id, run_id=run_id)
+        # ``dags test`` calls back in its own process, which has the database.
+        from airflow.utils.session import create_session
 
-            with create_session() as session:
-                return stored_xcoms(session, dag_id, run_id).get((task_id, key))
-        from airflow.sdk.execution_time.xcom import XCom
+        from callphases.airflow.listener import stored_xcoms
 
-        return XCom.get_one(key=key, task_id=task_id, dag_id=dag_id, run_id=run_id)
+        with create_session() as session:
+            return stored_xcoms(session, dag_id, run_id).get((task_id, key))
     except Exception as error:
         log.warning("The XCom %s of %s can't be read: %s", key, task_id, type(error).__name__)
         return None

@@ -33,6 +33,7 @@ from callphases.pipeline import Pipeline
 from callphases.recordings import counted
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from callphases.day_run import DayRun, Listed
@@ -132,7 +133,6 @@ class ListRecordings(_PipelineOperator):
     def work(self, context: Context) -> list[str]:
         """See the class."""
         day, run_id, replay = self.day(context), context["run_id"], replay_classes(context["params"])
-        _push(context, DAY, str(day))
         self.log.info("%s: the day of the calls that this run lists.", day)
         listed = [self.day_run.begin(day, run_id, replay)]
         # A backfill runs each of its days itself; a replay is for failed calls alone.
@@ -155,6 +155,7 @@ class ListRecordings(_PipelineOperator):
                 "cancel it, and create it again without date, for example with callphases backfill."
             )
         day = day_of_run(asked, context.get("logical_date"), interval, context["dag_run"].run_after, zone)
+        _push(context, DAY, str(day))
         now = dt.datetime.now(dt.UTC)
         if day > now.astimezone(zone).date():
             raise ConfigurationError(f"{day} has not begun in {zone.key}: run the day once it is over.")
@@ -194,6 +195,17 @@ class ListRecordings(_PipelineOperator):
 
     def _changed(self, day: dt.date) -> Iterator[tuple[dt.date, str]]:
         return ((late, "changed since it was published") for late in self.day_run.late_days(day))
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """The recordings that are listed, for OpenLineage."""
+        from callphases.airflow.lineage import read_recordings
+
+        return read_recordings(self.pipeline)
+
+
+def _rows(day: dict[str, Any], table: str) -> int:
+    """The rows of a day's object of a table."""
+    return int(day["objects"].get(table, {}).get("rows", 0))
 
 
 def _push(context: Context, key: str, value: Any) -> None:
@@ -245,6 +257,12 @@ class TranscribeRecordings(_ChunkOperator):
             self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
         return {"recordings": len(chunk.recordings)}
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """The recordings that the service reads, for OpenLineage."""
+        from callphases.airflow.lineage import read_recordings
+
+        return read_recordings(self.pipeline)
+
 
 class SegmentCalls(_ChunkOperator):
     """Has the calls of a chunk divided into phases."""
@@ -267,6 +285,7 @@ class PublishDay(_PipelineOperator):
     def __init__(self, *, listed: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.listed = listed
+        self.days: list[dict[str, Any]] = []
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
@@ -278,14 +297,21 @@ class PublishDay(_PipelineOperator):
         for manifest in manifests:
             listed = self.day_run.load_day(manifest)
             days.append({"dt": listed.day.isoformat(), **asdict(self.day_run.end(listed))})
-            rows = counted(days[-1]["listed"] + days[-1]["kept"], "row")
-            self.log.info("%s: %s in calls, %d in phases, below %s", listed.day, rows, days[-1]["phases"], tables)
+            calls, phases = (_rows(days[-1], table) for table in ("calls", "phases"))
+            self.log.info("%s: %s in calls, %d in phases, below %s", listed.day, counted(calls, "row"), phases, tables)
         published = {**days[0], "late": days[1:]}
         for outlet in self.outlets:
             table = outlet.name.rpartition(".")[2]
-            count = days[0]["phases"] if table == "phases" else days[0]["listed"] + days[0]["kept"]
-            context["outlet_events"][outlet].extra = {**published, "table": f"{tables}{table}/", "rows": count}
+            rows = _rows(days[0], table)
+            context["outlet_events"][outlet].extra = {**published, "table": f"{tables}{table}/", "rows": rows}
+        self.days = days
         return published
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """The recordings, and both tables with their columns and rows, for OpenLineage."""
+        from callphases.airflow.lineage import published
+
+        return published(self.pipeline, self.days)
 
 
 class VerifyDay(_PipelineOperator):

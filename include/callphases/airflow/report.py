@@ -94,18 +94,18 @@ class Report:
     failures: Mapping[str, int]
 
     @classmethod
-    def of(cls, pull: Pull) -> Report:
-        """The report of a run, from its XComs."""
+    def of(cls, pull: Pull, due: Callable[[], str | None]) -> Report:
+        """The report of a run, from its XComs; ``due`` is asked for the day if no task got as far as that."""
         published = pull("publish", "return_value")
         published = published if isinstance(published, dict) else {}
-        day = published.get("dt") or pull("list", DAY)
+        day = published.get("dt") or pull("list", DAY) or due()
         note = pull("verify", NOTE)
         if not isinstance(note, str) or not _OWN_LINE.match(note):
             problem = next((text for task in ("list", "publish", "verify") if (text := pull(task, PROBLEM))), None)
             if published:
                 note = f"{sentence(published)} The task verify did not run to its end: see its log."
             else:
-                note = f"{day}: not published. {problem or 'See the log of the task that failed first.'}"
+                note = f"{day or 'The day'}: not published. {problem or 'See the log of the task that failed first.'}"
         return cls(day, note, published.get("failures", {}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from callphases.airflow.compat import CronDataIntervalTimetable
@@ -13,6 +14,12 @@ from callphases.pipeline import DagSettings
 def timetable(settings: DagSettings) -> CronDataIntervalTimetable | None:
     """A run at each time of the schedule, for the interval since the time before; None if there is no schedule."""
     return None if settings.cron is None else CronDataIntervalTimetable(settings.cron, timezone=settings.timezone)
+
+
+def day_of_dag_run(run: Any, zone: ZoneInfo) -> dt.date:
+    """The day that a Dag run processes, from Airflow's object of it; raises as ``day_of_run``."""
+    interval = run.data_interval_start, run.data_interval_end
+    return day_of_run((run.conf or {}).get("date"), run.logical_date, interval, run.run_after, zone)
 
 
 def day_of_run(
@@ -30,6 +37,9 @@ def day_of_run(
         interval: the start and the end of its data interval.
         run_after: the moment from which it may run.
         zone: of the pipeline's days.
+
+    Raises:
+        ValueError: ``asked`` is no date.
     """
     if asked:
         return dt.date.fromisoformat(asked[:10])

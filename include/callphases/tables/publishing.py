@@ -86,8 +86,8 @@ class Published:
     run_speech_models: dict[str, int] = field(default_factory=dict)
     run_llm_models: dict[str, int] = field(default_factory=dict)
     """The models of the rows that this run alone has made."""
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Bytes of the day's object of each table; a table without rows has none."""
+    objects: dict[str, dict[str, int]] = field(default_factory=dict)
+    """``rows`` and ``bytes`` of the day's object of each table, with kept rows; a table without rows has none."""
 
 
 def publish(
@@ -158,8 +158,8 @@ def publish(
         else:
             calls_file.replace(tables, day.day)
             phases_file.replace(tables, day.day)
-    sizes = {one.table: one.size for one in (calls_file, phases_file) if one.size}
-    return replace(counts.published(day.listed), sizes=sizes)
+    objects = {one.table: {"rows": one.rows, "bytes": one.size} for one in (calls_file, phases_file) if one.rows}
+    return replace(counts.published(day.listed), objects=objects)
 
 
 @contextlib.contextmanager
@@ -380,7 +380,7 @@ class _New:
         )
         self._waiting = no_rows(schema)
         self._encoding: Future[None] | None = None
-        self._rows = 0
+        self.rows = 0
 
     def write(self, rows: pa.Table) -> None:
         """Add the next rows."""
@@ -397,8 +397,8 @@ class _New:
             self._encoding.result()
         self._file.close()
         name = object_name(self.table, day)
-        self.size = self._path.stat().st_size if self._rows else 0
-        if self._rows:
+        self.size = self._path.stat().st_size if self.rows else 0
+        if self.rows:
             tables.put_file(name, self._path, "application/vnd.apache.parquet")
         else:
             tables.delete(name)
@@ -408,7 +408,7 @@ class _New:
         whole = rows.combine_chunks()
         if self._encoding is not None:
             self._encoding.result()
-        self._rows += whole.num_rows
+        self.rows += whole.num_rows
         self._encoding = self._encoder.submit(lambda: self._file.write_table(whole, whole.num_rows))
 
 
