@@ -87,6 +87,12 @@ class Mail(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _MailHandler)
         self.messages: list[EmailMessage] = []
 
+    @property
+    def texts(self) -> list[str]:
+        """The HTML of each message."""
+        bodies = [message.get_body(("html",)) for message in self.messages]
+        return [body.get_content() for body in bodies if body is not None]
+
     def connection(self) -> str:
         extra = {"disable_ssl": True, "disable_tls": True, "from_email": "airflow@example.com"}
         port = self.server_address[1]

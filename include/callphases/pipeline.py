@@ -407,12 +407,10 @@ class SlackChannel(_Section):
 
 
 class EmailChannel(_Section):
-    """Addresses that Airflow's SMTP provider sends to; without ``from``, as its connection says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    """Addresses that Airflow's SMTP provider sends to; without ``from_email``, the connection's is used."""
 
     to: Annotated[list[str], Field(min_length=1)]
-    sender: str | None = Field(default=None, alias="from")
+    from_email: str | None = Field(default=None, min_length=1)
     smtp_conn_id: str = "smtp_default"
 
     @field_validator("to", mode="before")
@@ -427,7 +425,7 @@ def _as_list(value: Any) -> Any:
 
 def _kind_of_channel(value: object) -> str:
     is_email = isinstance(value, EmailChannel) or (
-        isinstance(value, dict) and not value.keys().isdisjoint({"to", "from", "smtp_conn_id"})
+        isinstance(value, dict) and not value.keys().isdisjoint({"to", "from_email", "smtp_conn_id"})
     )
     return "<email>" if is_email else "<slack>"
 
@@ -741,6 +739,13 @@ def readable_settings(path: Path) -> dict[str, str | None]:
             with contextlib.suppress(ValidationError):
                 found |= DagSettings.model_validate({"pipeline": "any", key: document[key]}).model_dump(include={key})
     return found
+
+
+def readable_notify(path: Path) -> Notify:
+    """The section ``notify`` of a file that :func:`load` rejects; one that tells nobody if it can't be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError, AttributeError):
+        return Notify.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")).get("notify", {}))
+    return Notify()
 
 
 def _top_level_scalars(text: str) -> dict[str, Any]:

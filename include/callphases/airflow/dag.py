@@ -53,7 +53,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "weight_rule": WeightRule.UPSTREAM,
         },
         params=params(pipeline),
-        on_failure_callback=failed_night(pipeline),
+        on_failure_callback=failed_night(pipeline, pipeline.notify),
         deadline=deadline_alert(pipeline),
         tags=["callphases", pipeline.pipeline],
         doc_md=__doc__,
@@ -106,7 +106,7 @@ def call_phases_dags(dag_file: str | None = None) -> dict[str, DAG]:
             dag.validate()
         except Exception as error:
             message = f"The Dag of the pipeline {pipeline.pipeline} can't be built: {type(error).__name__}: {error}"
-            dag = failing_dag(pipeline, message)
+            dag = failing_dag(pipeline, message, notify=pipeline.notify)
         dags.append(dag)
     dags += failing_dags(mistakes, [pipeline.pipeline for pipeline in pipelines])
     return {dag.dag_id: dag for dag in dags}

@@ -11,40 +11,44 @@ import html
 import inspect
 import logging
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from callphases.airflow.compat import AirflowException
 from callphases.airflow.report import Report, again, remedies
 from callphases.airflow.schedule import day_of_dag_run
-from callphases.pipeline import Channel, EmailChannel, Pipeline
+from callphases.pipeline import Channel, DagSettings, EmailChannel, Notify
 
 log = logging.getLogger(__name__)
 
+Event = Literal["failed_night", "budget_reached", "model_fallback"]
+
 TIMEOUT_S = 30
 """For a request to Slack."""
+_PLAIN = ("AirflowRuntimeError",)
+"""Errors whose text has no secret, besides Airflow's own."""
 
 
-def failed_night(pipeline: Pipeline) -> Callable[[Any], None] | None:
-    """The Dag's callback for failed runs; None if nobody is to be told.
+def failed_night(settings: DagSettings, notify: Notify) -> Callable[[Any], None] | None:
+    """A Dag's callback for failed runs; None if nobody is to be told.
 
     Airflow calls it once for each run that has failed, also if a task was killed or never began.
     """
-    return partial(_tell_of_failure, pipeline) if pipeline.notify.failed_night else None
+    return partial(_tell_of_failure, settings, notify) if notify.failed_night else None
 
 
-def _tell_of_failure(pipeline: Pipeline, context: Any) -> None:
+def _tell_of_failure(settings: DagSettings, notify: Notify, context: Any) -> None:
     run = context.get("dag_run")
     report = Report.of(
-        partial(_pull, pipeline.dag_id, context["run_id"]),
-        lambda: None if run is None else str(day_of_dag_run(run, pipeline.zone)),
+        partial(_pull, settings.dag_id, context["run_id"]),
+        lambda: None if run is None else str(day_of_dag_run(run, settings.zone)),
     )
     lines = [f"The run for {report.day} failed." if report.day else "A run failed.", report.text]
     lines += remedies(report.failures)
     if report.day:
-        lines.append(again(pipeline.dag_id, report.day))
-    tell(pipeline, "failed_night", lines, context)
+        lines.append(again(settings.dag_id, report.day))
+    tell(settings, notify, "failed_night", lines, context)
 
 
 def _pull(dag_id: str, run_id: str, task_id: str, key: str) -> Any:
@@ -68,24 +72,24 @@ def _pull(dag_id: str, run_id: str, task_id: str, key: str) -> Any:
         return None
 
 
-def tell(pipeline: Pipeline, event: str, lines: list[str], context: Any) -> None:
+def tell(settings: DagSettings, notify: Notify, event: Event, lines: Sequence[str], context: Any) -> None:
     """Tell the targets of an event.
 
     Args:
-        pipeline: its ``notify`` has the targets.
-        event: ``failed_night``, ``budget_reached`` or ``model_fallback``.
+        settings: of the pipeline.
+        notify: its section of that name.
+        event: what has happened.
         lines: of the message.
         context: Airflow's context; handed to functions.
     """
-    targets = getattr(pipeline.notify, event)
-    run = context.get("dag_run")
-    if not targets or getattr(run, "run_type", None) == "backfill":
+    targets, run_id = getattr(notify, event), context.get("run_id")
+    run_type = getattr(context.get("dag_run"), "run_type", None)
+    if not targets or run_type == "backfill" or str(run_id).startswith("backfill__"):
         return
-    lines = [*lines, f"Dag {pipeline.dag_id}, run {context.get('run_id')}."]
-    title = f"{pipeline.pipeline}: {event.replace('_', ' ')}"
+    title, lines = f"{settings.pipeline}: {event.replace('_', ' ')}", [*lines, f"Dag {settings.dag_id}, run {run_id}."]
     for target in targets:
         try:
-            if (channel := pipeline.notify.channels.get(target)) is not None:
+            if (channel := notify.channels.get(target)) is not None:
                 notifier(channel, title, lines).notify(context)
             elif inspect.isawaitable(result := pkgutil.resolve_name(target)("\n".join([title, *lines]), context)):
                 asyncio.run(_awaited(result))
@@ -103,12 +107,12 @@ def log_failure(target: str, error: Exception) -> None:
     """Log that a target was not told. The text of most errors may have a webhook's URL in it, which is a secret."""
     answer: Any = getattr(error, "response", None)  # of Slack's API
     why = answer.get("error") if hasattr(answer, "get") else None
-    if isinstance(error, AirflowException | ImportError | AttributeError):
+    if isinstance(error, AirflowException | ImportError | AttributeError) or type(error).__name__ in _PLAIN:
         why = str(error)
     log.error("notify: %s was not told: %s%s", target, type(error).__name__, f": {why}" if why else "")
 
 
-def notifier(channel: Channel, title: str, lines: list[str]) -> Any:
+def notifier(channel: Channel, title: str, lines: Sequence[str]) -> Any:
     """Airflow's notifier for a message to a channel.
 
     To be called by its ``notify`` or ``async_notify``: calling the notifier itself would render the message as a
@@ -123,7 +127,7 @@ def notifier(channel: Channel, title: str, lines: list[str]) -> Any:
         body = "".join(f"<p>{html.escape(line, quote=False)}</p>" for line in lines)
         return SmtpNotifier(
             to=list(channel.to),
-            from_email=channel.sender,
+            from_email=channel.from_email,
             subject=title,
             html_content=body,
             smtp_conn_id=channel.smtp_conn_id,

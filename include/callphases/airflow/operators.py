@@ -17,7 +17,7 @@ from callphases.airflow.compat import AirflowFailException, AirflowSkipException
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.notify import tell
 from callphases.airflow.params import replay_classes
-from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, remedies, sentence
+from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence
 from callphases.airflow.schedule import day_of_run
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import (
@@ -92,10 +92,10 @@ class _PipelineOperator(BaseOperator):
             except RunStopped as stopped:
                 raise AirflowSkipException(str(stopped)) from None
             except (AccountError, ConfigurationError) as error:
-                _push(context, PROBLEM, str(error))
+                push(context, PROBLEM, str(error))
                 raise AirflowFailException(str(error)) from None
             except CallphasesError as error:
-                _push(context, PROBLEM, str(error))
+                push(context, PROBLEM, str(error))
                 raise
 
     def resume(self, context: Context, event: Any) -> Any:
@@ -155,7 +155,7 @@ class ListRecordings(_PipelineOperator):
                 "cancel it, and create it again without date, for example with callphases backfill."
             )
         day = day_of_run(asked, context.get("logical_date"), interval, context["dag_run"].run_after, zone)
-        _push(context, DAY, str(day))
+        push(context, DAY, str(day))
         now = dt.datetime.now(dt.UTC)
         if day > now.astimezone(zone).date():
             raise ConfigurationError(f"{day} has not begun in {zone.key}: run the day once it is over.")
@@ -201,17 +201,6 @@ class ListRecordings(_PipelineOperator):
         from callphases.airflow.lineage import read_recordings
 
         return read_recordings(self.pipeline)
-
-
-def _rows(day: dict[str, Any], table: str) -> int:
-    """The rows of a day's object of a table."""
-    return int(day["objects"].get(table, {}).get("rows", 0))
-
-
-def _push(context: Context, key: str, value: Any) -> None:
-    """Push an XCom, which the run's report is made of; a context without a task instance has none."""
-    if (ti := context.get("ti")) is not None:
-        ti.xcom_push(key, value)
 
 
 class _ChunkOperator(_PipelineOperator):
@@ -272,6 +261,11 @@ class SegmentCalls(_ChunkOperator):
         chunk = self.chunk(context)
         self.day_run.segment(chunk)
         return {"recordings": len(chunk.recordings)}
+
+
+def _rows(day: dict[str, Any], table: str) -> int:
+    """The rows of a day's object of a table."""
+    return int(day["objects"].get(table, {}).get("rows", 0))
 
 
 class PublishDay(_PipelineOperator):
@@ -339,7 +333,7 @@ class VerifyDay(_PipelineOperator):
             one + problems.get(number, "").removeprefix(counts(days[number])).replace(":", "", 1)
             for number, one in enumerate(sentences)
         ]
-        _push(context, NOTE, "\n\n".join(notes))
+        push(context, NOTE, "\n\n".join(notes))
         for day, one in zip(days, sentences, strict=True):
             self._tell(day, one, context)
         if problems:
@@ -349,9 +343,15 @@ class VerifyDay(_PipelineOperator):
         """Tell of the budget and of other models, whatever becomes of the run."""
         if "budget" in day["failures"]:
             lines = [said, *remedies({"budget": day["failures"]["budget"]})]
-            tell(self.pipeline, "budget_reached", [*lines, again(self.pipeline.dag_id, day["dt"])], context)
+            tell(
+                self.pipeline,
+                self.pipeline.notify,
+                "budget_reached",
+                [*lines, again(self.pipeline.dag_id, day["dt"])],
+                context,
+            )
         if others := fallbacks(self.pipeline, day):
-            tell(self.pipeline, "model_fallback", [*others, said], context)
+            tell(self.pipeline, self.pipeline.notify, "model_fallback", [*others, said], context)
 
     def _problem(self, day: dict[str, Any]) -> str | None:
         """The problem with a day, if any."""

@@ -23,6 +23,12 @@ Pull = Callable[[str, str], Any]
 """The XCom of a task by its key, None if there is none."""
 
 
+def push(context: Any, key: str, value: str) -> None:
+    """Push an XCom for the report; a context without a task instance has none."""
+    if (ti := context.get("ti")) is not None:
+        ti.xcom_push(key, value)
+
+
 def counts(day: Mapping[str, Any]) -> str:
     """``2026-11-19: 5 listed = 4 completed + 1 failed (1 bad_audio)``.
 
