@@ -42,14 +42,14 @@ def day(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"listed": 0, "statuses": {}, "failures": {}, "speech_usd": 0, "llm_usd": 0, "run_speech_usd": 0},
-            "2026-11-19: 0 listed = none. $0.00 spent by this run ($0.00 on speech, $0.00 on language models); the day's "
-            "calls cost $0.00.",
+            "2026-11-19: 0 listed = none. $0.00 spent by this run ($0.00 on speech, $0.00 on language models); the "
+            "day's calls cost $0.00.",
         ),
         (
             {"kept": 2, "run_estimated_usd": 0.003},
             "2026-11-19: 5 listed = 3 completed + 1 no_speech + 1 failed (1 bad_audio). 2 more, of deleted recordings, "
-            "are kept. $0.0040 spent by this run ($0.0040 on speech, $0.00 on language models, $0.0030 of it estimated); "
-            "the day's calls cost $0.12.",
+            "are kept. $0.0040 spent by this run ($0.0040 on speech, $0.00 on language models, $0.0030 of it "
+            "estimated); the day's calls cost $0.12.",
         ),
     ],
 )
