@@ -73,9 +73,9 @@ def fallbacks(pipeline: Pipeline, day: Mapping[str, Any]) -> list[str]:
 
     With ``side_by_side`` every language model is used as the first is.
     """
-    lists = [("transcription.speech_models", pipeline.speech_models, day["run_speech_models"])]
+    lists = [("transcription.speech_models", pipeline.speech_models, day.get("run_speech_models", {}))]
     if not pipeline.segmentation.side_by_side:
-        lists.append(("segmentation.models", pipeline.segmentation.models, day["run_llm_models"]))
+        lists.append(("segmentation.models", pipeline.segmentation.models, day.get("run_llm_models", {})))
     return [
         f"{day['dt']}: {counted(count, 'call')} by {model} instead of {models[0]}: check that {models[0]} is still "
         f"served, or put another first in {setting}."
