@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -144,7 +145,6 @@ def scheduler(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
         found = Scheduler(home, environment, slack)
         try:
@@ -152,12 +152,13 @@ def scheduler(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             found.airflow("dags", "unpause", DAG_ID)
             yield found
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
-            finally:
-                with_left = subprocess.run(["pkill", "-9", "-s", str(process.pid)])
-                assert with_left.returncode in (0, 1)
+            started = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            psutil.wait_procs([psutil.Process(process.pid), *started], timeout=30)
+            for left in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
+            process.wait(30)
     for bucket in ("recordings", "warehouse"):
         remove(s3, bucket)
 
