@@ -30,6 +30,15 @@ LOWEST_WITHOUT := airflow scoring/test_score.py segmentation/test_any_call.py se
 	segmentation/test_hostile_calls.py segmentation/test_real_gateway.py test_day_run.py test_previous_version.py
 LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
 
+# `make test-airflows`: the newest release of each supported minor version, and the day after it was released. Airflow's
+# constraints are what its release manager's resolver found that day; tests/airflows/README.md says how close this is.
+AIRFLOWS := 3.1 3.2 3.3
+AIRFLOW_3.1 := 3.1.8 2026-03-12
+AIRFLOW_3.2 := 3.2.2 2026-05-30
+AIRFLOW_3.3 := 3.3.2 2026-09-18
+AIRFLOW_EXTRAS := amazon,celery,cncf.kubernetes,openlineage,slack,smtp
+AIRFLOW_ENVS := .callphases/airflows
+
 # The dependency groups of pyproject.toml that tests, bench and samples need.
 GROUPS := demo postgres bench samples engines airflows dev
 
@@ -37,7 +46,7 @@ GROUPS := demo postgres bench samples engines airflows dev
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-fast ledger e2e samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-airflows airflow-lists test-fast ledger e2e samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,7 +118,30 @@ test: check  ## Everything that CI runs: check, the core's tests with its covera
 		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
 	@echo "==> pytest: speechbox, tables in warehouses, Dags, whole nights"
 	@$(BIN)/python -m pytest -m "not kill" --ignore tests/test_boundaries.py --ignore tests/callphases
+	@$(MAKE) --no-print-directory test-oldest-airflow
 	@echo "==> All is well. Next: make demo, or make up for the UI."
+
+# One cached environment for each, with the hash-pinned list of the minor version. What needs no Airflow is left out.
+$(AIRFLOW_ENVS)/%/.ready: tests/airflows/%.lock pyproject.toml $(READY)
+	@echo "==> Making the environment of Airflow $*"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip sync --quiet --python $(@D)/bin/python --require-hashes tests/airflows/$*.lock
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+	@touch $@
+
+test-airflows: setup  ## The Dags on each supported Airflow, with its real processes (30 minutes; AIRFLOWS=3.2 for one)
+	@for one in $(AIRFLOWS); do \
+		$(MAKE) --no-print-directory $(AIRFLOW_ENVS)/$$one/.ready || exit 1; \
+		echo "==> pytest: Airflow $$one"; \
+		$(AIRFLOW_ENVS)/$$one/bin/python -m pytest $(or $(AIRFLOW_TESTS),tests/callphases/airflow tests/dags tests/airflows) \
+			--basetemp=.callphases/pytest-airflows -p no:cacheprovider || exit 1; \
+	done
+
+# The oldest; the newest is that of the environment for all other tests.
+.PHONY: test-oldest-airflow
+test-oldest-airflow:
+	@$(MAKE) --no-print-directory test-airflows AIRFLOWS=$(firstword $(AIRFLOWS)) \
+		AIRFLOW_TESTS="tests/callphases/airflow tests/dags/test_call_phases.py tests/airflows"
 
 test-fast: setup  ## Only the tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
@@ -136,6 +168,15 @@ lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to upd
 	@grep -oE '^($(LOWEST_TOOLS))==[^ ]+' requirements.lock | \
 		$(BIN)/uv pip compile pyproject.toml - --extra score --resolution lowest-direct --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-lowest.lock
+
+airflow-lists: setup  ## Resolve the versions of tests/airflows (CONSTRAINTS=file-or-URL to take Airflow's own)
+	@$(foreach one,$(AIRFLOWS),\
+		echo 'apache-airflow[$(AIRFLOW_EXTRAS)]==$(word 1,$(AIRFLOW_$(one)))' | $(BIN)/uv pip compile - --universal \
+			--python-version 3.11 $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--exclude-newer $(word 2,$(AIRFLOW_$(one)))) \
+			--no-header --no-annotate --upgrade --quiet --output-file tests/airflows/$(one).txt && \
+		$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --extra airflow --extra celery \
+			--extra kubernetes --group airflows --constraint tests/airflows/$(one).txt --universal --python-version 3.11 \
+			--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file tests/airflows/$(one).lock && ) true
 
 clean: down  ## Remove the environment and everything that runs left behind
 	@rm -rf $(VENV) .callphases .mypy_cache .ruff_cache .pytest_cache .hypothesis

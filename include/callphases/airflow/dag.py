@@ -23,7 +23,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, TriggerRule, WeightRule, task_group
 
-from callphases.airflow.compat import BACKOFF
+from callphases.airflow.compat import BACKOFF, TestableDag
 from callphases.airflow.deadline import deadline_alert
 from callphases.airflow.failing_dag import failing_dag, failing_dags
 from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
@@ -33,7 +33,7 @@ from callphases.pipeline import Pipeline, load_all, pipeline_folder
 
 def call_phases(pipeline: Pipeline) -> DAG:
     """The Dag of one pipeline."""
-    with DAG(
+    with TestableDag(
         dag_id=pipeline.dag_id,
         schedule=timetable(pipeline),
         start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
