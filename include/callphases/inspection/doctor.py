@@ -159,7 +159,7 @@ def _speech(service: AssemblyAI, pipeline: Pipeline) -> _Check[None]:
     yield Finding(Health.GOOD, "speech service", f"{service.url} answers and accepts the key.")
     names = ", ".join(pipeline.speech_models)
     try:
-        service.check_options(pipeline.transcription)
+        service.check_options(pipeline.speech_options)
     except ModelRetired as error:
         detail = f"{error} Name another in transcription.speech_models."
         yield Finding(Health.BAD, "speech models", detail)

@@ -33,13 +33,15 @@ _WRITE = ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
 def part_schema(pipeline: Pipeline) -> pa.Schema:
-    """The columns of a part: those of ``calls``, whether the call is finished, the run's costs, and the phases."""
+    """The columns of a part: those of ``calls``, whether the call is finished, the run's costs (of which
+    ``_estimated_usd`` is estimated), and the phases."""
     of_call = shared(pipeline)
     own_of_phases = [column for column in schema_of("phases", pipeline) if column.name not in of_call]
     more: list[pa.Field[Any]] = [
         pa.field("finished", pa.bool_()),
         pa.field("run_speech_usd", pa.float64()),
         pa.field("run_llm_usd", pa.float64()),
+        pa.field("_estimated_usd", pa.float64()),
         pa.field("phases", pa.list_(pa.struct(own_of_phases))),
     ]
     return pa.schema([*schema_of("calls", pipeline), *more])
@@ -63,13 +65,18 @@ class PartWriter:
     def add(self, recording: Recording, view: LedgerView) -> None:
         """Add the rows of a recording, by what the ledger knows of it now."""
         made = self._maker.rows(recording, view)
-        speech_usd, llm_usd = costs.spent_usd(view.of([recording]), self._run_id, self._since)
+        events = view.of([recording])
+        speech_usd, llm_usd = costs.spent_usd(events, self._run_id, self._since)
+        estimates = (0.0, 0.0)
+        if self._pipeline.budget.usd_per_run is not None:  # without one, nothing depends on what has no price
+            estimates = costs.unpriced_usd(self._pipeline, events, self._run_id, self._since)
         self._rows.append(
             {
                 **made.call,
                 "finished": made.is_finished,
-                "run_speech_usd": speech_usd,
-                "run_llm_usd": llm_usd,
+                "run_speech_usd": speech_usd + estimates[0],
+                "run_llm_usd": llm_usd + estimates[1],
+                "_estimated_usd": sum(estimates),
                 "phases": made.phases,
             }
         )
