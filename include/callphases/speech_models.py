@@ -48,12 +48,13 @@ def without_models(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def outdated(models: Iterable[str]) -> str | None:
     """What to say of deprecated and retired models among ``models``, with the remedy; None if there are none."""
-    found = [(model, SUCCESSORS[model]) for model in models if model in SUCCESSORS]
+    found = {model: SUCCESSORS[model] for model in models if model in SUCCESSORS}
     if not found:
         return None
     states = (
         f"{model} is {'deprecated' if successor.is_served else 'retired'} and replaced by {successor.name}"
-        for model, successor in found
+        for model, successor in found.items()
     )
-    names = ", ".join(dict.fromkeys(successor.name for _, successor in found))
-    return f"{'; '.join(states)}: name {names} in transcription.speech_models instead."
+    names = list(dict.fromkeys(successor.name for successor in found.values()))
+    named = "it" if len(names) == 1 else ", ".join(names)
+    return f"{'; '.join(states)}: name {named} in transcription.speech_models instead."
