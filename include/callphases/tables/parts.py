@@ -27,6 +27,7 @@ from callphases.tables.schema import schema_of, shared
 
 log = logging.getLogger(__name__)
 
+RECORDING_COLUMNS = ["recording_uri", "recording_etag", "recording_bytes", "call_started_at"]
 # Arrow's own threads stay out of it: a process that ends while they start is aborted.
 _READ = ipc.IpcReadOptions(use_threads=False)
 _WRITE = ipc.IpcWriteOptions(use_threads=False, compression="lz4")
@@ -113,9 +114,8 @@ def read_part(state: ObjectPrefix, day: DayList, name: str) -> pa.Table | None:
     return None if body is None else ipc.open_file(pa.py_buffer(body), options=_READ).read_all()
 
 
-def recordings_of(part: pa.Table) -> Iterator[Recording]:
-    """The recordings that a part has rows of."""
-    columns = ["recording_uri", "recording_etag", "recording_bytes", "call_started_at"]
-    for row in part.select(columns).to_pylist():
+def recordings_of(calls: pa.Table) -> Iterator[Recording]:
+    """The recordings that a part, or rows of ``calls``, are of."""
+    for row in calls.select(RECORDING_COLUMNS).to_pylist():
         bucket, key = split_uri(row["recording_uri"])
         yield Recording(bucket, key, row["recording_etag"], row["recording_bytes"], row["call_started_at"])
