@@ -31,6 +31,7 @@ from callphases.inspection import absence, showing
 from callphases.inspection.call_times import CallTimes
 from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
+from callphases.inspection.paid_again import PaidAgain
 from callphases.listing.archive import Archive
 from callphases.listing.listing import Listing
 from callphases.pipeline import Pipeline, load, load_all, pipeline_files, pipeline_folder, sharing
@@ -116,13 +117,17 @@ def plan(
     for day, recordings in _listed(bucket, pipeline, state, [moment.date() for moment in date], times):
         view, day_pass = read_ledger_day(state, day), DayPass(dt.datetime.now(dt.UTC))
         listed = todo = size = 0
+        paid_again = PaidAgain(pipeline)
         for recording in recordings:
             listed += 1
             times.see(recording, day)
-            if not Progress(recording, keys, view).is_settled(day_pass):
+            if not (progress := Progress(recording, keys, view)).is_settled(day_pass):
                 todo += 1
                 size += recording.size
+                paid_again.see(progress)
         console.print(f"{day}: {listed} recordings, {todo} to do ({size / 1e6:.1f} MB), {listed - todo} done before")
+        if said := str(paid_again):
+            console.print(f"{day}: of those to do, {said[0].lower()}{said[1:]}", soft_wrap=True)
         counts[day] = listed
     for finding in times.findings():
         _print_finding(finding)

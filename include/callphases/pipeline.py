@@ -29,13 +29,14 @@ from pydantic import (
 from callphases import date_prefixes, time_formats
 from callphases.errors import ConfigurationError
 from callphases.local_days import DAY
+from callphases.speech_models import DEFAULT_SPEECH_MODELS, models_of
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
+UPGRADE = "upgrade"
+"""The key of ``transcription`` that is callphases' own, and no option of the service."""
 OTHER = "Other"
 """The phase of everything that matches no defined phase. Always available; can't be defined by the user."""
 
-# The order that the vendor's documentation and price list recommend as of October 2026.
-DEFAULT_SPEECH_MODELS = ["universal-3-5-pro", "universal-2"]
 # The second is retired on 2026-11-30; until then it serves accounts that don't have the first.
 DEFAULT_LLM_MODELS = ["claude-sonnet-4-6", "claude-sonnet-4-5-20250929"]
 
@@ -454,6 +455,8 @@ class Pipeline(DagSettings):
     def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
         if "audio_url" in options:
             raise ValueError("audio_url is set for each recording and can't be set here")
+        if not isinstance(options.get(UPGRADE, False), bool):
+            raise ValueError(f"expected true or false for {UPGRADE}, not {options[UPGRADE]!r}")
         return options
 
     @field_validator("phases")
@@ -500,10 +503,19 @@ class Pipeline(DagSettings):
         return DAY + (ready_at - runs_at) % DAY
 
     @property
+    def speech_options(self) -> dict[str, Any]:
+        """The options of ``POST /v2/transcript``: all of ``transcription`` but ``upgrade``."""
+        return {name: value for name, value in self.transcription.items() if name != UPGRADE}
+
+    @property
+    def upgrades_transcripts(self) -> bool:
+        """Whether recordings that other speech models have transcribed are transcribed again."""
+        return bool(self.transcription.get(UPGRADE))
+
+    @property
     def speech_models(self) -> list[str]:
         """The speech models in order of preference, from ``speech_models`` or the older ``speech_model``."""
-        named = self.transcription.get("speech_models") or [self.transcription.get("speech_model")]
-        return [str(model) for model in named if model] or DEFAULT_SPEECH_MODELS
+        return models_of(self.transcription) or DEFAULT_SPEECH_MODELS
 
     @property
     def phase_names(self) -> list[str]:

@@ -20,9 +20,11 @@ import yaml
 
 from callphases.cli import main
 from callphases.errors import BadAudio, DownloadRefused
+from callphases.recordings import Recording
+from callphases.segmentation.segmenter import prompt_version
 from callphases.state.bucket import Page, RecordingBucket
-from callphases.state.events import Transcribed, failed
-from callphases.state.keys import transcript_key
+from callphases.state.events import Answered, Intended, Transcribed, failed
+from callphases.state.keys import RecordingKeys, transcript_key
 from callphases.tables.reading import read_rows
 from callphases.tables.schema import CALLS, PHASES, object_name
 from doubles import DAY, KEY, NOON, Clock, Speech, Store, Web, answer, phases_answer
@@ -333,6 +335,21 @@ def test_show_of_a_mistyped_prefix_says_that_it_does_not_exist(run: Run, aws: St
     assert (code, out) == (1, f"{pipeline_file}: 2026-11-19 doesn't exist (not run). Published: 2026-11-20.\n")
 
 
+def transcribe(aws: Store, recordings: list[Recording]) -> None:
+    """Let the ledger say that these are done, with the settings of ``pipeline_file``."""
+    ours = aws.pipeline()
+    keys = RecordingKeys(ours)
+    for one in recordings:
+        key = keys.transcript(one)
+        aws.knows(
+            Intended(key=key, recording=one.key, **keys.intended(one)),
+            Transcribed(key=key, recording=one.key, status="completed", transcript_id="t-1", audio_s=6.0),
+            Answered(
+                key=keys.answer(key), recording=one.key, duration_s=6.0, phases=[], prompt_version=prompt_version(ours)
+            ),
+        )
+
+
 @pytest.mark.integration
 def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Path) -> None:
     recordings = [aws.put(f"calls/2026-11-20/{name}.mp3", b"x" * 1_500_000) for name in "abc"]
@@ -345,6 +362,50 @@ def test_plan_counts_what_a_run_would_do(run: Run, aws: Store, pipeline_file: Pa
         "2026-11-21: 0 recordings, 0 to do (0.0 MB), 0 done before",
     ]
     assert "– call times: recordings.call_time is last_modified" in out
+
+
+@pytest.mark.integration
+def test_plan_says_which_changed_setting_calls_are_paid_for_again(run: Run, aws: Store, pipeline_file: Path) -> None:
+    done = [aws.put(f"calls/2026-11-20/{name}.mp3") for name in ("a", "b")]
+    aws.put("calls/2026-11-20/new.mp3")
+    transcribe(aws, done)
+
+    def planned(**settings: Any) -> list[str]:
+        pipeline = aws.pipeline(**settings)
+        pipeline_file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude_unset=True)))
+        code, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
+        assert code == 0
+        return [line for line in out.splitlines() if line.startswith("2026-11-20: ")]
+
+    nothing_new = ["2026-11-20: 3 recordings, 1 to do (0.0 MB), 2 done before"]
+    options = {"speech_models": ["universal-2"], "speaker_labels": True}
+    assert planned() == planned(transcription=options) == nothing_new
+    counts, said = planned(transcription={**options, "language_code": "de", "speaker_labels": False})
+    assert counts.startswith("2026-11-20: 3 recordings, 3 to do")
+    assert said == (
+        "2026-11-20: of those to do, 2 were transcribed before and are paid for again, because "
+        "transcription.language_code and transcription.speaker_labels changed."
+    )
+    _, said = planned(transcription={**options, "upgrade": True})
+    assert "2 were transcribed before and are paid for again, because transcription.upgrade is true" in said
+    _, said = planned(phases=[{"name": "All of it"}])
+    assert said.endswith("for 2 that are transcribed, the model is asked again, because phases changed.")
+    _, said = planned(segmentation={"models": ["another"]})
+    assert said.endswith("because segmentation.models changed.")
+    aws.put("calls/2026-11-20/a.mp3", b"RIFF, and other audio")
+    (counts,) = planned()
+    assert counts.startswith("2026-11-20: 3 recordings, 2 to do"), "a replaced recording is no changed setting"
+
+
+@pytest.mark.integration
+def test_plan_does_not_guess_which_option_an_older_ledger_had(run: Run, aws: Store, pipeline_file: Path) -> None:
+    done = aws.put("calls/2026-11-20/a.mp3")
+    key = transcript_key(done, {"speaker_labels": False})
+    aws.knows(Transcribed(key=key, recording=done.key, status="no_speech", transcript_id="t-1"))
+    _, out, _ = run("plan", pipeline_file, "--date", "2026-11-20")
+    assert (
+        "1 were transcribed before and are paid for again, because options of transcription, or the recordings" in out
+    )
 
 
 @pytest.mark.integration

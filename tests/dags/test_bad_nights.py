@@ -163,7 +163,7 @@ def test_delete_after_leaves_no_transcript_at_the_provider(night: Night) -> None
 
 
 def test_run_spends_no_more_than_its_budget(night: Night) -> None:
-    price = {"speech_usd_per_hour": {"universal-3-5-pro": 3600.0, "universal-2": 3600.0}}
+    price = {"speech_usd_per_hour": {"assemblyai-stt-3-7": 3600.0, "universal-2": 3600.0}}
     night.pipeline(prices=price, budget={"usd_per_run": 100.5}, limits={"max_failed_ratio": 1.0})
     # Without a header the estimate is 12 s, at 16,000 bytes per second; the service reports 12 s as well.
     for number in range(30):

@@ -312,10 +312,12 @@ class VerifyDay(_PipelineOperator):
             if others:
                 counts = ", ".join(f"{count} by {model}" for model, count in sorted(others.items()))
                 self.log.warning("%s: not by %s, the first of %s: %s", day["dt"], preferred[0], setting, counts)
+        estimated_usd = day.get("run_estimated_usd", 0.0)
         self.log.info(
-            "This run spent $%.4f on speech and $%.4f on language models; the day's calls cost $%.4f.",
+            "This run spent $%.4f on speech and $%.4f on language models%s; the day's calls cost $%.4f.",
             day["run_speech_usd"],
             day["run_llm_usd"],
+            f", of which ${estimated_usd:.4f} are estimated" if estimated_usd else "",
             day["speech_usd"] + day["llm_usd"],
         )
         if sum(day["statuses"].values()) != listed:
