@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from demo.stack import (
@@ -21,9 +23,11 @@ from demo.stack import (
     ROOT,
     TABLES,
     WAREHOUSE,
+    Stack,
     airflow_environment,
     airflow_home,
-    migrate,
+    copy_of_database,
+    migrating,
     running,
     say,
     stop,
@@ -32,7 +36,7 @@ from demo.stack import (
 
 UP_ENV, UP_PID = HOME / "up.env", HOME / "up.pid"
 AIRFLOW_PORT = 8080
-AIRFLOW_HOME = "airflow"
+UP_HOME, DEMO_HOME = "airflow", "airflow-demo"
 # A line that callphases wrote to a task's log: "<time> [info     ] <message>   [<logger>] …".
 OWN_LINE = re.compile(r"\[(\w+)\s*\] (.*?)\s+\[(?:airflow\.task\.operators\.)?callphases[\w.]*\]")
 # The last line of a traceback with an error raised by callphases.
@@ -40,35 +44,32 @@ OWN_ERROR = re.compile(r"(?:airflow\.sdk\.exceptions\.AirflowFailException|callp
 
 
 def run() -> None:
-    """Run both days, then show them."""
+    """Run both days at the same time, then show them."""
     began = time.monotonic()
     if _up_pid():
         raise SystemExit("`make up` uses the same files: stop it with `make down` first.")
-    say("==> Starting an S3 server and speechbox (speech and phases on local models)")
-    with running() as stack:
-        environment = airflow_environment(stack, "airflow-demo")
-        say("==> Preparing Airflow")
-        migrate(environment)
-        for day in DAYS:
-            say(f"==> Running the Dag {DAG_ID} for {day}")
-            _run_day(day, environment)
+    say("==> Starting an S3 server and speechbox (speech and phases on local models), preparing Airflow")
+    with migrating(DEMO_HOME) as migrated, running() as stack:
+        migrated()
+        say(f"==> Running the Dag {DAG_ID} for {' and '.join(DAYS)}")
+        _run_days(stack)
     picture = HOME / "phases.png"
     tables = WAREHOUSE / TABLES
     say()
     _callphases("show", str(tables), *(f"--date={day}" for day in DAYS), f"--png={picture}")
-    shown = tables.relative_to(ROOT)
-    question = f"select phase_name, round(avg(duration_s), 1) as mean_s from '{shown}/phases/*/*.parquet' group by 1"
+    shown = _from_root(tables)
+    command = _from_root(Path(sys.executable).with_name("callphases"))
     say(
         f"""
 ==> Done in {time.monotonic() - began:.0f} s; all servers are stopped.
     Parquet   {shown}/phases/dt=…/phases.parquet and calls/dt=…/calls.parquet
-    Picture   {picture.relative_to(ROOT)}
-    Logs      {LOGS.relative_to(ROOT)}
+    Picture   {_from_root(picture)}
+    Logs      {_from_root(LOGS)}
 
     Next:
-      {Path(sys.executable).parent.relative_to(ROOT)}/python -c "import duckdb; duckdb.sql(\\"{question}\\").show()"
+      {command} show {shown} --call late-parcel      one call; --format csv or json for rows
       make demo    once more: nothing is transcribed again
-      make up      the same servers with Airflow's UI, left running
+      make up      a nightly run in Airflow's UI
       README.md    using your own bucket and key"""
     )
 
@@ -118,10 +119,10 @@ def up() -> None:
 def keep_up() -> None:
     """The background process of ``up``: runs the stack and Airflow until it is terminated."""
     try:
-        with running() as stack:
+        with migrating(UP_HOME) as migrated, running() as stack:
             port = _free_port(AIRFLOW_PORT)
-            environment = airflow_environment(stack, AIRFLOW_HOME) | _airflow_at(port)
-            migrate(environment)
+            environment = airflow_environment(stack, UP_HOME) | _airflow_at(port)
+            migrated()
             with (LOGS / "airflow.log").open("w") as out:
                 airflow = subprocess.Popen(
                     ["airflow", "standalone"],
@@ -132,7 +133,7 @@ def keep_up() -> None:
                     start_new_session=True,
                 )
             try:
-                _write_env(stack.environment | airflow_home(AIRFLOW_HOME) | _airflow_at(port))
+                _write_env(stack.environment | airflow_home(UP_HOME) | _airflow_at(port))
                 airflow.wait()
             finally:
                 stop(airflow)
@@ -152,30 +153,52 @@ def down() -> None:
     say("==> Stopped. The tables stay in .callphases/warehouse; `make clean` removes everything.")
 
 
-def _run_day(day: str, environment: dict[str, str]) -> None:
-    log = LOGS / f"run-{day}.log"
-    command = ["airflow", "dags", "test", DAG_ID, day, "--conf", f'{{"date": "{day}"}}']
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    mistake = ""
-    try:
-        assert process.stdout is not None
-        with log.open("w") as out:
-            for line in process.stdout:
-                out.write(line)
-                if match := OWN_LINE.search(line):
-                    say(f"    {match[2]}")
-                elif match := OWN_ERROR.match(line):
-                    mistake = match[1]
-        if process.wait():
-            raise SystemExit(f"The run of {day} failed. {mistake}\nThe full log: {log}")
-    finally:
-        stop(process)
+def _run_days(stack: Stack) -> None:
+    """Run the Dag for each day in a process of its own, with a database of its own.
+
+    Raises:
+        SystemExit: a run failed; the others are stopped.
+    """
+    with ThreadPoolExecutor(len(DAYS)) as readers, contextlib.ExitStack() as processes:
+        ends = []
+        for day in DAYS:
+            environment = airflow_environment(stack, copy_of_database(DEMO_HOME, day))
+            process = subprocess.Popen(
+                ["airflow", "dags", "test", DAG_ID, day, "--conf", f'{{"date": "{day}"}}'],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            processes.callback(stop, process)
+            ends.append(readers.submit(_follow, process, day))
+        for end in as_completed(ends):
+            end.result()
+
+
+def _follow(process: subprocess.Popen[str], day: str) -> None:
+    """Print what callphases logs in a process, and save all that it prints, until it ends."""
+    log, mistake = LOGS / f"run-{day}.log", ""
+    assert process.stdout is not None
+    with log.open("w") as out:
+        for line in process.stdout:
+            out.write(line)
+            if match := OWN_LINE.search(line):
+                say(f"    {match[2]}")
+            elif match := OWN_ERROR.match(line):
+                mistake = match[1]
+    if process.wait():
+        raise SystemExit(f"The run of {day} failed. {mistake}\nThe full log: {log}")
 
 
 def _callphases(*arguments: str) -> None:
     subprocess.run([Path(sys.executable).with_name("callphases"), *arguments], cwd=ROOT, check=True)
+
+
+def _from_root(path: Path) -> Path:
+    """The path as a user in the clone would type it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _write_env(variables: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,16 +99,17 @@ def running() -> Iterator[Stack]:
 
 
 def airflow_environment(stack: Stack, home: str) -> dict[str, str]:
-    """The environment of Airflow's programs, with their database in the folder ``home``.
+    """The environment of Airflow's programs that use this stack, with their database in the folder ``home``."""
+    return {**_ours(home), **stack.environment}
 
-    ``dags test`` leaves runs in the database, and a backfill skips days that have a run: so each has its own. The
-    shell's own settings, such as another Airflow or a real bucket, are left out.
-    """
+
+def _ours(home: str) -> dict[str, str]:
+    """The environment without the shell's own settings, such as another Airflow or a real bucket."""
     ours = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_", "CALLPHASES_P"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**ours, **stack.environment, **airflow_home(home), "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**ours, **airflow_home(home), "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def airflow_home(home: str) -> dict[str, str]:
@@ -121,20 +123,43 @@ def airflow_home(home: str) -> dict[str, str]:
     }
 
 
-def migrate(environment: dict[str, str]) -> None:
-    """Create or migrate Airflow's database, unless that was done for this version of Airflow.
+@contextlib.contextmanager
+def migrating(home: str) -> Iterator[Callable[[], None]]:
+    """Create or migrate Airflow's database while the block runs, unless that was done for this version of Airflow.
 
-    Raises:
-        SystemExit: the migration failed; the message names the log.
+    Yields:
+        a function that waits for the end. It raises ``SystemExit`` if the migration failed; the message names the log.
     """
-    log, done_before = LOGS / "migrate.log", Path(environment["AIRFLOW_HOME"]) / ".migrated"
+    log, done_before = LOGS / "migrate.log", HOME / home / ".migrated"
     if done_before.exists() and done_before.read_text() == version("apache-airflow"):
+        yield lambda: None
         return
+    LOGS.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
-        done = subprocess.run(["airflow", "db", "migrate"], env=environment, stdout=out, stderr=out, check=False)
-    if done.returncode:
-        raise SystemExit(f"Airflow's database could not be created; see {log}")
-    done_before.write_text(version("apache-airflow"))
+        process = subprocess.Popen(
+            ["airflow", "db", "migrate"], env=_ours(home), stdout=out, stderr=out, text=True, start_new_session=True
+        )
+
+    def migrated() -> None:
+        if process.wait():
+            raise SystemExit(f"Airflow's database could not be created; see {log}")
+        done_before.write_text(version("apache-airflow"))
+
+    try:
+        yield migrated
+    finally:
+        stop(process)
+
+
+def copy_of_database(home: str, name: str) -> str:
+    """Copy the database of ``home`` to the folder ``name`` in it; returns the new home.
+
+    Two runs of ``airflow dags test`` that share a database both try to add the Dag to it.
+    """
+    copy = f"{home}/{name}"
+    (HOME / copy).mkdir(exist_ok=True)
+    shutil.copyfile(HOME / home / "airflow.db", HOME / copy / "airflow.db")
+    return copy
 
 
 def stop(process: subprocess.Popen[str]) -> None:
