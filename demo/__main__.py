@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import re
 import shlex
@@ -11,9 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+
+import requests
 
 from demo.stack import (
     DAG_ID,
@@ -24,9 +27,12 @@ from demo.stack import (
     TABLES,
     WAREHOUSE,
     Stack,
+    add_calls,
     airflow_environment,
     airflow_home,
+    client,
     copy_of_database,
+    last_night,
     migrating,
     running,
     say,
@@ -67,7 +73,7 @@ def run() -> None:
     Logs      {_from_root(LOGS)}
 
     Next:
-      {command} show {shown} --call late-parcel      one call; --format csv or json for rows
+      {command} show {shown} --call 103212-late-parcel.mp3
       make demo    once more: nothing is transcribed again
       make up      a nightly run in Airflow's UI
       README.md    using your own bucket and key"""
@@ -80,6 +86,7 @@ def up() -> None:
         say(f"Already running at http://127.0.0.1:{_up_port()}. Stop it with: make down")
         return
     LOGS.mkdir(parents=True, exist_ok=True)
+    night = last_night()
     say("==> Starting an S3 server, speechbox and Airflow")
     log = LOGS / "up.log"
     with log.open("w") as out:
@@ -93,25 +100,30 @@ def up() -> None:
         )
     UP_PID.write_text(str(keeper.pid))
 
-    def healthy() -> bool:
+    def started() -> bool:
         if keeper.poll() is not None:
             raise SystemExit(f"The servers did not start; see {log}")
-        return UP_ENV.exists() and _healthy(_up_port())
+        return UP_ENV.exists() and _healthy(_up_port()) and _nightly_run(_up_port(), night) is not None
 
     try:
-        wait_for(healthy, 180, "Airflow did not become healthy")
+        wait_for(started, 240, "Airflow did not start the nightly run")
     except BaseException:
         down()
         raise
+    run = urllib.parse.quote(_nightly_run(_up_port(), night) or "")
+    is_new = not (WAREHOUSE / TABLES / "phases" / f"dt={DAYS[0]}").exists()
+    backfill = f"""
+      airflow backfill create --dag-id {DAG_ID} --from-date {DAYS[0]} --to-date {DAYS[-1]}"""
     say(
         f"""==> Running.
     Airflow   http://127.0.0.1:{_up_port()} (no password), Dag {DAG_ID}
+    Look at   http://127.0.0.1:{_up_port()}/dags/{DAG_ID}/runs/{run}
+              the nightly run of {night}, with a transcribe and a segment task for each new call
+              (copies of the samples); it takes a minute or two
 
     Next:
       . ./env.sh
-      airflow dags unpause {DAG_ID}
-      airflow backfill create --dag-id {DAG_ID} --from-date {DAYS[0]} --to-date {DAYS[-1]}
-      callphases show s3://warehouse/{TABLES} --date {DAYS[0]}
+      callphases show s3://warehouse/{TABLES} --date {night}{backfill if is_new else ""}
       make down"""
     )
 
@@ -120,6 +132,7 @@ def keep_up() -> None:
     """The background process of ``up``: runs the stack and Airflow until it is terminated."""
     try:
         with migrating(UP_HOME) as migrated, running() as stack:
+            add_calls(client(stack.s3_url), last_night())
             port = _free_port(AIRFLOW_PORT)
             environment = airflow_environment(stack, UP_HOME) | _airflow_at(port)
             migrated()
@@ -245,11 +258,22 @@ def _up_pid() -> int | None:
 
 def _healthy(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=2) as answer:
-            health = answer.read().decode()
-    except OSError:
+        health = requests.get(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5)
+    except requests.RequestException:
         return False
-    return health.count('"healthy"') >= 4
+    return health.text.count('"healthy"') >= 4
+
+
+def _nightly_run(port: int, night: dt.date) -> str | None:
+    """The id of the scheduled run of a day, or None if there is none yet."""
+    dag = f"http://127.0.0.1:{port}/api/v2/dags/{DAG_ID}"
+    newest_first = {"run_type": "scheduled", "order_by": "-run_after", "limit": "1"}
+    answer = requests.get(f"{dag}/dagRuns", params=newest_first, timeout=30)
+    if answer.status_code == 404:
+        return None  # the Dag file has not been read yet
+    answer.raise_for_status()
+    runs = answer.json()["dag_runs"]
+    return runs[0]["dag_run_id"] if runs and runs[0]["data_interval_start"] >= night.isoformat() else None
 
 
 COMMANDS = {"run": run, "up": up, "down": down, "_keep_up": keep_up}

@@ -7,6 +7,7 @@ so the bucket of the tables is saved to a folder at the end and loaded from it a
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import os
@@ -61,6 +62,7 @@ class Stack:
         return {
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at once; more would only compete on a small machine
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -162,14 +164,17 @@ def copy_of_database(home: str, name: str) -> str:
     return copy
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """Stop a process that was started in a new session, and all of its children."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-            return
+def stop(process: subprocess.Popen[str], within_s: float = 20) -> None:
+    """Stop a process that was started in a new session, and its children, by force after ``within_s`` seconds."""
+    give_up = time.monotonic() + within_s
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # none is left
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < give_up:
+            process.poll()  # a process that has ended belongs to its group until then
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager
@@ -217,6 +222,18 @@ def fill(s3: Any) -> int:
         if path.is_file():
             s3.upload_file(str(path), "warehouse", path.relative_to(WAREHOUSE).as_posix())
     return len(samples)
+
+
+def last_night() -> dt.date:
+    """The day that the nightly run of today processes; the demo's pipeline is in UTC."""
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+
+def add_calls(s3: Any, day: dt.date) -> None:
+    """Copy the sample calls of the demo's first day to another day."""
+    first = dt.date.fromisoformat(DAYS[0])
+    for path in sorted((SAMPLES / f"{first:%Y/%m/%d}").iterdir()):
+        s3.upload_file(str(path), "recordings", f"support/{day:%Y/%m/%d}/{path.name}")
 
 
 def keep(s3: Any) -> None:
