@@ -4,7 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEMO_READY := $(VENV)/.demo
+# An environment of everything is the demo's too.
+DEMO_READY := $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo)
 UV_VERSION := 0.13.9
 # The first of these that runs and is 3.11 or newer; name another with `make PYTHON=…`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
@@ -17,7 +18,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
 # The demo starts Airflow several times, so its bytecode is kept, whatever the shell says.
-DEMO = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.callphases/bytecode $(BIN)/python -m demo
+DEMO = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.callphases/bytecode" $(BIN)/python -m demo
 
 # Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -55,32 +56,28 @@ EXAMPLES ?= 350
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## Make the environment (.venv) from the lock file
-
-$(READY): requirements.lock pyproject.toml include/speechbox/pyproject.toml
-	$(call environment,requirements.lock)
-	@touch $@
-
-# The demo's part of the lock: a third of its size. The environment of `make setup` contains it.
-$(DEMO_READY): requirements-demo.lock pyproject.toml include/speechbox/pyproject.toml
-	@if test -e $(READY); then $(MAKE) --no-print-directory setup; else $(MAKE) --no-print-directory demo-environment; fi
-	@touch $@
-
-.PHONY: demo-environment
-demo-environment:
-	$(call environment,requirements-demo.lock)
-	@$(BIN)/uv pip uninstall --quiet --python $(BIN)/python pip setuptools uv
-
 # Installs a lock file and both packages.
 define environment
 	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "==> Making the environment in $(VENV) from $(1), with $$($(BIN)/python --version); the first time takes a minute"
-	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || { $(BIN)/python -m ensurepip >/dev/null && \
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || { $(BIN)/python -m ensurepip --default-pip >/dev/null && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(1)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
 endef
+
+setup: $(READY)  ## Make the environment (.venv) of everything, from the lock file
+
+$(READY): requirements.lock pyproject.toml include/speechbox/pyproject.toml
+	$(call environment,requirements.lock)
+	@touch $@
+
+# Nothing in the demo's environment needs what installed it, 60 MB.
+$(VENV)/.demo: requirements-demo.lock pyproject.toml include/speechbox/pyproject.toml
+	$(call environment,requirements-demo.lock)
+	@$(BIN)/uv pip uninstall --quiet --python $(BIN)/python pip setuptools uv
+	@touch $@
 
 demo: $(DEMO_READY)  ## Run two days of sample calls through everything, no key and no cloud
 	@$(DEMO) run
