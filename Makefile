@@ -56,13 +56,14 @@ EXAMPLES ?= 350
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Installs a lock file and both packages.
+# Installs a lock file and both packages, with uv, which comes by the pip of $(PYTHON), or by one of its own (3 s more).
+UV_WITH := install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 define environment
 	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	@echo "==> Making the environment in $(VENV) from $(1), with $$($(BIN)/python --version); the first time takes a minute"
-	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || { $(BIN)/python -m ensurepip --default-pip >/dev/null && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(PYTHON) -m pip --python $(BIN)/python $(UV_WITH) 2>/dev/null \
+		|| { $(BIN)/python -m ensurepip >/dev/null && $(BIN)/python -m pip $(UV_WITH); }
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(1)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
 endef

@@ -15,6 +15,7 @@ import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -100,24 +101,23 @@ def up() -> None:
         )
     UP_PID.write_text(str(keeper.pid))
 
-    def started() -> bool:
+    def nightly_run() -> str | None:
         if keeper.poll() is not None:
             raise SystemExit(f"The servers did not start; see {log}")
-        return UP_ENV.exists() and _healthy(_up_port()) and _nightly_run(_up_port(), night) is not None
+        return _nightly_run(_up_port(), night) if UP_ENV.exists() and _healthy(_up_port()) else None
 
     try:
-        wait_for(started, 240, "Airflow did not start the nightly run")
+        run = wait_for(nightly_run, 240, "Airflow did not start the nightly run")
     except BaseException:
         down()
         raise
-    run = urllib.parse.quote(_nightly_run(_up_port(), night) or "")
     is_new = not (WAREHOUSE / TABLES / "phases" / f"dt={DAYS[0]}").exists()
     backfill = f"""
       airflow backfill create --dag-id {DAG_ID} --from-date {DAYS[0]} --to-date {DAYS[-1]}"""
     say(
         f"""==> Running.
     Airflow   http://127.0.0.1:{_up_port()} (no password), Dag {DAG_ID}
-    Look at   http://127.0.0.1:{_up_port()}/dags/{DAG_ID}/runs/{run}
+    Look at   http://127.0.0.1:{_up_port()}/dags/{DAG_ID}/runs/{urllib.parse.quote(run)}
               the nightly run of {night}, with a transcribe and a segment task for each new call
               (copies of the samples); it takes a minute or two
 
@@ -257,23 +257,25 @@ def _up_pid() -> int | None:
 
 
 def _healthy(port: int) -> bool:
-    try:
-        health = requests.get(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5)
-    except requests.RequestException:
-        return False
-    return health.text.count('"healthy"') >= 4
+    health = _answer(port, "monitor/health") or {}
+    return [part["status"] for part in health.values()].count("healthy") >= 4
 
 
 def _nightly_run(port: int, night: dt.date) -> str | None:
     """The id of the scheduled run of a day, or None if there is none yet."""
-    dag = f"http://127.0.0.1:{port}/api/v2/dags/{DAG_ID}"
-    newest_first = {"run_type": "scheduled", "order_by": "-run_after", "limit": "1"}
-    answer = requests.get(f"{dag}/dagRuns", params=newest_first, timeout=30)
-    if answer.status_code == 404:
-        return None  # the Dag file has not been read yet
-    answer.raise_for_status()
-    runs = answer.json()["dag_runs"]
+    newest = _answer(port, f"dags/{DAG_ID}/dagRuns?run_type=scheduled&order_by=-run_after&limit=1")
+    runs = newest["dag_runs"] if newest else []
     return runs[0]["dag_run_id"] if runs and runs[0]["data_interval_start"] >= night.isoformat() else None
+
+
+def _answer(port: int, path: str) -> dict[str, Any] | None:
+    """What Airflow's API answers, or None if it is not ready: it does not run, or has not read the Dag yet."""
+    try:
+        answer = requests.get(f"http://127.0.0.1:{port}/api/v2/{path}", timeout=10)
+        answer.raise_for_status()
+        return dict(answer.json())
+    except requests.RequestException:
+        return None
 
 
 COMMANDS = {"run": run, "up": up, "down": down, "_keep_up": keep_up}

@@ -250,14 +250,15 @@ def keep(s3: Any) -> None:
             path.unlink()
 
 
-def wait_for(done: Callable[[], bool], limit_s: float, what: str) -> None:
-    """Wait until ``done()`` is true.
+def wait_for(look: Callable[[], Any], limit_s: float, what: str) -> Any:
+    """Call ``look`` every second until it returns something true, and return that.
 
     Raises:
-        SystemExit: it did not become true within ``limit_s`` seconds.
+        SystemExit: it did not within ``limit_s`` seconds.
     """
     give_up = time.monotonic() + limit_s
-    while not done():
+    while not (found := look()):
         if time.monotonic() > give_up:
             raise SystemExit(f"{what} within {limit_s:.0f} s; see {LOGS}")
         time.sleep(1)
+    return found
