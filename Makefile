@@ -4,6 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# An environment of everything is the demo's too.
+DEMO_READY := $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo)
 UV_VERSION := 0.13.9
 # The first of these that runs and is 3.11 or newer; name another with `make PYTHON=…`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
@@ -14,6 +16,9 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 # No library and no tool that runs here reports its use to its maker.
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
+
+# The demo starts Airflow several times, so its bytecode is kept, whatever the shell says.
+DEMO = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.callphases/bytecode" $(BIN)/python -m demo
 
 # Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -51,22 +56,35 @@ EXAMPLES ?= 350
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## Make the environment (.venv) from the lock file
+# Installs a lock file and both packages, with uv, which comes by the pip of $(PYTHON), or by one of its own (3 s more).
+UV_WITH := install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+define environment
+	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@echo "==> Making the environment in $(VENV) from $(1), with $$($(BIN)/python --version); the first time takes a minute"
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(PYTHON) -m pip --python $(BIN)/python $(UV_WITH) 2>/dev/null \
+		|| { $(BIN)/python -m ensurepip >/dev/null && $(BIN)/python -m pip $(UV_WITH); }
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(1)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+endef
+
+setup: $(READY)  ## Make the environment (.venv) of everything, from the lock file
 
 $(READY): requirements.lock pyproject.toml include/speechbox/pyproject.toml
-	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
-	@echo "==> Making the environment in $(VENV) with $$($(PYTHON) --version); the first time takes a minute or two"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+	$(call environment,requirements.lock)
 	@touch $@
 
-demo: setup  ## Run two days of sample calls through everything, no key and no cloud
-	@$(BIN)/python -m demo run
+# Nothing in the demo's environment needs what installed it, 60 MB.
+$(VENV)/.demo: requirements-demo.lock pyproject.toml include/speechbox/pyproject.toml
+	$(call environment,requirements-demo.lock)
+	@$(BIN)/uv pip uninstall --quiet --python $(BIN)/python pip setuptools uv
+	@touch $@
 
-up: setup  ## Start the demo's servers with Airflow's UI and leave them running
-	@$(BIN)/python -m demo up
+demo: $(DEMO_READY)  ## Run two days of sample calls through everything, no key and no cloud
+	@$(DEMO) run
+
+up: $(DEMO_READY)  ## Start the demo's servers with Airflow's UI and leave them running
+	@$(DEMO) up
 
 down:  ## Stop what `make up` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "Nothing is running."; fi
@@ -163,8 +181,8 @@ lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to upd
 		--all-extras $(addprefix --group ,$(GROUPS)) --generate-hashes --no-header --no-annotate \
 		$(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --universal --python-version 3.11 \
-		--extra airflow --extra pictures --group demo --constraint requirements.lock --generate-hashes --no-header \
-		--no-annotate --upgrade --quiet --output-file requirements-demo.lock
+		--extra airflow --extra pictures --group demo --constraint requirements.lock --excludes demo/left-out.txt \
+		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-demo.lock
 	@grep -oE '^($(LOWEST_TOOLS))==[^ ]+' requirements.lock | \
 		$(BIN)/uv pip compile pyproject.toml - --extra score --resolution lowest-direct --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-lowest.lock
