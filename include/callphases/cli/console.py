@@ -1,4 +1,4 @@
-"""Where commands print to, and what several of them print or take."""
+"""Where commands print to: the answer to standard output, all else to standard error."""
 
 from __future__ import annotations
 
@@ -17,12 +17,22 @@ from callphases.inspection.findings import Finding, Health
 
 # No markup: names and summaries may contain brackets. The width is for files and pipes, which have none.
 console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
+"""Standard output: a command's answer and nothing else."""
 errors = Console(stderr=True, markup=False, highlight=False, emoji=False)
+"""Standard error: errors and logs."""
+notes = Console(stderr=True, markup=False, highlight=False, emoji=False)
+"""Standard error: how far a command is, and what it waits for; silent with -q."""
 
 Days = Annotated[
     list[dt.datetime],
     typer.Option("--date", formats=["%Y-%m-%d"], help="A day of calls, such as 2026-11-20. Can be repeated."),
 ]
+
+
+def answer(text: str) -> None:
+    """Print text to standard output as it is."""
+    console.file.write(text)
+    console.file.flush()
 
 
 def print_finding(finding: Finding) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
-from callphases.cli.console import errors, print_finding
+from callphases.cli.console import print_finding
 from callphases.connections import s3_of, services_of
 from callphases.errors import ConfigurationError
 from callphases.inspection.doctor import examine
@@ -34,7 +32,6 @@ def doctor(
     presigned URL, and whether published days fit the schema. Uses the same connections as replay. Exits with 1 if
     anything is ✗.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
     pipelines: list[Pipeline] = []
     mistakes: list[str] = []
     if files:

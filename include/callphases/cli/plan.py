@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from callphases.cli.console import Days, console, print_finding
+from callphases.connections import s3_of
 from callphases.date_prefixes import has_date
 from callphases.inspection import absence
 from callphases.inspection.call_times import CallTimes
@@ -22,7 +23,6 @@ from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import read_ledger_day
-from callphases.state.s3 import client_from_environment
 from callphases.state.storage import ObjectPrefix
 
 
@@ -36,7 +36,7 @@ def plan(
     for any of the days because nothing at all is below the prefix, or because they are still to come.
     """
     pipeline = load(pipeline_file)
-    s3 = client_from_environment()
+    s3 = s3_of(pipeline)
     bucket = RecordingBucket(s3, pipeline.recordings.bucket)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
     keys, times = RecordingKeys(pipeline), CallTimes(pipeline)

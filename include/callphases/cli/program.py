@@ -8,6 +8,7 @@ import typer
 
 from callphases import __version__
 from callphases.cli.backfill import backfill
+from callphases.cli.command import EXIT_CODES, Quiet, Verbose, command
 from callphases.cli.console import errors
 from callphases.cli.doctor import doctor
 from callphases.cli.plan import plan
@@ -16,13 +17,19 @@ from callphases.cli.score import score
 from callphases.cli.show import show
 from callphases.errors import CallphasesError
 
+CREDENTIALS = (
+    "Credentials. Speech service and language models: ASSEMBLYAI_API_KEY (LLM_GATEWAY_URL and CALLPHASES_LLM_KEY for "
+    "models elsewhere), else the pipeline's Airflow connections. S3: boto3's settings (AWS_PROFILE, AWS_ACCESS_KEY_ID, "
+    "AWS_ENDPOINT_URL, …) if ASSEMBLYAI_API_KEY or AWS_PROFILE is set, else the pipeline's Airflow connection if there "
+    "is one, else boto3's settings."
+)
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
-    help="Inspect and repair what callphases does. S3 is configured as for boto3 (AWS_PROFILE, AWS_ENDPOINT_URL, …).",
+    help="Start, inspect and repair what callphases does.",
+    epilog=f"{CREDENTIALS}\n\n{EXIT_CODES}",
 )
-for command in (plan, backfill, replay, show, doctor, score):
-    app.command()(command)
+for function in (plan, backfill, replay, show, doctor, score):
+    app.command(epilog=EXIT_CODES)(command(function))
 
 
 def _print_version(wanted: bool) -> None:
@@ -33,11 +40,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    context: typer.Context,
+    _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Options of the program itself; the help text is the app's."""
+    context.obj = verbose - quiet
 
 
 def main() -> None:

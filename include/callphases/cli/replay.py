@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.logging import RichHandler
 
-from callphases.cli.console import Days, console, errors
+from callphases.cli.console import Days, console
 from callphases.clock import SYSTEM_CLOCK
 from callphases.connections import s3_of, services_of
 from callphases.day_run import ALL_FAILED, DayRun
@@ -41,7 +39,6 @@ def replay(
     vendor's), and S3 is configured as for boto3. If not, the pipeline's Airflow connections are used. To do the same in
     Airflow, trigger a run with the Param replay: all, or failure classes separated by commas.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
     pipeline = load(pipeline_file) if pipeline_file else _only_pipeline()
     service, gateway = services_of(pipeline)
     run = DayRun(pipeline, s3_of(pipeline), service, gateway)

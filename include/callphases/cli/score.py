@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from callphases.cli.console import console, errors, write
+from callphases.cli.console import answer, console, errors, write
 from callphases.connections import gateway_to_score, tables_at
 from callphases.errors import ConfigurationError
 from callphases.inspection import absence
@@ -65,7 +65,7 @@ def score(
     """Score phases against labelled calls.
 
     The gateway's key is read from CALLPHASES_LLM_KEY (sent as a bearer token, except to AssemblyAI), else
-    ASSEMBLYAI_API_KEY (sent as it is). docs/scoring.md explains each figure.
+    ASSEMBLYAI_API_KEY (sent as it is), else the Airflow connection. docs/scoring.md explains each figure.
     """
     if sum(source is not None for source in (tables, model, phases or None)) != 1:
         raise typer.BadParameter("Give one of --tables, --model and --phases.")
@@ -92,7 +92,7 @@ def score(
         unlabelled = len(found) - sum(one is not None for one in predicted)
     card = scorecard(truth, predicted, only_matched=only_matched, unlabelled=unlabelled, spent=spent)
     if json_file == "-":
-        typer.echo(json.dumps(document(card), indent=1, ensure_ascii=False))
+        answer(json.dumps(document(card), indent=1, ensure_ascii=False) + "\n")
     else:
         for part in card_tables(card):
             console.print(part)
@@ -115,9 +115,8 @@ def score(
 def _predict(
     truth: Sequence[LabelledCall], model: str, url: str | None, pipeline_file: Path | None
 ) -> tuple[list[PredictedCall], Spent]:
-    gateway = gateway_to_score(url)
-    pipeline = pipeline_of(model, load(pipeline_file) if pipeline_file is not None else None)
-    return predict(truth, Segmenter(gateway, pipeline))
+    given = load(pipeline_file) if pipeline_file is not None else None
+    return predict(truth, Segmenter(gateway_to_score(url, given), pipeline_of(model, given)))
 
 
 def _published(place: str, date: Sequence[dt.datetime] | None) -> list[PredictedCall]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from callphases.cli.console import console, errors, write
+from callphases.cli.console import answer, console, errors, write
 from callphases.connections import tables_at
 from callphases.inspection import absence, showing
 
@@ -86,7 +86,7 @@ def show(
         else:
             showing.write_json(calls, text)
         if output is None:
-            typer.echo(text.getvalue(), nl=False)
+            answer(text.getvalue())
         else:
             write(output, text.getvalue())
             errors.print(f"Written: {output}", soft_wrap=True)
