@@ -11,6 +11,7 @@ from callphases.cli.backfill import backfill
 from callphases.cli.command import EXIT_CODES, Quiet, Verbose, command
 from callphases.cli.console import errors
 from callphases.cli.doctor import doctor
+from callphases.cli.init import init
 from callphases.cli.plan import plan
 from callphases.cli.replay import replay
 from callphases.cli.score import score
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="Start, inspect and repair what callphases does.",
     epilog=f"{CREDENTIALS}\n\n{EXIT_CODES}",
 )
-for function in (plan, backfill, replay, show, doctor, score):
+for function in (init, plan, backfill, replay, show, doctor, score):
     app.command(epilog=EXIT_CODES)(command(function))
 
 

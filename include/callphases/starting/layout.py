@@ -271,7 +271,7 @@ class _Proposer:
             in_folder,
             slot.sample.parts[0].directive == "%Y",
             -len(befores),
-            -slot.sample.precision,
+            slot.sample.precision,
             self._is_soon(slot),
         )
         return _Dated(slot, template, befores, days == 2, rank)

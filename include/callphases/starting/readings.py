@@ -241,7 +241,8 @@ def _moment(values: dict[str, int]) -> dt.datetime | None:
     year = values["%Y"] if "%Y" in values else values["%y"] + (2000 if values["%y"] < 69 else 1900)
     month = next((values[one] for one in ("%m", "%b", "%B") if one in values), 1)
     try:
-        moment = dt.datetime(year, month, values.get("%d", 1), *(values.get(one, 0) for one in ("%H", "%M", "%S")))
+        hour, minute, second = (values.get(one, 0) for one in ("%H", "%M", "%S"))
+        moment = dt.datetime(year, month, values.get("%d", 1), hour, minute, second)
         moment += dt.timedelta(days=values["%j"] - 1) if values.get("%j") else dt.timedelta(0)
     except (ValueError, OverflowError):
         return None
