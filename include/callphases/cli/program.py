@@ -14,6 +14,7 @@ from callphases.cli.doctor import doctor
 from callphases.cli.init import init
 from callphases.cli.plan import plan
 from callphases.cli.replay import replay
+from callphases.cli.run import run
 from callphases.cli.score import score
 from callphases.cli.show import show
 from callphases.errors import CallphasesError
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Start, inspect and repair what callphases does.",
     epilog=f"{CREDENTIALS}\n\n{EXIT_CODES}",
 )
-for function in (init, plan, backfill, replay, show, doctor, score):
+for function in (init, doctor, plan, run, backfill, replay, show, score):
     app.command(epilog=EXIT_CODES)(command(function))
 
 

@@ -24,7 +24,8 @@ def test_replay_retries_failed_calls_and_publishes_the_day(
     }
     assert len(services.submitted) == 2
     assert out.splitlines()[-1] == "2026-11-20: 2 completed, 1 failed, 1 no_speech (1 unfinished)"
-    assert (code, err) == (1, ""), "no run has started on new.mp3"
+    assert code == 1, "no run has started on new.mp3"
+    assert err.splitlines()[0] == "2026-11-20: 2 calls to do."
 
 
 @pytest.mark.integration
@@ -33,10 +34,10 @@ def test_replay_of_a_failure_class_leaves_other_failures_alone(
 ) -> None:
     bad_day(aws)
     aws.client.delete_object(Bucket=aws.recordings, Key="calls/2026-11-20/new.mp3")
-    code, out, _ = run("replay", pipeline_file, "--date", "2026-11-20", "--class", "bad_audio", "--class", "too_short")
+    code, _, err = run("replay", pipeline_file, "--date", "2026-11-20", "--class", "bad_audio", "--class", "too_short")
     assert (code, len(services.submitted)) == (0, 1)
     assert statuses(aws) == {"broken.mp3": "completed", "far.mp3": "download_refused", "silent.mp3": "no_speech"}
-    assert "2026-11-20: 1 calls, part 1 of 1" in out
+    assert "2026-11-20: 1 calls to do." in err
 
 
 @pytest.mark.integration
