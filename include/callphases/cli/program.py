@@ -17,6 +17,7 @@ from callphases.cli.replay import replay
 from callphases.cli.run import run
 from callphases.cli.score import score
 from callphases.cli.show import show
+from callphases.cli.sql import sql
 from callphases.errors import CallphasesError
 
 CREDENTIALS = (
@@ -30,7 +31,7 @@ app = typer.Typer(
     help="Start, inspect and repair what callphases does.",
     epilog=f"{CREDENTIALS}\n\n{EXIT_CODES}",
 )
-for function in (init, doctor, plan, run, backfill, replay, show, score):
+for function in (init, doctor, plan, run, backfill, replay, show, sql, score):
     app.command(epilog=EXIT_CODES)(command(function))
 
 
