@@ -25,6 +25,7 @@ MOST_PIPELINES = 20
 """More folders than this above the date are no tenants with a pipeline each, but agents, say."""
 SOON = dt.timedelta(days=3)
 """How long after a call its recording is usually in the bucket."""
+_SWAPPED = {"%d": "%m", "%m": "%d"}
 _OF_DATE = frozenset(("%Y", "%y", "%m", "%d", "%b", "%B", "%j"))
 
 
@@ -84,6 +85,7 @@ class Proposal:
 class _Slot:
     """A way to read a time at a place of the keys: readings by the number of the key."""
 
+    place: tuple[str, int, int]
     format: str
     readings: dict[int, Reading] = field(default_factory=dict)
 
@@ -140,7 +142,7 @@ class _Proposer:
 
     def _slots(self, read: Callable[[str, dt.datetime], Iterable[Reading]]) -> list[_Slot]:
         """The candidates that enough keys have. A place is counted from the left and from the right."""
-        found: dict[tuple[Any, ...], _Slot] = {}
+        found: dict[tuple[tuple[str, int, int], str], _Slot] = {}
         for number, key in enumerate(self.keys):
             before: Counter[tuple[str, int]] = Counter()
             slashes = key.count("/")
@@ -148,8 +150,8 @@ class _Proposer:
                 left = key.count("/", 0, reading.start)
                 ordinal = before[reading.format, left]
                 before[reading.format, left] += 1
-                for place in (("left", left), ("right", slashes - left)):
-                    slot = found.setdefault((*place, ordinal, reading.format), _Slot(reading.format))
+                for place in (("left", left, ordinal), ("right", slashes - left, ordinal)):
+                    slot = found.setdefault((place, reading.format), _Slot(place, reading.format))
                     slot.readings.setdefault(number, reading)
         enough = ENOUGH * len(self.keys)
         return [slot for slot in found.values() if len(slot.readings) >= enough and self._is_plausible(slot)]
@@ -175,43 +177,36 @@ class _Proposer:
 
     def _in_one_order(self, slots: list[_Slot]) -> list[_Slot]:
         """Without the candidates that have day and month the wrong way round."""
-        day, month = ([one for one in slots if one.is_month_first is first] for first in (False, True))
-        if not (day and month):
-            return slots
-        if self.day_first is None:
-            scores = [self._order(one) for one in (day, month)]
-            if scores[0] == scores[1]:
-                one, other = self._pair(day, month)
-                text = self.keys[next(iter(one.readings))][one.sample.start : one.sample.parts[-1].end]
-                self.orders = (text, one.sample.moment.date(), other.sample.moment.date())
-                self.notes.append(
-                    f"{text} may be {one.sample.moment:%d %B} or {other.sample.moment:%d %B}: it is read with the day "
-                    "first. If that is wrong, use --month-first."
-                )
-            wrong = day if scores[1] > scores[0] else month
-        else:
-            wrong = month if self.day_first else day
+        places = {(slot.place, slot.format): slot for slot in slots}
+        plain = [slot for slot in slots if slot.is_month_first is None and slot.format != time_formats.EPOCH]
+        wrong: list[_Slot] = []
+        for day in slots:
+            twin = places.get((day.place, re.sub("%[dm]", lambda found: _SWAPPED[found[0]], day.format)))
+            if day.is_month_first is not False or twin is None:
+                continue
+            scores = [self._order(slot, plain) for slot in (day, twin)]
+            if scores[0] != scores[1]:
+                wrong.append(day if scores[1] > scores[0] else twin)
+                continue
+            if self.day_first is None and self.orders is None:
+                self._note_order(day, twin)
+            wrong.append(day if self.day_first is False else twin)
         return [slot for slot in slots if slot not in wrong]
 
-    def _order(self, slots: Sequence[_Slot]) -> tuple[float, ...]:
-        """How much speaks for an order: keys that have it, folders that fit, uploads that follow, other dates."""
-        best = max(slots, key=lambda slot: len(slot.readings))
-        plain = [
-            slot
-            for slot in self._slots(readings.readings)
-            if slot.is_month_first is None and slot.format != time_formats.EPOCH
-        ]
-        agrees = max((self._agreement(best, other) for other in plain), default=0.0)
-        return len(best.readings), self._fits_folders(best), round(agrees, 1), round(self._is_soon(best), 1)
+    def _order(self, slot: _Slot, plain: Sequence[_Slot]) -> tuple[float, ...]:
+        """How much speaks for an order: keys that have it, folders that fit, other dates, uploads that follow."""
+        agrees = max((self._agreement(slot, other) for other in plain), default=0.0)
+        return len(slot.readings), self._fits_folders(slot), round(agrees, 1), round(self._is_soon(slot), 1)
 
-    def _pair(self, day: Sequence[_Slot], month: Sequence[_Slot]) -> tuple[_Slot, _Slot]:
-        swapped = {"%d": "%m", "%m": "%d"}
-        for one in day:
-            wanted = re.sub("%[dm]", lambda found: swapped[found[0]], one.format)
-            for other in month:
-                if other.format == wanted:
-                    return one, other
-        return day[0], month[0]
+    def _note_order(self, day: _Slot, month: _Slot) -> None:
+        number = next(iter(day.readings))
+        one, other = day.readings[number], month.readings.get(number, month.sample)
+        text = self.keys[number][one.start : one.parts[-1].end]
+        self.orders = (text, one.moment.date(), other.moment.date())
+        self.notes.append(
+            f"{text} may be {one.moment:%d %B} or {other.moment:%d %B}. It is read with the day first; if that is wrong, "
+            "use --month-first."
+        )
 
     def _fits_folders(self, slot: _Slot) -> float:
         """Whether all folders beside those of the keys have a number that can be the day, or the month, of the slot."""
@@ -471,7 +466,7 @@ class _Proposer:
             )
         else:
             self.notes.append("No folder has the date: every run lists all objects below the prefix.")
-        return self._proposal([self._layout(prefix, rule, range(len(self.keys)))])
+        return self._proposal([self._layout(_literal(prefix), rule, range(len(self.keys)))])
 
     def _grouped(self, dated: _Dated, rule: Mapping[str, str] | None) -> Proposal:
         """One layout for each folder above the dates, and one for all of them."""
@@ -493,7 +488,7 @@ class _Proposer:
         head = head[: head.rfind("/") + 1]
         numbers = sorted(number for group in groups.values() for number in group)
         day = rule or self._rule(dated.slot)
-        whole = self._layout(head, day, numbers, names[next(iter(groups))][1])
+        whole = self._layout(_literal(head), day, numbers, names[next(iter(groups))][1])
         if len(layouts) > MOST_PIPELINES:
             self.notes.append(
                 f"The date is below {len(layouts)} folders or more, so one pipeline for all lists everything below "

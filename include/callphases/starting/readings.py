@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from callphases import time_formats
@@ -139,6 +140,8 @@ def _runs(key: str) -> tuple[list[_Run], list[_Run]]:
 def _with_times(
     key: str, runs: Sequence[_Run], first: int, date: tuple[str, ...], latest: dt.datetime
 ) -> Iterator[Reading]:
+    if not _fits(runs[first : first + len(date) - 1], date[:-1]):
+        return
     yield from _reading(key, runs, first, date, latest)
     for time in _TIMES:
         yield from _reading(key, runs, first, (*date, *time), latest, len(date))
@@ -155,7 +158,7 @@ def _reading(
     ``of_date`` is how many runs belong to the date; the others to the time of day.
     """
     covered = runs[first : first + len(layout)]
-    if len(covered) < len(layout):
+    if not _fits(covered, layout):
         return
     values: dict[str, int] = {}
     parts: list[Part] = []
@@ -197,6 +200,23 @@ def _reading(
     yield Reading(format, tuple(parts), moment, zone, end)
 
 
+def _fits(runs: Sequence[_Run], layout: tuple[str, ...]) -> bool:
+    """Whether runs have the lengths of a layout; a quick look, since most have not."""
+    return len(runs) == len(layout) and all(
+        run.is_name == (shape == "%b") and (run.is_name or len(run.text) in _lengths(shape))
+        for run, shape in zip(runs, layout, strict=True)
+    )
+
+
+@lru_cache(maxsize=256)
+def _lengths(shape: str) -> frozenset[int]:
+    directives = re.findall(r"%.", shape)
+    length = sum(_WIDTHS.get(one, 2) for one in directives)
+    if directives[-1] == "%f":
+        return frozenset((length + 1, length + 4))  # milliseconds or microseconds
+    return frozenset((1, 2)) if shape in ("%m", "%d", "%H") else frozenset((length,))
+
+
 def _may_be_between(key: str, between: str, run: _Run, layout: tuple[str, ...], number: int, of_date: int) -> bool:
     if number == of_date and layout[number] == "%H" and len(layout) == number + 1:
         # An hour alone is one only as a folder: other short numbers are common.
@@ -226,7 +246,7 @@ def _parts(run: _Run, shape: str) -> list[tuple[str, int, int]] | None:
         widths[-1] = len(run.text) - sum(widths[:-1])
         if widths[-1] not in (3, 6):
             return None
-    elif len(directives) == 1 and shape in ("%m", "%d", "%H") and len(run.text) == 1:
+    elif shape in ("%m", "%d", "%H") and len(run.text) == 1:
         widths = [1]
     if sum(widths) != len(run.text):
         return None
