@@ -85,11 +85,14 @@ def _work(run: DayRun, chunks: Sequence[Manifest], progress: _Progress) -> None:
 
 def when_free(step: Callable[..., _T], *arguments: Any) -> _T:
     """Do a step of a run as soon as no other run has the day."""
+    said = ""
     while True:
         try:
             return step(*arguments)
         except DayHeld as held:
-            notes.print(str(held), soft_wrap=True)
+            if str(held) != said:
+                said = str(held)
+                notes.print(said, soft_wrap=True)
             SYSTEM_CLOCK.sleep(min(held.wait_s, LONGEST_WAIT_S))
 
 

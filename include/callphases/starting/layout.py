@@ -204,8 +204,8 @@ class _Proposer:
         text = self.keys[number][one.start : one.parts[-1].end]
         self.orders = (text, one.moment.date(), other.moment.date())
         self.notes.append(
-            f"{text} may be {one.moment:%d %B} or {other.moment:%d %B}. It is read with the day first; if that is wrong, "
-            "use --month-first."
+            f"{text} may be {one.moment:%d %B} or {other.moment:%d %B}. It is read with the day first; if that is "
+            "wrong, use --month-first."
         )
 
     def _fits_folders(self, slot: _Slot) -> float:
