@@ -143,6 +143,6 @@ def _progress(day: dt.date, total: int) -> Iterator[_Progress]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=notes, transient=True) as bar:
-        for what in ("transcribed", "divided into phases"):
+        for what in ("calls transcribed", "calls divided into phases"):
             bar.add_task(f"{day}: {what}", total=total)
         yield _Progress(day, total, bar=bar)

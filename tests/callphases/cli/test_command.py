@@ -15,7 +15,7 @@ import yaml
 from callphases.cli.command import EXIT_CODES
 from callphases.cli.program import app
 from callphases.tables.schema import CALLS, PHASES, object_name
-from commands import call, parquet, phase
+from commands import Run, call, parquet, phase
 from doubles import DAY, KEY, Speech, Store, Web, answer, chat_answer
 
 COMMANDS = [one.callback.__name__ for one in app.registered_commands if one.callback is not None]
@@ -34,7 +34,13 @@ def process(tmp_path: Path) -> Process:
             "AWS_EC2_METADATA_DISABLED": "1",
         }
         command = [sys.executable, "-c", "from callphases.cli import main; main()", *map(str, arguments)]
-        return subprocess.run(command, env={**kept, **home, **environment}, capture_output=True, text=True, timeout=90)
+        return subprocess.run(
+            command,
+            env={**kept, **home, "AWS_EC2_METADATA_DISABLED": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
 
     return process
 
@@ -65,11 +71,11 @@ def connections(s3: Store, web: Web | None = None, models: Web | None = None) ->
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command_ends_with_the_exit_codes(process: Process, command: str) -> None:
-    done = process(command, "--help", COLUMNS="120")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert EXIT_CODES in done.stdout.splitlines()[-2]
-    assert "--verbose" in done.stdout
+def test_help_of_each_command_ends_with_the_exit_codes(run: Run, command: str) -> None:
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert out.rstrip().splitlines()[-1].strip() == EXIT_CODES
+    assert "--verbose" in out
 
 
 def test_help_of_the_program_names_the_credentials(process: Process) -> None:
