@@ -34,13 +34,8 @@ def process(tmp_path: Path) -> Process:
             "AWS_EC2_METADATA_DISABLED": "1",
         }
         command = [sys.executable, "-c", "from callphases.cli import main; main()", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            env={**kept, **home, "AWS_EC2_METADATA_DISABLED": "1", **environment},
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
+        settings = {**kept, **home, "AWS_EC2_METADATA_DISABLED": "1", **environment}
+        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=90)
 
     return process
 
