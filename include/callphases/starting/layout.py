@@ -125,6 +125,7 @@ class _Proposer:
         self.uploads = [one.last_modified.astimezone(dt.UTC).replace(tzinfo=None) for one in seen]
         self.latest = max(self.uploads) + dt.timedelta(days=366)
         self.notes: list[str] = []
+        self._known: dict[str, list[Reading]] = {}
         self.orders: tuple[str, dt.date, dt.date] | None = None
 
     def propose(self) -> Proposal:
@@ -241,13 +242,8 @@ class _Proposer:
         """What a candidate makes of prefixes; None if it can't be a part of one."""
         if slot.format == time_formats.EPOCH:
             return None
-        befores: dict[str, list[int]] = defaultdict(list)
-        in_folder = True
-        for number, reading in slot.readings.items():
-            parts = _date_parts(reading)
-            key = self.keys[number]
-            befores[key[: parts[0].start]].append(number)
-            in_folder &= "/" in key[parts[-1].end :]
+        in_folder = all("/" in self.keys[number][_date_parts(one)[-1].end :] for number, one in slot.readings.items())
+        befores = self._befores(slot)
         template = self._template(slot)
         if template is None:
             return None
@@ -271,6 +267,48 @@ class _Proposer:
         )
         return _Dated(slot, template, befores, days == 2, rank)
 
+    def _befores(self, slot: _Slot) -> dict[str, list[int]]:
+        """The numbers of keys by what precedes the date in them, as it is written in ``recordings.prefix``.
+
+        What repeats the date or a part of it, such as the month in 2026-11/20261120.wav, is a placeholder as well.
+        """
+        spelled: dict[int, str] = {}
+        for number, reading in slot.readings.items():
+            before, text, at = self.keys[number][: _date_parts(reading)[0].start], "", 0
+            for part in self._repeated(before, reading.moment.date()):
+                digits = before[part.start : part.end]
+                is_short = part.directive in ("%m", "%d") and len(digits) == 1
+                is_unclear = part.directive in ("%m", "%d") and not is_short and digits[0] != "0"
+                is_upper = part.directive in ("%b", "%B") and digits.isupper()
+                padding = "-" if is_short else "?" if is_unclear else "^" if is_upper else ""
+                text += f"{_literal(before[at : part.start])}{{date:%{padding}{part.directive[1]}}}"
+                at = part.end
+            spelled[number] = text + _literal(before[at:])
+        # 10 to 12 look the same with and without zeros in front of others.
+        padding = "-" if any("{date:%-" in text for text in spelled.values()) else ""
+        befores: dict[str, list[int]] = defaultdict(list)
+        for number, text in spelled.items():
+            befores[text.replace("{date:%?", f"{{date:%{padding}")].append(number)
+        return befores
+
+    def _repeated(self, before: str, day: dt.date) -> list[Part]:
+        """The parts of dates in what precedes a date that are those of the date."""
+        if before not in self._known:
+            found = [*readings.readings(before, self.latest), *readings.months(before, self.latest)]
+            found = [one for one in found if one.precision == 0 and one.format != time_formats.EPOCH]
+            names = ("%b", "%B")  # of months; strftime does not write them in lower case
+            found = [
+                one
+                for one in found
+                if not any(part.directive in names and before[part.start : part.end].islower() for part in one.parts)
+            ]
+            self._known[before] = sorted(found, key=lambda one: (-len(one.parts), one.start))
+        parts: list[Part] = []
+        for reading in self._known[before]:
+            if _is_part_of(reading, day) and all(one.end <= reading.start or reading.end <= one.start for one in parts):
+                parts += reading.parts
+        return sorted(parts, key=lambda one: one.start)
+
     def _template(self, slot: _Slot) -> str | None:
         """The placeholders of the date of a candidate; None if its keys spell it in different ways."""
         spelled = [self._directives(slot, part) for part in range(len(_date_parts(slot.sample)))]
@@ -286,8 +324,6 @@ class _Proposer:
         key, reading = self.keys[next(iter(slot.readings))], slot.sample
         parts = _date_parts(reading)
         gaps = [key[one.end : other.start] for one, other in itertools.pairwise(parts)] + [""]
-        if all(gap in ("", "/", "-", "_", ".") for gap in gaps):
-            return "{date:" + "".join(f"{one}{gap}" for one, gap in zip(spelled, gaps, strict=True)) + "}"
         return "".join(f"{{date:{one}}}{_literal(gap)}" for one, gap in zip(spelled, gaps, strict=True))
 
     def _is_unpadded(self, slot: _Slot) -> bool:
@@ -479,7 +515,7 @@ class _Proposer:
         names = _names(list(groups))
         layouts = []
         for before, numbers in sorted(groups.items()):
-            prefix = f"{_literal(before)}{dated.template}{self._rest(dated.slot, numbers)}"
+            prefix = _merged(f"{before}{dated.template}{self._rest(dated.slot, numbers)}")
             columns = names[before][1] if len(groups) > 1 else {}
             layouts.append(replace(self._layout(prefix, rule, numbers, columns), name=names[before][0]))
         if len(layouts) == 1:
@@ -488,7 +524,7 @@ class _Proposer:
         head = head[: head.rfind("/") + 1]
         numbers = sorted(number for group in groups.values() for number in group)
         day = rule or self._rule(dated.slot)
-        whole = self._layout(_literal(head), day, numbers, names[next(iter(groups))][1])
+        whole = self._layout(_merged(head), day, numbers, names[next(iter(groups))][1])
         if len(layouts) > MOST_PIPELINES:
             self.notes.append(
                 f"The date is below {len(layouts)} folders or more, so one pipeline for all lists everything below "
@@ -499,18 +535,16 @@ class _Proposer:
 
     def _note_others(self, dated: _Dated, groups: Mapping[str, list[int]]) -> None:
         others = {before: len(numbers) for before, numbers in dated.befores.items() if before not in groups}
-        covered = {number for numbers in groups.values() for number in numbers}
-        strays = [self.keys[number] for number in range(len(self.keys)) if number not in covered]
         for before, count in sorted(others.items()):
             self.notes.append(
-                f"{count} of the recordings looked at are below {before or 'the bucket itself'}, which no prefix "
-                f"covers: for these, run init again with --prefix {before!r}."
+                f"{count} of the recordings looked at are below {before or 'the bucket itself'}, which the prefix does "
+                f"not cover: for these, run init again with --prefix {before!r}."
             )
-        strays = [key for key in strays if not any(key.startswith(before) for before in others if before)]
+        strays = [key for number, key in enumerate(self.keys) if number not in dated.slot.readings]
         if strays:
             self.notes.append(
-                f"{len(strays)} of the recordings looked at are not in folders like the others, and no prefix covers "
-                f"them, such as {strays[0]!r}."
+                f"{len(strays)} of the recordings looked at are not in folders like the others, and the prefix does "
+                f"not cover them, such as {strays[0]!r}."
             )
 
     def _rest(self, slot: _Slot, numbers: Iterable[int]) -> str:
@@ -550,6 +584,20 @@ class _Dated:
 
 def _date_parts(reading: Reading) -> list[Part]:
     return [part for part in reading.parts if part.directive in _OF_DATE]
+
+
+def _is_part_of(reading: Reading, day: dt.date) -> bool:
+    """Whether a date, a month or a year is the day, its month or its year."""
+    moment, directives = reading.moment.date(), {part.directive for part in reading.parts}
+    if directives & {"%d", "%j"}:
+        return moment == day
+    return moment.year == day.year and (directives == {"%Y"} or moment.month == day.month)
+
+
+def _merged(prefix: str) -> str:
+    """The prefix with one placeholder for neighbors: {date:%Y/%m/%d} for {date:%Y}/{date:%m}/{date:%d}."""
+    merged = re.sub(r"\{date:([^{}]*)\}([-_./]?)\{date:([^{}]*)\}", r"{date:\1\2\3}", prefix)
+    return merged if merged == prefix else _merged(merged)
 
 
 def _shape(folder: str, part: Part, begin: int) -> str:

@@ -91,7 +91,7 @@ LAYOUTS: dict[str, tuple[Spelling, str, str | None]] = {
     "FusionPBX": (lambda t: f"archive/{t:%Y/%b/%d}/{unique()}.wav", "archive/{date:%Y/%b/%d}/", None),
     "FocalScope": (
         lambda t: f"monitor/{t:%Y-UTC/%m/%d}/{unique()}.wav",
-        "monitor/{date:%Y}-UTC/{date:%m}/{date:%d}/",
+        "monitor/{date:%Y}-UTC/{date:%m/%d}/",
         None,
     ),
     "Telesis": (lambda t: f"x/{phone()}_{t:%y%m%d_%H%M%S}_AO_{RANDOM.randrange(999):03}.mp3", "x/", "%y%m%d_%H%M%S"),
@@ -166,6 +166,25 @@ def test_a_single_recording_is_listed(name: str) -> None:
     listed, read = days_and_times(layout, layout.keys, [time])
     assert listed == (name != "no date")
     assert [found.date() for found in read] == ([time.date()] if format else [])
+
+
+@pytest.mark.parametrize(
+    ("spelled", "prefix"),
+    [
+        ("%Y-%m/%Y%m%d-%H%M%S", "{date:%Y-%m/%Y%m%d}"),
+        ("%Y/%Y-%m-%d/%H%M%S", "{date:%Y/%Y-%m-%d}/"),
+        ("calls-%Y/%m/%Y.%m.%d_%H.%M.%S", "calls-{date:%Y/%m/%Y.%m.%d}"),
+        ("%Y/%b/%Y%m%d/%H%M%S", "{date:%Y/%b/%Y%m%d}/"),
+    ],
+)
+@pytest.mark.parametrize("days", [9, 80])
+def test_month_above_the_date_is_no_literal(spelled: str, prefix: str, days: int) -> None:
+    """Also if the bucket has no other month yet."""
+    times = moments(40, days)
+    seen = seen_of(lambda t: f"{t:{spelled}}_{phone()}.mp3", times)
+    (layout,) = propose(seen).layouts
+    assert layout.prefix == prefix
+    assert days_and_times(layout, layout.keys, times) == (len(times), times)
 
 
 @pytest.mark.parametrize(("spelled", "is_first"), [("%d/%m/%Y", True), ("%m/%d/%Y", False)])
@@ -246,7 +265,8 @@ def test_nothing_seen_is_an_error() -> None:
 
 DATES = st.sampled_from(
     ["%Y/%m/%d", "%Y-%m-%d", "%Y%m%d", "%Y_%m_%d", "%Y.%m.%d", "%Y/%m-%d", "%Y%m/%d", "%Y/%m%d", "%Y/%b/%d",
-     "year=%Y/month=%m/day=%d", "dt=%Y-%m-%d", "%d-%m-%Y", "%d.%m.%Y", "%m-%d-%Y", "%d%m%Y", "%Y-%j", "%d-%b-%Y"]
+     "year=%Y/month=%m/day=%d", "dt=%Y-%m-%d", "%Y/%m/%Y-%m-%d", "%Y%m/%d-%m-%Y",
+     "%d-%m-%Y", "%d.%m.%Y", "%m-%d-%Y", "%d%m%Y", "%Y-%j", "%d-%b-%Y"]
 )  # fmt: skip
 TIMES = st.sampled_from(
     ["%Y%m%dT%H%M%SZ", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d-%H%M", "%d%m%Y_%H%M%S",
