@@ -259,11 +259,12 @@ class _Proposer:
             days,
             round(len(slot.readings) / len(self.keys), 1),
             soon >= ENOUGH,
+            len({reading.moment.date() for reading in slot.readings.values()}) > 1,
             in_folder,
             slot.sample.parts[0].directive == "%Y",
             -len(befores),
+            round(self._is_soon(slot), 1),
             slot.sample.precision,
-            self._is_soon(slot),
         )
         return _Dated(slot, template, befores, days == 2, rank)
 
@@ -512,6 +513,8 @@ class _Proposer:
         depth = depths.most_common(1)[0][0]
         groups = {before: numbers for before, numbers in dated.befores.items() if before.count("/") == depth}
         self._note_others(dated, groups)
+        if not dated.is_daily and rule is None:
+            self.notes.append("The folders give only the month or the year: the time of the upload gives the day.")
         names = _names(list(groups))
         layouts = []
         for before, numbers in sorted(groups.items()):
@@ -531,7 +534,24 @@ class _Proposer:
                 f"{head or 'the bucket'} in every run: a thousand objects per request."
             )
             return self._proposal([whole])
+        if self._are_periods(dated, groups):
+            self.notes.append(
+                "The folders above the dates follow on one another like weeks, so one pipeline lists everything below "
+                f"{head or 'the bucket'} in every run: a thousand objects per request."
+            )
+            return self._proposal([self._layout(whole.prefix, day, numbers)])
         return self._proposal(layouts, whole)
+
+    def _are_periods(self, dated: _Dated, groups: Mapping[str, list[int]]) -> bool:
+        """Whether folders differ only in a number, and each has a time of its own: weeks or batches, not tenants."""
+        if len({re.sub(r"\d+", "0", before) for before in groups}) > 1:
+            return False
+        spans = []
+        for numbers in groups.values():
+            days = [dated.slot.readings[number].moment.date() for number in numbers]
+            spans.append((min(days), max(days)))
+        spans.sort()
+        return len(spans) > 2 and all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
 
     def _note_others(self, dated: _Dated, groups: Mapping[str, list[int]]) -> None:
         others = {before: len(numbers) for before, numbers in dated.befores.items() if before not in groups}
@@ -648,6 +668,9 @@ def _names(befores: Sequence[str]) -> dict[str, tuple[str, dict[str, str]]]:
             column = f"{column}_{at + 1}"
         columns[column] = f"^{'[^/]*/' * at}{head}(?P<{column}>[^/]+)/"
     return {
-        before: ("_".join(re.sub(r"[^A-Za-z0-9]+", "_", parts[at]).strip("_") for at in differing).lower(), columns)
-        for before, parts in split.items()
+        before: ("_".join(_plain(parts[at]) for at in differing).lower(), columns) for before, parts in split.items()
     }
+
+
+def _plain(folder: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"\{date:[^}]*\}", "", folder)).strip("_")

@@ -79,7 +79,8 @@ _BETWEEN = re.compile(r"[^/]{0,12}(?:/[^/]{0,16})?")
 _IN_TIME = re.compile(r"[^A-Za-z0-9/]|%3A|h|m|min|/(?:(?:minute|min|mm|m|second|sec|ss|s)[=_-]?)?", re.IGNORECASE)
 """What may be between hours, minutes and seconds."""
 _HOUR_FOLDER = re.compile(r"/(?:(?:hour|hr|h|hh)[=_-]?)?", re.IGNORECASE)
-_UTC = re.compile(time_formats.SAYS_UTC)
+_UTC = re.compile(rf"(?:[.,-]\d{{1,6}})?(?:{time_formats.SAYS_UTC})")
+"""Behind a time, perhaps with a fraction of a second between, which ``format`` leaves out."""
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-4]):?(?:00|15|30|45)(?!\d)")
 _HALF = re.compile(r"[ _-]?[AaPp][Mm](?![A-Za-z])")
 

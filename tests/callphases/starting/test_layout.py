@@ -258,6 +258,27 @@ def test_numbers_that_look_like_dates_are_no_dates() -> None:
     assert pipeline_of(propose(versions).layouts[0])
 
 
+def test_folders_of_weeks_are_no_tenants() -> None:
+    times = moments(80)
+    proposal = propose(seen_of(lambda t: f"c/{t:%G-W%V}/{t:%Y%m%dT%H%M%SZ}-{unique()}.wav", times))
+    (layout,) = proposal.layouts
+    assert (layout.prefix, layout.columns, proposal.together) == ("c/", {}, None)
+    assert days_and_times(layout, layout.keys, times) == (len(times), times)
+
+
+def test_date_that_is_the_same_in_all_keys_is_not_that_of_the_calls() -> None:
+    seen = seen_of(lambda t: f"export-20260101/{t:%Y-%m-%d}/{unique()}.wav", moments(40))
+    (layout,) = propose(seen).layouts
+    assert layout.prefix == "export-20260101/{date:%Y-%m-%d}/"
+
+
+def test_utc_behind_a_fraction_of_a_second_is_noticed() -> None:
+    seen = seen_of(lambda t: f"c/{t:%Y-%m-%dT%H-%M-%S}-{RANDOM.randrange(1000):03}Z.wav", moments(20))
+    (layout,) = propose(seen).layouts
+    assert layout.call_time is not None
+    assert layout.call_time["timezone"] == "UTC"
+
+
 def test_nothing_seen_is_an_error() -> None:
     with pytest.raises(ValueError, match="no recordings"):
         propose([])
