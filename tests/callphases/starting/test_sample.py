@@ -60,3 +60,13 @@ def test_other_files_are_no_recordings(s3: Store) -> None:
 def test_empty_bucket_takes_one_request(s3: Store) -> None:
     sample = look_at(bucket_of(s3))
     assert (sample.objects, len(s3.listed)) == ([], 1)
+
+
+def test_newest_names_of_a_large_flat_folder_are_looked_at(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("callphases.starting.sample._PAGE", 50)
+    today = dt.datetime.now(dt.UTC)
+    days = [today - dt.timedelta(days=number) for number in range(120)]
+    sample = look_at(bucket_of(s3, *[f"c/{day:%Y%m%d}-{day:%H%M%S}.mp3" for day in days]))
+    names = {one.key for one in sample.objects}
+    assert {f"c/{day:%Y%m%d}-{day:%H%M%S}.mp3" for day in (days[0], days[-1])} <= names
+    assert sample.requests <= 8
