@@ -1,7 +1,7 @@
 """Tests of the demo's real processes (Airflow's scheduler, an S3 server, speechbox on real audio) and of their tables.
 
-The tests share one home folder and run in order: `make demo` on both days; `make up`, with a nightly run of new calls and
-a backfill of the days that are done; and `make demo` again, which has nothing left to transcribe.
+The tests share one home folder and run in order: `make demo` on both days; `make up`, with a nightly run of new calls
+and a backfill of the days that are done; and `make demo` again, which has nothing left to transcribe.
 """
 
 from __future__ import annotations
