@@ -22,9 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import boto3
-from moto.server import ThreadedMotoServer
-
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(os.environ.get("CALLPHASES_HOME") or ROOT / ".callphases")
 SAMPLES = ROOT / "include" / "samples" / "audio"
@@ -80,6 +77,8 @@ class Stack:
 @contextlib.contextmanager
 def running() -> Iterator[Stack]:
     """Run the servers on free ports, with the samples in a bucket, while the block lasts."""
+    from moto.server import ThreadedMotoServer  # here, because it takes a second or two, and migrating() needs none
+
     LOGS.mkdir(parents=True, exist_ok=True)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -202,6 +201,8 @@ def _speechbox() -> Iterator[str]:
 
 def client(s3_url: str) -> Any:
     """A client of the demo's S3 server."""
+    import boto3
+
     return boto3.client(
         "s3",
         endpoint_url=s3_url,
