@@ -17,6 +17,7 @@ from croniter import CroniterBadDateError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -368,6 +369,9 @@ class Connections(_Section):
     gateway: str | None = Field(default=None, min_length=1)
 
 
+_DOTTED_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"
+
+
 class Deadline(_Section):
     """When a day's tables must be published.
 
@@ -378,7 +382,92 @@ class Deadline(_Section):
     """
 
     by: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
-    notify: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+    notify: str | None = Field(default=None, pattern=f"^{_DOTTED_PATH}$")
+
+
+class SlackChannel(_Section):
+    """A channel that Airflow's Slack provider sends to.
+
+    Attributes:
+        slack_webhook_conn_id: a connection of the type ``slackwebhook``, which has its channel.
+        slack_conn_id: one of the type ``slack``, with an API token; it needs ``channel``.
+        channel: such as ``#calls``.
+    """
+
+    slack_webhook_conn_id: str | None = Field(default=None, min_length=1)
+    slack_conn_id: str | None = Field(default=None, min_length=1)
+    channel: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_connection(self) -> Self:
+        if (self.slack_webhook_conn_id is None) == (self.slack_conn_id is None):
+            raise ValueError("expected slack_webhook_conn_id, or slack_conn_id and channel, or for email to")
+        if (self.slack_conn_id is None) != (self.channel is None):
+            raise ValueError("slack_conn_id and channel belong together")
+        return self
+
+
+class EmailChannel(_Section):
+    """Addresses that Airflow's SMTP provider sends to; without ``from_email``, the connection's is used."""
+
+    to: Annotated[list[str], Field(min_length=1)]
+    from_email: str | None = Field(default=None, min_length=1)
+    smtp_conn_id: str = "smtp_default"
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _several(cls, to: Any) -> Any:
+        return _as_list(to)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _kind_of_channel(value: object) -> str:
+    is_email = isinstance(value, EmailChannel) or (
+        isinstance(value, dict) and not value.keys().isdisjoint({"to", "from_email", "smtp_conn_id"})
+    )
+    return "<email>" if is_email else "<slack>"
+
+
+Channel = Annotated[
+    Annotated[SlackChannel, Tag("<slack>")] | Annotated[EmailChannel, Tag("<email>")],
+    Discriminator(_kind_of_channel),
+]
+Targets = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Notify(_Section):
+    """Who is told what: for each event names of ``channels``, and dotted paths of functions.
+
+    A function is called with a message and Airflow's context.
+
+    Attributes:
+        failed_night: a run has failed, for whatever reason.
+        budget_reached: recordings were not sent because of ``budget.usd_per_run``.
+        model_fallback: a run has used other models than the first of ``speech_models`` or ``segmentation.models``.
+        deadline: a run has missed ``deadline.by``.
+        channels: by name, without a dot in it.
+    """
+
+    failed_night: Targets = []
+    budget_reached: Targets = []
+    model_fallback: Targets = []
+    deadline: Targets = []
+    channels: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Channel] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for event in ("failed_night", "budget_reached", "model_fallback", "deadline"):
+            for target in getattr(self, event):
+                if target not in self.channels and not re.fullmatch(_DOTTED_PATH, target):
+                    known = ", ".join(self.channels) or "none is defined"
+                    raise ValueError(
+                        f"{event}: expected the name of one of notify.channels ({known}) or the dotted path of a "
+                        f"function, not {target!r}"
+                    )
+        return self
 
 
 CRON_OF_PRESET = {
@@ -449,6 +538,7 @@ class Pipeline(DagSettings):
     prices: Prices = Prices()
     budget: Budget = Budget()
     deadline: Deadline | None = None
+    notify: Notify = Notify()
 
     @field_validator("transcription")
     @classmethod
@@ -476,6 +566,8 @@ class Pipeline(DagSettings):
     def _one_deadline_a_day(self) -> Pipeline:
         if self.deadline is not None and self.time_of_day is None:
             raise ValueError('a deadline needs a schedule with one run a day, such as "0 0 * * *" or @daily')
+        if self.notify.deadline and self.deadline is None:
+            raise ValueError("notify.deadline needs deadline.by, the time of day by which tables are expected")
         return self
 
     @model_validator(mode="after")
@@ -659,6 +751,13 @@ def readable_settings(path: Path) -> dict[str, str | None]:
             with contextlib.suppress(ValidationError):
                 found |= DagSettings.model_validate({"pipeline": "any", key: document[key]}).model_dump(include={key})
     return found
+
+
+def readable_notify(path: Path) -> Notify:
+    """The section ``notify`` of a file that :func:`load` rejects; one that tells nobody if it can't be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError, AttributeError):
+        return Notify.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")).get("notify", {}))
+    return Notify()
 
 
 def _top_level_scalars(text: str) -> dict[str, Any]:
