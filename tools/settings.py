@@ -12,6 +12,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,26 @@ EXAMPLES: dict[str, str] = {
     "deadline": '{by: "06:00"}',
     "deadline.by": '"06:00"',
     "deadline.notify": "my_company.alerts.page",
+    "notify.failed_night": "[team, my_company.alerts.page]",
+    "notify.budget_reached": "[team]",
+    "notify.model_fallback": "[team]",
+    "notify.deadline": "[team]",
+    "notify.channels": "{team: {slack_webhook_conn_id: slack_calls}}",
+    "notify.channels.<channel>.slack_webhook_conn_id": "slack_calls",
+    "notify.channels.<channel>.slack_conn_id": "slack_default",
+    "notify.channels.<channel>.channel": '"#calls"',
+    "notify.channels.<channel>.to": "[calls@example.com]",
+    "notify.channels.<channel>.from_email": "airflow@example.com",
 }
 """Examples as they are written in a pipeline file, by dotted key."""
 
-_NAMES = {"recordings.columns": "<name>", "prices.llm_usd_per_million": "<model>"}
+_NAMES = {"recordings.columns": "<name>", "prices.llm_usd_per_million": "<model>", "notify.channels": "<channel>"}
 """What stands for the keys of a mapping whose values have settings of their own."""
+_ONE_OR_SEVERAL = {
+    "EmailChannel": ("to",),
+    "Notify": ("failed_night", "budget_reached", "model_fallback", "deadline"),
+}
+"""Lists for which a file may have one value without brackets: the models take it, but do not say so in their schema."""
 _TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
 _HEAD = """\
 # Settings of a pipeline file
@@ -97,6 +113,9 @@ def schema() -> dict[str, Any]:
         part.pop("title", None)
         for key, setting in part["properties"].items():
             setting.pop("title", None)
+            if key in _ONE_OR_SEVERAL.get(name, ()):
+                items = {inner: setting.pop(inner) for inner in ("type", "items", "minItems") if inner in setting}
+                setting["anyOf"] = [{"type": "string"}, items]
             if key in described:
                 setting["description"] = described[key]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
@@ -115,35 +134,56 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def settings(document: Mapping[str, Any]) -> Iterator[tuple[str, str, list[tuple[str, dict[str, Any], bool]]]]:
-    """Each section with settings of its own: its dotted key, what it is for, and its settings.
+@dataclass(frozen=True)
+class Section:
+    """Settings that are beside each other in a file.
 
-    A setting is its dotted key, its schema, and whether it is required.
+    Attributes:
+        key: the dotted key of what they are in; empty for those at the top.
+        kind: which of several kinds of values they make up, if there are several.
+        about: what they are for.
+        settings: of each its dotted key, its schema, and whether it is required.
     """
-    pending: list[tuple[str, dict[str, Any]]] = [("", dict(document))]
+
+    key: str
+    kind: str
+    about: str
+    settings: list[tuple[str, dict[str, Any], bool]]
+
+
+def sections(document: Mapping[str, Any]) -> Iterator[Section]:
+    """The sections of a schema, each before those inside it."""
+    pending: list[tuple[str, str, Mapping[str, Any]]] = [("", "", document)]
     while pending:
-        prefix, part = pending.pop(0)
+        prefix, kind, part = pending.pop(0)
         own, below = [], []
         for key, setting in part["properties"].items():
             name = f"{prefix}.{key}" if prefix else key
-            inner = _inner(document, setting)
-            if inner is not None:
-                below.append((f"{name}.{_NAMES[name]}" if name in _NAMES else name, inner))
+            kinds = _kinds(setting)
+            for inner in kinds:
+                words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", inner).capitalize() if len(kinds) > 1 else ""
+                below.append((f"{name}.{_NAMES[name]}" if name in _NAMES else name, words, document["$defs"][inner]))
             # A section's own keys say what it holds.
-            if inner is None or "description" in setting:
+            if not kinds or "description" in setting:
                 own.append((name, setting, key in part.get("required", [])))
-        yield prefix, str(part.get("description", "")).replace("``", "`").split("\n\n")[0], own
+        about = str(part.get("description", "")).replace("``", "`")
+        yield Section(prefix, kind, " ".join(about.split()), own)
         pending = below + pending
 
 
-def _inner(document: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema of the settings inside a setting, if it has any."""
-    places = [setting, setting.get("items", {}), setting.get("additionalProperties", {}), *_alternatives(setting)]
-    for place in places:
-        if isinstance(place, dict) and "$ref" in place:
-            found: dict[str, Any] = document["$defs"][place["$ref"].rpartition("/")[2]]
-            return found
-    return None
+def _kinds(setting: Mapping[str, Any]) -> list[str]:
+    """The names of the models that a setting's values are of, if they have settings of their own."""
+    named = _values_by_name(setting)
+    places = [setting, setting.get("items", {}), *_alternatives(setting), named, *_alternatives(named)]
+    return [place["$ref"].rpartition("/")[2] for place in places if "$ref" in place]
+
+
+def _values_by_name(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of the values of a mapping whose keys are names; empty if any value will do."""
+    for inner in (setting.get("additionalProperties"), *setting.get("patternProperties", {}).values()):
+        if isinstance(inner, dict):
+            return inner
+    return {}
 
 
 def _alternatives(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -153,7 +193,7 @@ def _alternatives(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
 def values(setting: Mapping[str, Any]) -> str:
     """What a setting may be, in words."""
     if others := _alternatives(setting):
-        return " or ".join(values(one) for one in others)
+        return " or ".join(dict.fromkeys(values(one) for one in others))
     if "const" in setting:
         return f"`{setting['const']}`"
     if "enum" in setting:
@@ -163,7 +203,7 @@ def values(setting: Mapping[str, Any]) -> str:
             return "`null`"
         case "array":
             return f"list of {values(setting['items'])}"
-        case "object" if isinstance(inner := setting.get("additionalProperties"), dict):
+        case "object" if inner := _values_by_name(setting):
             return f"mapping of names to {values(inner)}"
         case "object":
             return "mapping"
@@ -214,15 +254,15 @@ def page() -> str:
         LookupError: a setting has no description or no example.
     """
     text = [_HEAD]
-    for section, about, own in settings(schema()):
-        if not own:
+    for section in sections(schema()):
+        if not section.settings:
             continue
-        heading = re.sub(r"^phases$", "phases[]", section)
-        text.append(f"## {f'`{heading}`' if section else 'At the top'}\n")
-        if section:
-            text.append(f"{about}\n")
+        key = f"`{section.key}[]`" if section.key == "phases" else f"`{section.key}`"
+        text.append(f"## {key if section.key else 'At the top'}{f', {section.kind}' if section.kind else ''}\n")
+        if section.key:
+            text.append(f"{section.about}\n")
         text.append("| setting | value | default | | example |\n|---|---|---|---|---|")
-        for name, setting, required in own:
+        for name, setting, required in section.settings:
             if "description" not in setting:
                 raise LookupError(f"{name}: add a docstring below it in include/callphases/pipeline.py")
             key = name.rpartition(".")[2]

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import (
+    ALL_FAILED as ALL_FAILED,
+)
+from callphases.errors import (
     AccountError,
     CallphasesError,
     ConfigurationError,
@@ -32,7 +35,7 @@ from callphases.listing.late import late_days
 from callphases.listing.listing import Listing, Spool, chunk_counts
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress, unsettled
-from callphases.recordings import Recording
+from callphases.recordings import Recording, counted
 from callphases.segmentation.chunk_segmenter import ChunkSegmenter
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
@@ -59,8 +62,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALL_FAILED = "all"
-"""In place of failure classes to replay: whatever the class."""
 REST_PART = 10_000
 """Calls in a part of the rows of recordings that are in no chunk."""
 
@@ -156,11 +157,12 @@ class DayRun:
                 else:
                     rest.add(recording)
             log.info(
-                "%s: %d recordings listed, %d of them to do, %d done before.",
+                "%s: %s listed; %d to do, %d left as earlier runs have left %s.",
                 ledger.day,
-                listed,
+                counted(listed),
                 len(todo),
                 listed - len(todo),
+                "it" if listed - len(todo) == 1 else "them",
             )
             chunks, left_usd = self._chunks(todo, ledger, rest, day, cap_usd) if todo else ([], cap_usd)
         rest.write()

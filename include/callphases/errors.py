@@ -295,6 +295,38 @@ def _failure_types() -> Iterator[type[CallFailure | AccountError | ServiceUnavai
         yield error_type
 
 
+_REMEDIES = {
+    ("bad_audio", "too_short", "empty_file"): "fix the recording; it is processed again when its bytes change",
+    ("download_refused",): "the service can't reach the bucket: set recordings.send: upload",
+    ("recording_gone",): "the recording was deleted during the run: run the day again",
+    ("archived",): "the recording is in Glacier or another archive: restore it, then run the day again",
+    ("access_denied",): "grant the AWS connection the right that the message names (s3:GetObject, kms:Decrypt, …)",
+    ("transcript_gone",): "the transcript was deleted below output.state: restore it there",
+    ("provider_error",): "the service failed four times: run the day again",
+    ("request_refused",): (
+        "the service rejects the request: check transcription and segmentation; if the call is too long, name a model "
+        "with a longer context"
+    ),
+    ("answer_invalid", "answer_cut", "model_refused"): (
+        "name another model in segmentation.models, or define fewer phases"
+    ),
+    ("budget",): "raise budget.usd_per_run",
+    ("throttled_out", "service_unavailable"): (
+        "a service throttled requests or did not answer for minutes, or a quota of the day is used up: run the day "
+        "again"
+    ),
+    ("auth", "balance", "model_retired"): (
+        "an account error stopped the run: change the setting that its message names, and run the day again"
+    ),
+    ("unfinished",): "see the log of the run's failed task",
+}
+REMEDIES = {name: remedy for names, remedy in _REMEDIES.items() for name in names}
+"""What to do about each failure class, in the README's words."""
+
+ALL_FAILED = "all"
+"""In place of failure classes to replay: whatever the class."""
+
+
 def without_secrets(text: str, max_length: int = 300) -> str:
     """Make a service's text safe for a log or a row: one line, no URL queries (they may hold signatures), truncated."""
     whole = text.encode(errors="replace").decode()  # a service may send half of a character, which can't be written

@@ -17,6 +17,7 @@ from croniter import CroniterBadDateError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -383,14 +384,100 @@ class Connections(_Section):
     speaks OpenAI's API."""
 
 
+_DOTTED_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"
+
+
 class Deadline(_Section):
     """When a day's tables must be published."""
 
     by: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     """A time of day in the pipeline's time zone, ``HH:MM``, by which the night's run must have finished."""
-    notify: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+    notify: str | None = Field(default=None, pattern=f"^{_DOTTED_PATH}$")
     """The dotted path of a function, sync or async, that the triggerer calls with a message and Airflow's context if
     the deadline is missed. Without it, the triggerer only logs an error."""
+
+
+class SlackChannel(_Section):
+    """A channel that Airflow's Slack provider sends to: a webhook, or an API token and a channel."""
+
+    slack_webhook_conn_id: str | None = Field(default=None, min_length=1)
+    """The Airflow connection of a webhook, of the type ``slackwebhook``; it has its channel."""
+    slack_conn_id: str | None = Field(default=None, min_length=1)
+    """The Airflow connection of an API token, of the type ``slack``; needs ``channel``."""
+    channel: str | None = Field(default=None, min_length=1)
+    """The channel, with ``slack_conn_id``."""
+
+    @model_validator(mode="after")
+    def _one_connection(self) -> Self:
+        if (self.slack_webhook_conn_id is None) == (self.slack_conn_id is None):
+            raise ValueError("expected slack_webhook_conn_id, or slack_conn_id and channel, or for email to")
+        if (self.slack_conn_id is None) != (self.channel is None):
+            raise ValueError("slack_conn_id and channel belong together")
+        return self
+
+
+class EmailChannel(_Section):
+    """Addresses that Airflow's SMTP provider sends to."""
+
+    to: Annotated[list[str], Field(min_length=1)]
+    """One address, or several."""
+    from_email: str | None = Field(default=None, min_length=1)
+    """The sender. Without it: that of the connection."""
+    smtp_conn_id: str = "smtp_default"
+    """The Airflow connection of the mail server."""
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _several(cls, to: Any) -> Any:
+        return _as_list(to)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _kind_of_channel(value: object) -> str:
+    is_email = isinstance(value, EmailChannel) or (
+        isinstance(value, dict) and not value.keys().isdisjoint({"to", "from_email", "smtp_conn_id"})
+    )
+    return "<email>" if is_email else "<slack>"
+
+
+Channel = Annotated[
+    Annotated[SlackChannel, Tag("<slack>")] | Annotated[EmailChannel, Tag("<email>")],
+    Discriminator(_kind_of_channel),
+]
+Targets = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Notify(_Section):
+    """Who is told what: for each event, names of ``channels`` and dotted paths of functions, one or several.
+
+    A function is called with a message and Airflow's context.
+    """
+
+    failed_night: Targets = []
+    """Who is told that a run has failed, for whatever reason."""
+    budget_reached: Targets = []
+    """Who is told that recordings were not sent because of ``budget.usd_per_run``."""
+    model_fallback: Targets = []
+    """Who is told that other models were used than the first of ``speech_models`` or ``segmentation.models``."""
+    deadline: Targets = []
+    """Who is told that a run has missed ``deadline.by``, which it needs."""
+    channels: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Channel] = {}
+    """Slack channels and mail addresses, by a name without a dot."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for event in ("failed_night", "budget_reached", "model_fallback", "deadline"):
+            for target in getattr(self, event):
+                if target not in self.channels and not re.fullmatch(_DOTTED_PATH, target):
+                    known = ", ".join(self.channels) or "none is defined"
+                    raise ValueError(
+                        f"{event}: expected the name of one of notify.channels ({known}) or the dotted path of a "
+                        f"function, not {target!r}"
+                    )
+        return self
 
 
 CRON_OF_PRESET = {
@@ -470,6 +557,7 @@ class Pipeline(DagSettings):
     budget: Budget = Budget()
     deadline: Deadline | None = None
     """When a day's tables must be published. Needs a schedule of one run a day."""
+    notify: Notify = Notify()
 
     @field_validator("transcription")
     @classmethod
@@ -497,6 +585,8 @@ class Pipeline(DagSettings):
     def _one_deadline_a_day(self) -> Pipeline:
         if self.deadline is not None and self.time_of_day is None:
             raise ValueError('a deadline needs a schedule with one run a day, such as "0 0 * * *" or @daily')
+        if self.notify.deadline and self.deadline is None:
+            raise ValueError("notify.deadline needs deadline.by, the time of day by which tables are expected")
         return self
 
     @model_validator(mode="after")
@@ -680,6 +770,13 @@ def readable_settings(path: Path) -> dict[str, str | None]:
             with contextlib.suppress(ValidationError):
                 found |= DagSettings.model_validate({"pipeline": "any", key: document[key]}).model_dump(include={key})
     return found
+
+
+def readable_notify(path: Path) -> Notify:
+    """The section ``notify`` of a file that :func:`load` rejects; one that tells nobody if it can't be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError, AttributeError):
+        return Notify.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")).get("notify", {}))
+    return Notify()
 
 
 def _top_level_scalars(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A recording, and its JSON forms."""
+"""A recording, its JSON forms, and how many there are in words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
+
+
+def counted(count: int, noun: str = "recording") -> str:
+    """``1 recording``, ``2 recordings``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @dataclass(frozen=True)

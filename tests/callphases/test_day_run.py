@@ -983,7 +983,7 @@ def test_failed_deletion_is_reported_and_repeated_by_the_next_try(runner: Runner
     for chunk in chunks.values():
         day_run.transcribe(chunk, math.inf)
         day_run.segment(chunk)
-    with pytest.raises(ServiceUnavailable, match=r"1 transcripts could not be deleted.*privacy\.delete_after"):
+    with pytest.raises(ServiceUnavailable, match=r"1 transcript could not be deleted.*privacy\.delete_after"):
         day_run.end(day_run.load_day(listed.day))
     assert runner.statuses() == {"a": "completed", "b": "completed"}, "the day is published all the same"
     runner.speech.web.requests.clear()

@@ -22,6 +22,7 @@ from callphases.pipeline import (
     load_all,
     name_key,
     pipeline_files,
+    readable_notify,
     readable_settings,
 )
 from doubles import DAY, merged, pipeline
@@ -66,7 +67,42 @@ prices:
   llm_usd_per_million: {claude-sonnet-4-5-20250929: {input: 2.5, output: 12.5}}
 budget: {usd_per_run: 50}
 deadline: {by: "06:00", notify: pagers.page}
+notify:
+  failed_night: [hook, api]
+  budget_reached: [mail]
+  model_fallback: [pagers.page]
+  deadline: [hook]
+  channels:
+    hook: {slack_webhook_conn_id: slack_default, slack_conn_id: null, channel: null}
+    api: {slack_webhook_conn_id: null, slack_conn_id: slack_api_default, channel: "#calls"}
+    mail: {to: [oncall@example.com], from_email: airflow@example.com, smtp_conn_id: smtp_default}
 """
+
+
+def test_one_target_and_one_address_need_no_list() -> None:
+    notify = pipeline(notify={"failed_night": "mail", "channels": {"mail": {"to": "a@example.com"}}}).notify
+    assert notify.failed_night == ["mail"]
+    assert notify.channels["mail"].model_dump() == {
+        "to": ["a@example.com"],
+        "from_email": None,
+        "smtp_conn_id": "smtp_default",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("recording: {}\nnotify: {failed_night: my.page}\n", ["my.page"]),
+        ("notify: {failed_night: nobody}\n", []),
+        ("notify: [\n", []),
+        ("- notify\n", []),
+    ],
+)
+def test_notify_of_an_invalid_file_is_read_as_far_as_it_is_valid(text: str, targets: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    assert readable_notify(path).failed_night == targets
+    assert readable_notify(tmp_path / "missing.yaml").failed_night == []
 
 
 def write(path: Path, document: dict[str, Any]) -> Path:
@@ -188,6 +224,21 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"deadline": {"by": "06:00", "notify": "page()"}}, "deadline.notify: "),
         ({"deadline": {"by": "06:00"}, "schedule": "0 * * * *"}, "a deadline needs a schedule with one run a day"),
         ({"deadline": {"by": "06:00"}, "schedule": None}, "a deadline needs a schedule with one run a day"),
+        (
+            {"notify": {"failed_night": "slack"}},
+            "failed_night: expected the name of one of notify.channels (none is def",
+        ),
+        ({"notify": {"failed_night": "page()"}}, "or the dotted path of a function, not 'page()'"),
+        ({"notify": {"failed_night": 5}}, "notify.failed_night: "),
+        ({"notify": {"failed": "a.b"}}, "notify.failed: no such setting"),
+        ({"notify": {"deadline": "a.b"}}, "notify.deadline needs deadline.by"),
+        (
+            {"notify": {"channels": {"c": {}}}},
+            "notify.channels.c: expected slack_webhook_conn_id, or slack_conn_id and",
+        ),
+        ({"notify": {"channels": {"c": {"slack_conn_id": "x"}}}}, "slack_conn_id and channel belong together"),
+        ({"notify": {"channels": {"c": {"to": []}}}}, "notify.channels.c.to: "),
+        ({"notify": {"channels": {"a.b": {"to": "x@example.com"}}}}, "notify.channels.a.b"),
         ({"recordings": {"when_deleted": "forget"}}, "recordings.when_deleted: should be 'keep' or 'drop'"),
         ({"recordings": {"call_time": "created"}}, "recordings.call_time: should be 'last_modified'"),
         (

@@ -96,7 +96,9 @@ def test_retired_speech_model_is_replaced_by_the_next_one(night: Night, capfd: A
     assert night.run(DAY) == "success"
     [call] = night.table("calls", DAY)
     assert call["speech_model"] == "universal-2"
-    assert failed_with(capfd, "not by universal-3-pro, the first of transcription.speech_models: 1 by universal-2")
+    assert failed_with(
+        capfd, "1 call by universal-2 instead of universal-3-pro: check that universal-3-pro is still served"
+    )
 
 
 def test_run_stops_with_one_message_when_all_speech_models_are_retired(night: Night, capfd: Any) -> None:

@@ -15,15 +15,16 @@ AIRFLOW = Version(version("apache-airflow-core")).release[:2]
 if TYPE_CHECKING or AIRFLOW >= (3, 2):
     from airflow.sdk import CronDataIntervalTimetable
     from airflow.sdk.definitions.callback import AsyncCallback
-    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 else:
-    from airflow.exceptions import AirflowFailException, AirflowSkipException
+    from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
     from airflow.sdk.definitions.deadline import AsyncCallback
     from airflow.timetables.interval import CronDataIntervalTimetable
 
 __all__ = [
     "AIRFLOW",
     "BACKOFF",
+    "AirflowException",
     "AirflowFailException",
     "AirflowSkipException",
     "AsyncCallback",

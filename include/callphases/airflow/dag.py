@@ -13,6 +13,7 @@ A recording that fails is a row of the table `calls` with `failure_class` and `f
 An account error (key, balance, models) fails the chunk that encounters it; the other chunks are skipped, and `verify`
 has the reason. To run a day again, clear its run, or trigger a run with the Param `date`: nothing is paid for twice.
 With the Param `replay` (failure classes, or all) only failed calls are run, including permanent failures.
+Airflow names runs by when they are due, so the note of each run begins with the day of its calls.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, TriggerRule, WeightRule, task_group
+from airflow.sdk import DAG, Asset, TriggerRule, WeightRule, task_group
 
 from callphases.airflow.compat import BACKOFF, TestableDag
 from callphases.airflow.deadline import deadline_alert
 from callphases.airflow.failing_dag import failing_dag, failing_dags
+from callphases.airflow.notify import failed_night
 from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
+from callphases.airflow.params import params
 from callphases.airflow.schedule import timetable
 from callphases.pipeline import Pipeline, load_all, pipeline_folder
 
@@ -35,6 +38,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
     """The Dag of one pipeline."""
     with TestableDag(
         dag_id=pipeline.dag_id,
+        description=_description(pipeline),
         schedule=timetable(pipeline),
         start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
         catchup=False,
@@ -48,19 +52,8 @@ def call_phases(pipeline: Pipeline) -> DAG:
             # Depth first: a chunk that has been started is finished before another is started.
             "weight_rule": WeightRule.UPSTREAM,
         },
-        params={
-            "date": Param(
-                None,
-                type=["null", "string"],
-                format="date",
-                description="The day to process; without it, the last complete one.",
-            ),
-            "replay": Param(
-                None,
-                type=["null", "string"],
-                description="Run only failed calls again: comma-separated failure classes, or all.",
-            ),
-        },
+        params=params(pipeline),
+        on_failure_callback=failed_night(pipeline, pipeline.notify),
         deadline=deadline_alert(pipeline),
         tags=["callphases", pipeline.pipeline],
         doc_md=__doc__,
@@ -87,6 +80,12 @@ def call_phases(pipeline: Pipeline) -> DAG:
     return dag
 
 
+def _description(pipeline: Pipeline) -> str:
+    source = pipeline.recordings
+    when = f"{pipeline.schedule}, {pipeline.timezone}" if pipeline.schedule else "no schedule"
+    return f"s3://{source.bucket}/{source.prefix} → {pipeline.output.tables} ({when})"
+
+
 def call_phases_dags(dag_file: str | None = None) -> dict[str, DAG]:
     """The Dags of all pipeline files, by id, for a Dag file that adds them to its globals.
 
@@ -107,7 +106,7 @@ def call_phases_dags(dag_file: str | None = None) -> dict[str, DAG]:
             dag.validate()
         except Exception as error:
             message = f"The Dag of the pipeline {pipeline.pipeline} can't be built: {type(error).__name__}: {error}"
-            dag = failing_dag(pipeline, message)
+            dag = failing_dag(pipeline, message, notify=pipeline.notify)
         dags.append(dag)
     dags += failing_dags(mistakes, [pipeline.pipeline for pipeline in pipelines])
     return {dag.dag_id: dag for dag in dags}

@@ -17,8 +17,10 @@ from typing import Any
 from airflow.sdk import DAG, BaseOperator
 
 from callphases.airflow.compat import AirflowFailException, CronDataIntervalTimetable
+from callphases.airflow.notify import failed_night
+from callphases.airflow.report import PROBLEM, push
 from callphases.airflow.schedule import timetable
-from callphases.pipeline import DagSettings, readable_settings
+from callphases.pipeline import DagSettings, Notify, readable_notify, readable_settings
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,22 @@ class _Fail(BaseOperator):
         super().__init__(**kwargs)
         self.message = message
 
-    def execute(self, context: Any) -> None:  # noqa: ARG002
+    def execute(self, context: Any) -> None:
+        push(context, PROBLEM, self.message)
         raise AirflowFailException(self.message)
 
 
-def failing_dag(settings: DagSettings, message: str, *, is_paused_upon_creation: bool | None = None) -> DAG:
-    """A Dag whose one task, ``list`` like the first one of a valid pipeline's Dag, fails with ``message``."""
+def failing_dag(
+    settings: DagSettings,
+    message: str,
+    *,
+    notify: Notify | None = None,
+    is_paused_upon_creation: bool | None = None,
+) -> DAG:
+    """A Dag whose one task, ``list`` like the first one of a valid pipeline's Dag, fails with ``message``.
+
+    ``notify`` says who is told.
+    """
     log.error("%s", message)
     with DAG(
         dag_id=settings.dag_id,
@@ -51,6 +63,7 @@ def failing_dag(settings: DagSettings, message: str, *, is_paused_upon_creation:
         max_active_runs=4,
         is_paused_upon_creation=is_paused_upon_creation,
         default_args={"owner": "callphases"},
+        on_failure_callback=None if notify is None else failed_night(settings, notify),
         tags=["callphases", "invalid file", settings.pipeline],
         doc_md=_DOC.format(message=message),
         auto_register=False,
@@ -79,14 +92,16 @@ def failing_dags(mistakes: Mapping[Path, str], taken: Collection[str]) -> list[D
             others.append((path, settings, False if name is None else None))
             continue
         names.add(name)
-        dags.append(failing_dag(DagSettings.model_validate({"pipeline": name, **settings}), message))
+        named = DagSettings.model_validate({"pipeline": name, **settings})
+        dags.append(failing_dag(named, message, notify=readable_notify(path)))
     for path, settings, is_paused in others:
         stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:90]
         candidates = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
         name = next(name for name in candidates if name not in names)
         names.add(name)
         named = DagSettings.model_validate({"pipeline": name, **settings})
-        dags.append(failing_dag(named, mistakes[path], is_paused_upon_creation=is_paused))
+        notify = readable_notify(path)
+        dags.append(failing_dag(named, mistakes[path], notify=notify, is_paused_upon_creation=is_paused))
     return dags
 
 

@@ -126,8 +126,10 @@ def s3_client(conn_id: str) -> S3Client:
     from callphases.state.s3 import client_config
 
     config = client_config()
-    own = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
-    return S3Hook(aws_conn_id=conn_id, config=config.merge(own) if own else config).get_conn()
+    hook = S3Hook(aws_conn_id=conn_id)
+    own = hook.conn_config.botocore_config
+    client: S3Client = hook.get_client_type(hook.region_name, config.merge(own) if own else config)
+    return client
 
 
 def own_gateway(connection: Connection, conn_id: str) -> gateway.Gateway:

@@ -15,12 +15,25 @@ from airflow.sdk import BaseOperator
 
 from callphases.airflow.compat import AirflowFailException, AirflowSkipException
 from callphases.airflow.hook import AssemblyAIHook, s3_client
+from callphases.airflow.notify import tell
+from callphases.airflow.params import replay_classes
+from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence
+from callphases.airflow.schedule import day_of_run
 from callphases.airflow.trigger import TranscriptsTrigger
-from callphases.errors import AccountError, ConfigurationError, DayHeld, RunStopped, ServiceUnavailable
-from callphases.local_days import day_end, last_complete_day, left_out
+from callphases.errors import (
+    AccountError,
+    CallphasesError,
+    ConfigurationError,
+    DayHeld,
+    RunStopped,
+    ServiceUnavailable,
+)
+from callphases.local_days import day_end, left_out
 from callphases.pipeline import Pipeline
+from callphases.recordings import counted
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from callphases.day_run import DayRun, Listed
@@ -79,7 +92,11 @@ class _PipelineOperator(BaseOperator):
             except RunStopped as stopped:
                 raise AirflowSkipException(str(stopped)) from None
             except (AccountError, ConfigurationError) as error:
+                push(context, PROBLEM, str(error))
                 raise AirflowFailException(str(error)) from None
+            except CallphasesError as error:
+                push(context, PROBLEM, str(error))
+                raise
 
     def resume(self, context: Context, event: Any) -> Any:
         """Continue after a trigger has fired."""
@@ -115,7 +132,8 @@ class ListRecordings(_PipelineOperator):
 
     def work(self, context: Context) -> list[str]:
         """See the class."""
-        day, run_id, replay = self.day(context), context["run_id"], context["params"].get("replay")
+        day, run_id, replay = self.day(context), context["run_id"], replay_classes(context["params"])
+        self.log.info("%s: the day of the calls that this run lists.", day)
         listed = [self.day_run.begin(day, run_id, replay)]
         # A backfill runs each of its days itself; a replay is for failed calls alone.
         if replay is None and context["dag_run"].run_type != BACKFILL:
@@ -130,12 +148,14 @@ class ListRecordings(_PipelineOperator):
             ConfigurationError: the day has not begun, or the runs of a backfill have the Param ``date``.
         """
         asked, zone = context["params"].get("date"), self.pipeline.zone
+        interval = context.get("data_interval_start"), context.get("data_interval_end")
         if asked and context["dag_run"].run_type == BACKFILL:
             raise ConfigurationError(
                 f"The backfill was created with the Param date ({asked}), so each of its runs would process that day: "
                 "cancel it, and create it again without date, for example with callphases backfill."
             )
-        day = dt.date.fromisoformat(asked[:10]) if asked else last_complete_day(_due(context), zone)
+        day = day_of_run(asked, context.get("logical_date"), interval, context["dag_run"].run_after, zone)
+        push(context, DAY, str(day))
         now = dt.datetime.now(dt.UTC)
         if day > now.astimezone(zone).date():
             raise ConfigurationError(f"{day} has not begun in {zone.key}: run the day once it is over.")
@@ -176,16 +196,11 @@ class ListRecordings(_PipelineOperator):
     def _changed(self, day: dt.date) -> Iterator[tuple[dt.date, str]]:
         return ((late, "changed since it was published") for late in self.day_run.late_days(day))
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """The recordings that are listed, for OpenLineage."""
+        from callphases.airflow.lineage import read_recordings
 
-def _due(context: Context) -> dt.datetime:
-    """When a run may begin at the earliest: the end of its data interval, or the moment that somebody ran it for."""
-    moment, end = context.get("logical_date"), context.get("data_interval_end")
-    # The logical date of a scheduled run, and of a backfill's, is the start of its interval. That of a run triggered by
-    # hand is any moment, or there is none; its interval is one that ended before.
-    if end is not None and moment in (None, context.get("data_interval_start")):
-        return end
-    run_after: dt.datetime = moment or context["dag_run"].run_after
-    return run_after
+        return read_recordings(self.pipeline)
 
 
 class _ChunkOperator(_PipelineOperator):
@@ -231,6 +246,12 @@ class TranscribeRecordings(_ChunkOperator):
             self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
         return {"recordings": len(chunk.recordings)}
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """The recordings that the service reads, for OpenLineage."""
+        from callphases.airflow.lineage import read_recordings
+
+        return read_recordings(self.pipeline)
+
 
 class SegmentCalls(_ChunkOperator):
     """Has the calls of a chunk divided into phases."""
@@ -240,6 +261,11 @@ class SegmentCalls(_ChunkOperator):
         chunk = self.chunk(context)
         self.day_run.segment(chunk)
         return {"recordings": len(chunk.recordings)}
+
+
+def _rows(day: dict[str, Any], table: str) -> int:
+    """The rows of a day's object of a table."""
+    return int(day["objects"].get(table, {}).get("rows", 0))
 
 
 class PublishDay(_PipelineOperator):
@@ -253,6 +279,7 @@ class PublishDay(_PipelineOperator):
     def __init__(self, *, listed: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.listed = listed
+        self.days: list[dict[str, Any]] = []
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
@@ -264,19 +291,21 @@ class PublishDay(_PipelineOperator):
         for manifest in manifests:
             listed = self.day_run.load_day(manifest)
             days.append({"dt": listed.day.isoformat(), **asdict(self.day_run.end(listed))})
-            self.log.info(
-                "%s: %d rows in calls, %d in phases, below %s",
-                listed.day,
-                days[-1]["listed"] + days[-1]["kept"],
-                days[-1]["phases"],
-                tables,
-            )
+            calls, phases = (_rows(days[-1], table) for table in ("calls", "phases"))
+            self.log.info("%s: %s in calls, %d in phases, below %s", listed.day, counted(calls, "row"), phases, tables)
         published = {**days[0], "late": days[1:]}
         for outlet in self.outlets:
             table = outlet.name.rpartition(".")[2]
-            rows = days[0]["phases"] if table == "phases" else days[0]["listed"] + days[0]["kept"]
+            rows = _rows(days[0], table)
             context["outlet_events"][outlet].extra = {**published, "table": f"{tables}{table}/", "rows": rows}
+        self.days = days
         return published
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """The recordings, and both tables with their columns and rows, for OpenLineage."""
+        from callphases.airflow.lineage import published
+
+        return published(self.pipeline, self.days)
 
 
 class VerifyDay(_PipelineOperator):
@@ -292,52 +321,62 @@ class VerifyDay(_PipelineOperator):
         super().__init__(**kwargs)
         self.published = published
 
-    def work(self, context: Context) -> None:  # noqa: ARG002
+    def work(self, context: Context) -> None:
         """See the class."""
-        problems = [problem for day in (self.published, *self.published["late"]) if (problem := self._problem(day))]
+        days = [self.published, *self.published["late"]]
+        sentences = [sentence(day) for day in days]
+        for one in sentences:
+            self.log.info("%s", one)
+        problems = {number: problem for number, day in enumerate(days) if (problem := self._problem(day))}
+        notes = [
+            # The counts are in both; a note has room for them once.
+            one + problems.get(number, "").removeprefix(counts(days[number])).replace(":", "", 1)
+            for number, one in enumerate(sentences)
+        ]
+        push(context, NOTE, "\n\n".join(notes))
+        for day, one in zip(days, sentences, strict=True):
+            self._tell(day, one, context)
         if problems:
-            raise AirflowFailException(" ".join(problems))
+            raise AirflowFailException(" ".join(problems.values()))
+
+    def _tell(self, day: dict[str, Any], said: str, context: Context) -> None:
+        """Tell of the budget and of other models, whatever becomes of the run."""
+        if "budget" in day["failures"]:
+            lines = [said, *remedies({"budget": day["failures"]["budget"]})]
+            tell(
+                self.pipeline,
+                self.pipeline.notify,
+                "budget_reached",
+                [*lines, again(self.pipeline.dag_id, day["dt"])],
+                context,
+            )
+        if others := fallbacks(self.pipeline, day):
+            tell(self.pipeline, self.pipeline.notify, "model_fallback", [*others, said], context)
 
     def _problem(self, day: dict[str, Any]) -> str | None:
-        """The problem with a day, if any; logs its counts and costs."""
+        """The problem with a day, if any."""
         listed, failed = day["listed"], day["statuses"].get("failed", 0)
-        statuses = " + ".join(f"{count} {status}" for status, count in sorted(day["statuses"].items())) or "none"
-        classes = ", ".join(f"{count} {name}" for name, count in sorted(day["failures"].items()))
-        summary = f"{day['dt']}: {listed} listed = {statuses}" + (f" ({classes})" if classes else "")
-        for setting, preferred, used in (
-            ("transcription.speech_models", self.pipeline.speech_models, day["speech_models"]),
-            ("segmentation.models", self.pipeline.segmentation.models, day["llm_models"]),
-        ):
-            others = {model: count for model, count in used.items() if model != preferred[0]}
-            if others:
-                counts = ", ".join(f"{count} by {model}" for model, count in sorted(others.items()))
-                self.log.warning("%s: not by %s, the first of %s: %s", day["dt"], preferred[0], setting, counts)
-        estimated_usd = day.get("run_estimated_usd", 0.0)
-        self.log.info(
-            "This run spent $%.4f on speech and $%.4f on language models%s; the day's calls cost $%.4f.",
-            day["run_speech_usd"],
-            day["run_llm_usd"],
-            f", of which ${estimated_usd:.4f} are estimated" if estimated_usd else "",
-            day["speech_usd"] + day["llm_usd"],
-        )
+        summary = counts(day)
+        for fallback in fallbacks(self.pipeline, day):
+            self.log.warning("%s", fallback)
         if sum(day["statuses"].values()) != listed:
             return f"{summary}: the table calls does not hold every recording listed."
         if day["stopped"]:
             return f"{summary}: the run was stopped. {day['stopped']}"
         if day["unfinished"]:
+            were = "was" if day["unfinished"] == 1 else "were"
             return (
-                f"{summary}: {day['unfinished']} recordings were not finished. The log of the failed task in the group "
+                f"{summary}: {counted(day['unfinished'])} {were} not finished. The log of the failed task in the group "
                 "calls says why; run the day again, what is paid for is not paid for again."
             )
         over = ""
         if "budget" in day["failures"]:
             over = " For what is over the budget, raise budget.usd_per_run and run the day again."
-            self.log.warning("%s.%s", summary, over)
+            self.log.warning("%s: %s over the budget.%s", day["dt"], counted(day["failures"]["budget"]), over)
         most = self.pipeline.limits.max_failed_ratio
         if listed and failed / listed > most:
             return (
                 f"{summary}: {failed / listed:.1%} failed, more than limits.max_failed_ratio ({most:.1%}).{over} The "
                 "columns failure_class and failure_message of the table calls say why; all rows are published."
             )
-        self.log.info("%s", summary)
         return None

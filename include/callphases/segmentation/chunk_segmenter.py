@@ -14,7 +14,7 @@ from callphases.limits import costs
 from callphases.limits.chunk_budget import ChunkBudget
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
-from callphases.recordings import Recording
+from callphases.recordings import Recording, counted
 from callphases.segmentation.gateway import Answer
 from callphases.segmentation.segmenter import Segmenter, Sender, packed, prompt_version, split
 from callphases.segmentation.talk import talk_statistics
@@ -174,15 +174,17 @@ class ChunkSegmenter:
                 events.append(self._answered(call, found))
         if events:
             log.info(
-                "%d calls divided into %d phases by %s, %d to be asked about again%s",
-                len(events),
-                sum(len(event.phases) for event in events),
+                "%s divided into %s by %s, %d to be asked about again%s",
+                counted(len(events), "call"),
+                counted(sum(len(event.phases) for event in events), "phase"),
                 together.model,
                 len(left),
                 f": {problem.args[0]}" if problem is not None else ".",
             )
         elif problem is not None and not isinstance(problem, OverBudget):
-            log.warning("%d calls are asked about again in smaller questions: %s", len(left), problem.args[0])
+            first, others = left[0].recording.key, len(left) - 1
+            and_others = f" and {counted(others, 'other')}" if others else ""
+            log.warning("%s%s: asked about again in smaller questions: %s", first, and_others, problem.args[0])
         return Done(events, [partial(self._ask, smaller) for smaller in split(left, len(pack))])
 
     def _ask_one(self, call: _Call) -> Event:
@@ -191,7 +193,7 @@ class ChunkSegmenter:
         except CallFailure as failure:
             return self._failed(call.recording, call.key, failure, call.usage)
         event = self._answered(call, labels)
-        log.info("%s: %d phases", call.recording.key, len(event.phases))
+        log.info("%s: %s.", call.recording.key, counted(len(event.phases), "phase"))
         return event
 
     def _labels(self, call: _Call) -> list[Label]:

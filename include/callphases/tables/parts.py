@@ -90,8 +90,10 @@ class PartWriter:
         """The rows that were added since the last part; starts the next part."""
         added, self._rows = sorted(self._rows, key=itemgetter("call_id")), []
         for name, column in self._pipeline.recordings.columns.items():
-            if without := sum(call[name] is None for call in added):
-                log.info("%s: %d of %d recordings have no %s for it.", name, without, len(added), column.type)
+            if without := [call["recording_uri"] for call in added if call[name] is None]:
+                have = "recordings have" if len(added) > 1 else "recording has"
+                counts = name, len(without), len(added), have, column.type
+                log.info("%s: %d of %d %s no %s for it: %s%s", *counts, without[0], ", …" if without[1:] else "")
         return pa.Table.from_pylist(added, schema=part_schema(self._pipeline))
 
     def write(self, name: str) -> None:

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +85,11 @@ class Published:
     run_estimated_usd: float = 0.0
     stopped: str | None = None
     """Why the run was stopped before it was finished; None if it was not."""
+    run_speech_models: dict[str, int] = field(default_factory=dict)
+    run_llm_models: dict[str, int] = field(default_factory=dict)
+    """The models of the rows that this run alone has made."""
+    objects: dict[str, dict[str, int]] = field(default_factory=dict)
+    """``rows`` and ``bytes`` of the day's object of each table, with kept rows; a table without rows has none."""
 
 
 def publish(
@@ -129,7 +134,7 @@ def publish(
         for part in _parts(state, pipeline, day, missing, known):
             new.add(part)
         sorted_ranges = _ahead(lambda number: _in_order(new.read(number)), range(len(ends) + 1), RANGES_AHEAD)
-        counts = _Counts()
+        counts = _Counts(day.run_id)
         calls_file = _New("calls", calls_schema, folder, encoder, most_calls)
         phases_file = _New("phases", phases_schema, folder, encoder, most_calls)
         # Of calls too, with those that are dropped: for the moment until their phases are gone.
@@ -155,7 +160,8 @@ def publish(
         else:
             calls_file.replace(tables, day.day)
             phases_file.replace(tables, day.day)
-    return counts.published(day.listed)
+    objects = {one.table: {"rows": one.rows, "bytes": one.size} for one in (calls_file, phases_file) if one.rows}
+    return replace(counts.published(day.listed), objects=objects)
 
 
 @contextlib.contextmanager
@@ -362,7 +368,8 @@ class _New:
 
     def __init__(self, table: str, schema: pa.Schema, folder: Path, encoder: ThreadPoolExecutor, calls: int) -> None:
         folder.mkdir(exist_ok=True)
-        self._table, self._path, self._encoder = table, folder / f"{table}.parquet", encoder
+        self.table, self.size = table, 0
+        self._path, self._encoder = folder / f"{table}.parquet", encoder
         own = set(schema.names) - set(SCHEMAS[table].names)  # queues, agents: few in a night, too
         few: Any = [name for name in schema.names if name in own.union(_FEW_VALUES)]  # the stubs know it as a bool
         levels: Any = dict.fromkeys(schema.names, LEVEL if calls <= QUICK_CALLS else QUICK_LEVEL)
@@ -377,7 +384,7 @@ class _New:
         )
         self._waiting = no_rows(schema)
         self._encoding: Future[None] | None = None
-        self._rows = 0
+        self.rows = 0
 
     def write(self, rows: pa.Table) -> None:
         """Add the next rows."""
@@ -393,8 +400,9 @@ class _New:
         if self._encoding is not None:
             self._encoding.result()
         self._file.close()
-        name = object_name(self._table, day)
-        if self._rows:
+        name = object_name(self.table, day)
+        self.size = self._path.stat().st_size if self.rows else 0
+        if self.rows:
             tables.put_file(name, self._path, "application/vnd.apache.parquet")
         else:
             tables.delete(name)
@@ -404,7 +412,7 @@ class _New:
         whole = rows.combine_chunks()
         if self._encoding is not None:
             self._encoding.result()
-        self._rows += whole.num_rows
+        self.rows += whole.num_rows
         self._encoding = self._encoder.submit(lambda: self._file.write_table(whole, whole.num_rows))
 
 
@@ -412,6 +420,7 @@ class _New:
 class _Counts:
     """Adds up the figures of ``Published``, range by range."""
 
+    run_id: str
     kept: int = 0
     unfinished: int = 0
     phases: int = 0
@@ -422,6 +431,9 @@ class _Counts:
     run_estimated_usd: float = 0.0
     values: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("status", "failure_class", "speech_model", "llm_model")}
+    )
+    run_models: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("speech_model", "llm_model")}
     )
 
     def count(self, merged: _Merged) -> None:
@@ -436,8 +448,10 @@ class _Counts:
             self.speech_usd += pc.sum(calls["speech_usd"]).as_py() or 0.0
             self.llm_usd += pc.sum(calls["llm_usd"]).as_py() or 0.0
             for name, counter in self.values.items():
-                found: Any = pc.value_counts(calls[name].drop_null())
-                counter.update({one["values"]: one["counts"] for one in found.to_pylist()})
+                counter.update(_counted(calls[name]))
+        of_run = merged.new.filter(pc.equal(merged.new["run_id"], pa.scalar(self.run_id)))
+        for name, counter in self.run_models.items():
+            counter.update(_counted(of_run[name]))
 
     def published(self, listed: int) -> Published:
         """The sums."""
@@ -455,4 +469,12 @@ class _Counts:
             run_speech_usd=self.run_speech_usd,
             run_llm_usd=self.run_llm_usd,
             run_estimated_usd=self.run_estimated_usd,
+            run_speech_models=dict(self.run_models["speech_model"]),
+            run_llm_models=dict(self.run_models["llm_model"]),
         )
+
+
+def _counted(values: Any) -> dict[str, int]:
+    """How often each value occurs; null is none."""
+    found: Any = pc.value_counts(values.drop_null())
+    return {one["values"]: one["counts"] for one in found.to_pylist()}

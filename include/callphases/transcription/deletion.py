@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from callphases.errors import RequestRefused, ServiceUnavailable, TranscriptUnknown
 from callphases.progress import deletable_transcripts
+from callphases.recordings import counted
 from callphases.state.events import Deleted
 from callphases.state.keys import deletion_key
 from callphases.state.ledger import Ledger, read_ledger_day
@@ -43,10 +44,11 @@ def delete_at_provider(ledger: Ledger, delete: Delete) -> None:
     with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
         done = [one for one, gone in zip(ids, pool.map(deleted, ids), strict=True) if gone]
     ledger.write(Deleted(key=deletion_key(one), recording=ids[one], transcript_id=one) for one in done)
-    log.info("%d transcripts were deleted at the provider.", len(done))
+    log.info("%s: %s deleted at the provider.", ledger.day, counted(len(done), "transcript"))
     if len(done) < len(ids):
         raise ServiceUnavailable(
-            f"{len(ids) - len(done)} transcripts could not be deleted at the provider (privacy.delete_after)."
+            f"{counted(len(ids) - len(done), 'transcript')} could not be deleted at the provider "
+            "(privacy.delete_after)."
         )
 
 
@@ -66,7 +68,12 @@ def forget(state: ObjectPrefix, delete: Delete, day: dt.date, calls: pa.Table) -
     ids = [one for one in calls["transcript_id"].to_pylist() if one is not None]
     with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
         deleted = sum(pool.map(lambda one: _is_deleted(one, delete), ids))
-    log.info("%s: %d calls are dropped; %d transcripts were deleted at the provider.", day, calls.num_rows, deleted)
+    log.info(
+        "%s: %s dropped, %s deleted at the provider.",
+        day,
+        counted(calls.num_rows, "call"),
+        counted(deleted, "transcript"),
+    )
 
 
 def _is_deleted(transcript_id: str, delete: Delete) -> bool:

@@ -214,6 +214,9 @@ class Delivery:
 
 
 def failure_event(key: str, recording: Recording, failure: CallFailure, **more: Any) -> Failed:
-    """The event of a failure, which is logged too."""
-    log.warning("%s: %s", recording.key, failure)
+    """The event of a failure, which is logged too; what to change only if the recording is not sent ``again``."""
+    if more.get("again"):
+        log.warning("%s: %s. It is sent again.", recording.key, str(failure.args[0]).rstrip(". "))
+    else:
+        log.warning("%s: %s", recording.key, failure)
     return failed(key, failure, recording.key, **more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,9 @@ from callphases.limits.chunk_budget import ChunkBudget
 from callphases.limits.quota import Slots
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
-from callphases.recordings import Recording
+from callphases.recordings import Recording, counted
 from callphases.state.bucket import RecordingBucket
-from callphases.state.events import Failed, Intended, Submitted, Withdrawn
+from callphases.state.events import Failed, Intended, Submitted, Transcribed, Withdrawn
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
@@ -42,6 +43,7 @@ LATE_PAUSES_S = (14.0, 30.0, 60.0)
 """And when after that, where the service may not have taken it yet: its answer took too long."""
 AT_ONCE = 8
 """Requests of one task to the speech service at the same moment; each waits for an answer, most of its time."""
+_STATES = ("transcribed", "without speech", "failed", "waiting")
 QUICK_JOBS = 0.25
 """Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
 
@@ -98,6 +100,7 @@ class Transcriber:
         self._numbers = {key: chunk.first + place for place, key in enumerate(keys)}
         self._ended: dict[str, Job] = {}
         self._unsent = 0
+        self._logged = Counter({"waiting": len(keys)})
         self._problems: dict[str, str] = {}
         self._was_answered = threading.Event()
 
@@ -203,11 +206,29 @@ class Transcriber:
             for event in worked.events
         )
         left = len(waiting) - len(ended) + again + self._unsent
-        if ended:
-            log.info("%d of %d recordings are transcribed.", len(self._recordings) - left, len(self._recordings))
+        self._log_counts()
         if self._writer.is_full:
             self._writer.flush()
         return left
+
+    def _log_counts(self) -> None:
+        """Say how far the chunk is, if that has changed. Why a recording failed was logged with its key."""
+        counts = Counter(self._state(key) for key in self._recordings)
+        if counts == self._logged:
+            return
+        self._logged = counts
+        of_chunk = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+        if len(self._recordings) > 1:
+            log.info("%s: %s.", counted(len(self._recordings)), of_chunk)
+        elif not counts["failed"]:
+            [recording] = self._recordings.values()
+            log.info("%s: %s.", recording.key, *counts)
+
+    def _state(self, key: str) -> str:
+        event = self.ledger.find(key)
+        if isinstance(event, Transcribed):
+            return "transcribed" if event.status == "completed" else "without speech"
+        return "failed" if isinstance(event, Failed) and self._pass.has_settled(event) else "waiting"
 
     def keep(self) -> None:
         """Make durable what was collected, before the task ends or is deferred."""

@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -239,6 +239,11 @@ def by_the_rules(cases: Sequence[Case], when_deleted: str) -> tuple[list[Row], l
             "llm_models": "llm_model",
         }.items()
     }
+    # What was published before is of another run.
+    counts |= {
+        f"run_{name}s": dict(Counter(row[name] for row in of_listed if row[name] and row["run_id"] == "run-1"))
+        for name in ("speech_model", "llm_model")
+    }
     published = Published(
         listed=len(listed),
         kept=len(kept),
@@ -285,9 +290,14 @@ def test_day_follows_the_rules_with_any_number_of_parts_and_ranges(
         )
     with patch("callphases.tables.publishing.ROW_GROUP_CALLS", (1, 1)):
         at_once, in_pieces = before(cases), before(cases)
-        assert run(at_once, whole, len(listed), 1, when_deleted=when_deleted) == published
+        found = run(at_once, whole, len(listed), 1, when_deleted=when_deleted)
         with cut_small(held):
-            assert run(in_pieces, cut, len(listed), PARTS, when_deleted=when_deleted) == published
+            assert run(in_pieces, cut, len(listed), PARTS, when_deleted=when_deleted) == found
+        assert replace(found, objects={}) == published
+        rows_of = {"calls": len(calls), "phases": len(phases)}
+        assert {table: one["rows"] for table, one in found.objects.items()} == {
+            table: rows for table, rows in rows_of.items() if rows
+        }
         assert (in_pieces.rows("calls"), in_pieces.rows("phases")) == (calls, phases)
         assert in_pieces.published() == at_once.published()
 

@@ -283,6 +283,6 @@ def test_log_contains_no_secrets_and_no_words_of_calls(runner: Runner, caplog: p
     recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "ab"]
     with caplog.at_level(logging.DEBUG, logger="callphases"):
         runner.transcribe(*recordings)
-    assert "2 of 2 recordings are transcribed" in caplog.text
+    assert "2 recordings: 2 transcribed." in caplog.text
     for secret in (KEY, "Signature", "invoice"):
         assert secret not in caplog.text

@@ -1,0 +1,51 @@
+"""The form to trigger a Dag, and what the API takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.definitions.param import ParamsDict
+
+from callphases.airflow.params import params, replay_classes
+from callphases.errors import failure_classes
+from doubles import pipeline
+
+
+def given(**values: Any) -> ParamsDict:
+    """The Params of a run with a conf, validated as Airflow does."""
+    found = ParamsDict(params(pipeline(timezone="Europe/Berlin")))
+    found.update(values)
+    found.validate()
+    return found
+
+
+def test_form_explains_the_day_and_an_empty_field() -> None:
+    date = params(pipeline(timezone="Europe/Berlin"))["date"].serialize()
+    assert date["value"] is None
+    assert "Europe/Berlin. Empty: the last day that is over there." in date["description"]
+
+
+def test_form_offers_all_failure_classes_with_what_to_do() -> None:
+    schema = params(pipeline())["replay"].serialize()["schema"]
+    # The form shows a list to choose from if the first type but null is an array of strings with examples.
+    assert next(one for one in schema["type"] if one != "null") == "array"
+    assert schema["items"] == {"type": "string"}
+    assert set(schema["examples"]) == {"all", *failure_classes()}
+    assert schema["values_display"]["bad_audio"].startswith("bad_audio: fix the recording")
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        ({}, None),
+        ({"replay": None}, None),
+        ({"replay": []}, None),
+        ({"replay": "bad_audio,too_short"}, "bad_audio,too_short"),
+        ({"replay": ["bad_audio", "too_short"]}, "bad_audio,too_short"),
+        ({"replay": ["all"]}, "all"),
+        ({"replay": "all"}, "all"),
+    ],
+)
+def test_replay_is_a_list_or_a_text_with_commas(values: dict[str, Any], classes: str | None) -> None:
+    assert replay_classes(given(**values)) == classes
