@@ -51,7 +51,7 @@ GROUPS := demo postgres bench samples engines airflows dev
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-airflows airflow-lists test-fast ledger e2e samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-airflows airflow-lists test-fast ledger e2e settings samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -172,6 +172,9 @@ ledger: setup  ## Run the ledger's state machine over many seeds (12 minutes; SE
 
 e2e: setup  ## Run whole nights on a cluster whose machines are killed (45 minutes; ONLY=redis for a part)
 	@$(BIN)/python -m pytest tests/e2e $(if $(ONLY),-k "$(ONLY)")
+
+settings: setup  ## Write docs/settings.md and its JSON schema from the models of the pipeline file
+	@PYTHONPATH=include $(BIN)/python -m tools.settings
 
 samples: setup  ## Regenerate the sample calls from their scripts
 	@$(BIN)/python include/samples/make_samples.py
