@@ -4,6 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# An environment of everything is the demo's too.
+DEMO_READY := $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo)
 UV_VERSION := 0.13.9
 # The first of these that runs and is 3.11 or newer; name another with `make PYTHON=…`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
@@ -14,6 +16,9 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 # No library and no tool that runs here reports its use to its maker.
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
+
+# The demo starts Airflow several times, so its bytecode is kept, whatever the shell says.
+DEMO = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.callphases/bytecode" $(BIN)/python -m demo
 
 # Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -30,6 +35,15 @@ LOWEST_WITHOUT := airflow scoring/test_score.py segmentation/test_any_call.py se
 	segmentation/test_hostile_calls.py segmentation/test_real_gateway.py test_day_run.py test_previous_version.py
 LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
 
+# `make test-airflows`: the newest release of each supported minor version, and the day after it was released. Airflow's
+# constraints are what its release manager's resolver found that day; tests/airflows/README.md says how close this is.
+AIRFLOWS := 3.1 3.2 3.3
+AIRFLOW_3.1 := 3.1.8 2026-03-12
+AIRFLOW_3.2 := 3.2.2 2026-05-30
+AIRFLOW_3.3 := 3.3.2 2026-09-18
+AIRFLOW_EXTRAS := amazon,celery,cncf.kubernetes,openlineage,slack,smtp
+AIRFLOW_ENVS := .callphases/airflows
+
 # The dependency groups of pyproject.toml that tests, bench and samples need.
 GROUPS := demo postgres bench samples engines airflows dev
 
@@ -37,27 +51,40 @@ GROUPS := demo postgres bench samples engines airflows dev
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-fast ledger e2e samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-airflows airflow-lists test-fast ledger e2e settings samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## Make the environment (.venv) from the lock file
+# Installs a lock file and both packages, with uv, which comes by the pip of $(PYTHON), or by one of its own (3 s more).
+UV_WITH := install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+define environment
+	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@echo "==> Making the environment in $(VENV) from $(1), with $$($(BIN)/python --version); the first time takes a minute"
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(PYTHON) -m pip --python $(BIN)/python $(UV_WITH) 2>/dev/null \
+		|| { $(BIN)/python -m ensurepip >/dev/null && $(BIN)/python -m pip $(UV_WITH); }
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(1)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+endef
+
+setup: $(READY)  ## Make the environment (.venv) of everything, from the lock file
 
 $(READY): requirements.lock pyproject.toml include/speechbox/pyproject.toml
-	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
-	@echo "==> Making the environment in $(VENV) with $$($(PYTHON) --version); the first time takes a minute or two"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+	$(call environment,requirements.lock)
 	@touch $@
 
-demo: setup  ## Run two days of sample calls through everything, no key and no cloud
-	@$(BIN)/python -m demo run
+# Nothing in the demo's environment needs what installed it, 60 MB.
+$(VENV)/.demo: requirements-demo.lock pyproject.toml include/speechbox/pyproject.toml
+	$(call environment,requirements-demo.lock)
+	@$(BIN)/uv pip uninstall --quiet --python $(BIN)/python pip setuptools uv
+	@touch $@
 
-up: setup  ## Start the demo's servers with Airflow's UI and leave them running
-	@$(BIN)/python -m demo up
+demo: $(DEMO_READY)  ## Run two days of sample calls through everything, no key and no cloud
+	@$(DEMO) run
+
+up: $(DEMO_READY)  ## Start the demo's servers with Airflow's UI and leave them running
+	@$(DEMO) up
 
 down:  ## Stop what `make up` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "Nothing is running."; fi
@@ -109,7 +136,30 @@ test: check  ## Everything that CI runs: check, the core's tests with its covera
 		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
 	@echo "==> pytest: speechbox, tables in warehouses, Dags, whole nights"
 	@$(BIN)/python -m pytest -m "not kill" --ignore tests/test_boundaries.py --ignore tests/callphases
+	@$(MAKE) --no-print-directory test-oldest-airflow
 	@echo "==> All is well. Next: make demo, or make up for the UI."
+
+# One cached environment for each, with the hash-pinned list of the minor version. What needs no Airflow is left out.
+$(AIRFLOW_ENVS)/%/.ready: tests/airflows/%.lock pyproject.toml $(READY)
+	@echo "==> Making the environment of Airflow $*"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip sync --quiet --python $(@D)/bin/python --require-hashes tests/airflows/$*.lock
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+	@touch $@
+
+test-airflows: setup  ## The Dags on each supported Airflow, with its real processes (30 minutes; AIRFLOWS=3.2 for one)
+	@for one in $(AIRFLOWS); do \
+		$(MAKE) --no-print-directory $(AIRFLOW_ENVS)/$$one/.ready || exit 1; \
+		echo "==> pytest: Airflow $$one"; \
+		$(AIRFLOW_ENVS)/$$one/bin/python -m pytest $(or $(AIRFLOW_TESTS),tests/callphases/airflow tests/dags tests/airflows) \
+			--basetemp=.callphases/pytest-airflows -p no:cacheprovider || exit 1; \
+	done
+
+# The oldest; the newest is that of the environment for all other tests.
+.PHONY: test-oldest-airflow
+test-oldest-airflow:
+	@$(MAKE) --no-print-directory test-airflows AIRFLOWS=$(firstword $(AIRFLOWS)) \
+		AIRFLOW_TESTS="tests/callphases/airflow tests/dags/test_call_phases.py tests/airflows"
 
 test-fast: setup  ## Only the tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"
@@ -123,6 +173,9 @@ ledger: setup  ## Run the ledger's state machine over many seeds (12 minutes; SE
 e2e: setup  ## Run whole nights on a cluster whose machines are killed (45 minutes; ONLY=redis for a part)
 	@$(BIN)/python -m pytest tests/e2e $(if $(ONLY),-k "$(ONLY)")
 
+settings: setup  ## Write docs/settings.md and its JSON schema from the models of the pipeline file
+	@PYTHONPATH=include $(BIN)/python -m tools.settings
+
 samples: setup  ## Regenerate the sample calls from their scripts
 	@$(BIN)/python include/samples/make_samples.py
 
@@ -131,11 +184,20 @@ lock: setup  ## Resolve the dependencies of both distributions (UPGRADE=1 to upd
 		--all-extras $(addprefix --group ,$(GROUPS)) --generate-hashes --no-header --no-annotate \
 		$(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --universal --python-version 3.11 \
-		--extra airflow --extra pictures --group demo --constraint requirements.lock --generate-hashes --no-header \
-		--no-annotate --upgrade --quiet --output-file requirements-demo.lock
+		--extra airflow --extra pictures --group demo --constraint requirements.lock --excludes demo/left-out.txt \
+		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-demo.lock
 	@grep -oE '^($(LOWEST_TOOLS))==[^ ]+' requirements.lock | \
 		$(BIN)/uv pip compile pyproject.toml - --extra score --resolution lowest-direct --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements-lowest.lock
+
+airflow-lists: setup  ## Resolve the versions of tests/airflows (CONSTRAINTS=file-or-URL to take Airflow's own)
+	@$(foreach one,$(AIRFLOWS),\
+		echo 'apache-airflow[$(AIRFLOW_EXTRAS)]==$(word 1,$(AIRFLOW_$(one)))' | $(BIN)/uv pip compile - --universal \
+			--python-version 3.11 $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--exclude-newer $(word 2,$(AIRFLOW_$(one)))) \
+			--no-header --no-annotate --upgrade --quiet --output-file tests/airflows/$(one).txt && \
+		$(BIN)/uv pip compile pyproject.toml include/speechbox/pyproject.toml --extra airflow --extra celery \
+			--extra kubernetes --group airflows --constraint tests/airflows/$(one).txt --universal --python-version 3.11 \
+			--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file tests/airflows/$(one).lock && ) true
 
 clean: down  ## Remove the environment and everything that runs left behind
 	@rm -rf $(VENV) .callphases .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -146,7 +146,7 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
             transcript_uri=f"s3://{WAREHOUSE}/state/bulk/{layout.transcript(DAY, speech)}",
             audio_s=300.0 + number % 60,
             language="en",
-            speech_model="universal-3-5-pro",
+            speech_model="assemblyai-stt-3-7",
             speech_usd=0.0125,
         )
         phases: list[dict[str, Any]] = [

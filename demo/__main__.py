@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import os
 import re
 import shlex
@@ -10,8 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
+
+import requests
 
 from demo.stack import (
     DAG_ID,
@@ -21,9 +27,14 @@ from demo.stack import (
     ROOT,
     TABLES,
     WAREHOUSE,
+    Stack,
+    add_calls,
     airflow_environment,
     airflow_home,
-    migrate,
+    client,
+    copy_of_database,
+    last_night,
+    migrating,
     running,
     say,
     stop,
@@ -32,7 +43,7 @@ from demo.stack import (
 
 UP_ENV, UP_PID = HOME / "up.env", HOME / "up.pid"
 AIRFLOW_PORT = 8080
-AIRFLOW_HOME = "airflow"
+UP_HOME, DEMO_HOME = "airflow", "airflow-demo"
 # A line that callphases wrote to a task's log: "<time> [info     ] <message>   [<logger>] …".
 OWN_LINE = re.compile(r"\[(\w+)\s*\] (.*?)\s+\[(?:airflow\.task\.operators\.)?callphases[\w.]*\]")
 # The last line of a traceback with an error raised by callphases.
@@ -40,35 +51,32 @@ OWN_ERROR = re.compile(r"(?:airflow\.sdk\.exceptions\.AirflowFailException|callp
 
 
 def run() -> None:
-    """Run both days, then show them."""
+    """Run both days at the same time, then show them."""
     began = time.monotonic()
     if _up_pid():
         raise SystemExit("`make up` uses the same files: stop it with `make down` first.")
-    say("==> Starting an S3 server and speechbox (speech and phases on local models)")
-    with running() as stack:
-        environment = airflow_environment(stack, "airflow-demo")
-        say("==> Preparing Airflow")
-        migrate(environment)
-        for day in DAYS:
-            say(f"==> Running the Dag {DAG_ID} for {day}")
-            _run_day(day, environment)
+    say("==> Starting an S3 server and speechbox (speech and phases on local models), preparing Airflow")
+    with migrating(DEMO_HOME) as migrated, running() as stack:
+        migrated()
+        say(f"==> Running the Dag {DAG_ID} for {' and '.join(DAYS)}")
+        _run_days(stack)
     picture = HOME / "phases.png"
     tables = WAREHOUSE / TABLES
     say()
     _callphases("show", str(tables), *(f"--date={day}" for day in DAYS), f"--png={picture}")
-    shown = tables.relative_to(ROOT)
-    question = f"select phase_name, round(avg(duration_s), 1) as mean_s from '{shown}/phases/*/*.parquet' group by 1"
+    shown = _from_root(tables)
+    command = _from_root(Path(sys.executable).with_name("callphases"))
     say(
         f"""
 ==> Done in {time.monotonic() - began:.0f} s; all servers are stopped.
     Parquet   {shown}/phases/dt=…/phases.parquet and calls/dt=…/calls.parquet
-    Picture   {picture.relative_to(ROOT)}
-    Logs      {LOGS.relative_to(ROOT)}
+    Picture   {_from_root(picture)}
+    Logs      {_from_root(LOGS)}
 
     Next:
-      {Path(sys.executable).parent.relative_to(ROOT)}/python -c "import duckdb; duckdb.sql(\\"{question}\\").show()"
+      {command} show {shown} --call 103212-late-parcel.mp3
       make demo    once more: nothing is transcribed again
-      make up      the same servers with Airflow's UI, left running
+      make up      a nightly run in Airflow's UI
       README.md    using your own bucket and key"""
     )
 
@@ -79,6 +87,7 @@ def up() -> None:
         say(f"Already running at http://127.0.0.1:{_up_port()}. Stop it with: make down")
         return
     LOGS.mkdir(parents=True, exist_ok=True)
+    night = last_night()
     say("==> Starting an S3 server, speechbox and Airflow")
     log = LOGS / "up.log"
     with log.open("w") as out:
@@ -92,25 +101,29 @@ def up() -> None:
         )
     UP_PID.write_text(str(keeper.pid))
 
-    def healthy() -> bool:
+    def nightly_run() -> str | None:
         if keeper.poll() is not None:
             raise SystemExit(f"The servers did not start; see {log}")
-        return UP_ENV.exists() and _healthy(_up_port())
+        return _nightly_run(_up_port(), night) if UP_ENV.exists() and _healthy(_up_port()) else None
 
     try:
-        wait_for(healthy, 180, "Airflow did not become healthy")
+        run = wait_for(nightly_run, 240, "Airflow did not start the nightly run")
     except BaseException:
         down()
         raise
+    is_new = not (WAREHOUSE / TABLES / "phases" / f"dt={DAYS[0]}").exists()
+    backfill = f"""
+      airflow backfill create --dag-id {DAG_ID} --from-date {DAYS[0]} --to-date {DAYS[-1]}"""
     say(
         f"""==> Running.
     Airflow   http://127.0.0.1:{_up_port()} (no password), Dag {DAG_ID}
+    Look at   http://127.0.0.1:{_up_port()}/dags/{DAG_ID}/runs/{urllib.parse.quote(run)}
+              the nightly run of {night}, with a transcribe and a segment task for each new call
+              (copies of the samples); it takes a minute or two
 
     Next:
       . ./env.sh
-      airflow dags unpause {DAG_ID}
-      airflow backfill create --dag-id {DAG_ID} --from-date {DAYS[0]} --to-date {DAYS[-1]}
-      callphases show s3://warehouse/{TABLES} --date {DAYS[0]}
+      callphases show s3://warehouse/{TABLES} --date {night}{backfill if is_new else ""}
       make down"""
     )
 
@@ -118,10 +131,11 @@ def up() -> None:
 def keep_up() -> None:
     """The background process of ``up``: runs the stack and Airflow until it is terminated."""
     try:
-        with running() as stack:
+        with migrating(UP_HOME) as migrated, running() as stack:
+            add_calls(client(stack.s3_url), last_night())
             port = _free_port(AIRFLOW_PORT)
-            environment = airflow_environment(stack, AIRFLOW_HOME) | _airflow_at(port)
-            migrate(environment)
+            environment = airflow_environment(stack, UP_HOME) | _airflow_at(port)
+            migrated()
             with (LOGS / "airflow.log").open("w") as out:
                 airflow = subprocess.Popen(
                     ["airflow", "standalone"],
@@ -132,7 +146,7 @@ def keep_up() -> None:
                     start_new_session=True,
                 )
             try:
-                _write_env(stack.environment | airflow_home(AIRFLOW_HOME) | _airflow_at(port))
+                _write_env(stack.environment | airflow_home(UP_HOME) | _airflow_at(port))
                 airflow.wait()
             finally:
                 stop(airflow)
@@ -152,30 +166,52 @@ def down() -> None:
     say("==> Stopped. The tables stay in .callphases/warehouse; `make clean` removes everything.")
 
 
-def _run_day(day: str, environment: dict[str, str]) -> None:
-    log = LOGS / f"run-{day}.log"
-    command = ["airflow", "dags", "test", DAG_ID, day, "--conf", f'{{"date": "{day}"}}']
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    mistake = ""
-    try:
-        assert process.stdout is not None
-        with log.open("w") as out:
-            for line in process.stdout:
-                out.write(line)
-                if match := OWN_LINE.search(line):
-                    say(f"    {match[2]}")
-                elif match := OWN_ERROR.match(line):
-                    mistake = match[1]
-        if process.wait():
-            raise SystemExit(f"The run of {day} failed. {mistake}\nThe full log: {log}")
-    finally:
-        stop(process)
+def _run_days(stack: Stack) -> None:
+    """Run the Dag for each day in a process of its own, with a database of its own.
+
+    Raises:
+        SystemExit: a run failed; the others are stopped.
+    """
+    with ThreadPoolExecutor(len(DAYS)) as readers, contextlib.ExitStack() as processes:
+        ends = []
+        for day in DAYS:
+            environment = airflow_environment(stack, copy_of_database(DEMO_HOME, day))
+            process = subprocess.Popen(
+                ["airflow", "dags", "test", DAG_ID, day, "--conf", f'{{"date": "{day}"}}'],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            processes.callback(stop, process)
+            ends.append(readers.submit(_follow, process, day))
+        for end in as_completed(ends):
+            end.result()
+
+
+def _follow(process: subprocess.Popen[str], day: str) -> None:
+    """Print what callphases logs in a process, and save all that it prints, until it ends."""
+    log, mistake = LOGS / f"run-{day}.log", ""
+    assert process.stdout is not None
+    with log.open("w") as out:
+        for line in process.stdout:
+            out.write(line)
+            if match := OWN_LINE.search(line):
+                say(f"    {match[2]}")
+            elif match := OWN_ERROR.match(line):
+                mistake = match[1]
+    if process.wait():
+        raise SystemExit(f"The run of {day} failed. {mistake}\nThe full log: {log}")
 
 
 def _callphases(*arguments: str) -> None:
     subprocess.run([Path(sys.executable).with_name("callphases"), *arguments], cwd=ROOT, check=True)
+
+
+def _from_root(path: Path) -> Path:
+    """The path as a user in the clone would type it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _write_env(variables: dict[str, str]) -> None:
@@ -221,12 +257,25 @@ def _up_pid() -> int | None:
 
 
 def _healthy(port: int) -> bool:
+    health = _answer(port, "monitor/health") or {}
+    return [part["status"] for part in health.values()].count("healthy") >= 4
+
+
+def _nightly_run(port: int, night: dt.date) -> str | None:
+    """The id of the scheduled run of a day, or None if there is none yet."""
+    newest = _answer(port, f"dags/{DAG_ID}/dagRuns?run_type=scheduled&order_by=-run_after&limit=1")
+    runs = newest["dag_runs"] if newest else []
+    return runs[0]["dag_run_id"] if runs and runs[0]["data_interval_start"] >= night.isoformat() else None
+
+
+def _answer(port: int, path: str) -> dict[str, Any] | None:
+    """What Airflow's API answers, or None if it is not ready: it does not run, or has not read the Dag yet."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=2) as answer:
-            health = answer.read().decode()
-    except OSError:
-        return False
-    return health.count('"healthy"') >= 4
+        answer = requests.get(f"http://127.0.0.1:{port}/api/v2/{path}", timeout=10)
+        answer.raise_for_status()
+        return dict(answer.json())
+    except requests.RequestException:
+        return None
 
 
 COMMANDS = {"run": run, "up": up, "down": down, "_keep_up": keep_up}

@@ -7,9 +7,11 @@ so the bucket of the tables is saved to a folder at the end and loaded from it a
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import boto3
-from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(os.environ.get("CALLPHASES_HOME") or ROOT / ".callphases")
@@ -60,6 +59,7 @@ class Stack:
         return {
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",  # tasks at once; more would only compete on a small machine
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -77,6 +77,8 @@ class Stack:
 @contextlib.contextmanager
 def running() -> Iterator[Stack]:
     """Run the servers on free ports, with the samples in a bucket, while the block lasts."""
+    from moto.server import ThreadedMotoServer  # here, because it takes a second or two, and migrating() needs none
+
     LOGS.mkdir(parents=True, exist_ok=True)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     s3_server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -98,16 +100,17 @@ def running() -> Iterator[Stack]:
 
 
 def airflow_environment(stack: Stack, home: str) -> dict[str, str]:
-    """The environment of Airflow's programs, with their database in the folder ``home``.
+    """The environment of Airflow's programs that use this stack, with their database in the folder ``home``."""
+    return {**_ours(home), **stack.environment}
 
-    ``dags test`` leaves runs in the database, and a backfill skips days that have a run: so each has its own. The
-    shell's own settings, such as another Airflow or a real bucket, are left out.
-    """
+
+def _ours(home: str) -> dict[str, str]:
+    """The environment without the shell's own settings, such as another Airflow or a real bucket."""
     ours = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_", "CALLPHASES_P"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**ours, **stack.environment, **airflow_home(home), "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**ours, **airflow_home(home), "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def airflow_home(home: str) -> dict[str, str]:
@@ -121,30 +124,56 @@ def airflow_home(home: str) -> dict[str, str]:
     }
 
 
-def migrate(environment: dict[str, str]) -> None:
-    """Create or migrate Airflow's database, unless that was done for this version of Airflow.
+@contextlib.contextmanager
+def migrating(home: str) -> Iterator[Callable[[], None]]:
+    """Create or migrate Airflow's database while the block runs, unless that was done for this version of Airflow.
 
-    Raises:
-        SystemExit: the migration failed; the message names the log.
+    Yields:
+        a function that waits for the end. It raises ``SystemExit`` if the migration failed; the message names the log.
     """
-    log, done_before = LOGS / "migrate.log", Path(environment["AIRFLOW_HOME"]) / ".migrated"
+    log, done_before = LOGS / "migrate.log", HOME / home / ".migrated"
     if done_before.exists() and done_before.read_text() == version("apache-airflow"):
+        yield lambda: None
         return
+    LOGS.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
-        done = subprocess.run(["airflow", "db", "migrate"], env=environment, stdout=out, stderr=out, check=False)
-    if done.returncode:
-        raise SystemExit(f"Airflow's database could not be created; see {log}")
-    done_before.write_text(version("apache-airflow"))
+        process = subprocess.Popen(
+            ["airflow", "db", "migrate"], env=_ours(home), stdout=out, stderr=out, text=True, start_new_session=True
+        )
+
+    def migrated() -> None:
+        if process.wait():
+            raise SystemExit(f"Airflow's database could not be created; see {log}")
+        done_before.write_text(version("apache-airflow"))
+
+    try:
+        yield migrated
+    finally:
+        stop(process)
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """Stop a process that was started in a new session, and all of its children."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-            return
+def copy_of_database(home: str, name: str) -> str:
+    """Copy the database of ``home`` to the folder ``name`` in it; returns the new home.
+
+    Two runs of ``airflow dags test`` that share a database both try to add the Dag to it.
+    """
+    copy = f"{home}/{name}"
+    (HOME / copy).mkdir(exist_ok=True)
+    shutil.copyfile(HOME / home / "airflow.db", HOME / copy / "airflow.db")
+    return copy
+
+
+def stop(process: subprocess.Popen[str], within_s: float = 20) -> None:
+    """Stop a process that was started in a new session, and its children, by force after ``within_s`` seconds."""
+    give_up = time.monotonic() + within_s
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # none is left
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < give_up:
+            process.poll()  # a process that has ended belongs to its group until then
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager
@@ -172,6 +201,8 @@ def _speechbox() -> Iterator[str]:
 
 def client(s3_url: str) -> Any:
     """A client of the demo's S3 server."""
+    import boto3
+
     return boto3.client(
         "s3",
         endpoint_url=s3_url,
@@ -194,6 +225,18 @@ def fill(s3: Any) -> int:
     return len(samples)
 
 
+def last_night() -> dt.date:
+    """The day that the nightly run of today processes; the demo's pipeline is in UTC."""
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+
+def add_calls(s3: Any, day: dt.date) -> None:
+    """Copy the sample calls of the demo's first day to another day."""
+    first = dt.date.fromisoformat(DAYS[0])
+    for path in sorted((SAMPLES / f"{first:%Y/%m/%d}").iterdir()):
+        s3.upload_file(str(path), "recordings", f"support/{day:%Y/%m/%d}/{path.name}")
+
+
 def keep(s3: Any) -> None:
     """Save the bucket of the tables to its folder; files that are no longer in the bucket are deleted."""
     kept: set[Path] = set()
@@ -208,14 +251,15 @@ def keep(s3: Any) -> None:
             path.unlink()
 
 
-def wait_for(done: Callable[[], bool], limit_s: float, what: str) -> None:
-    """Wait until ``done()`` is true.
+def wait_for(look: Callable[[], Any], limit_s: float, what: str) -> Any:
+    """Call ``look`` every second until it returns something true, and return that.
 
     Raises:
-        SystemExit: it did not become true within ``limit_s`` seconds.
+        SystemExit: it did not within ``limit_s`` seconds.
     """
     give_up = time.monotonic() + limit_s
-    while not done():
+    while not (found := look()):
         if time.monotonic() > give_up:
             raise SystemExit(f"{what} within {limit_s:.0f} s; see {LOGS}")
         time.sleep(1)
+    return found

@@ -412,7 +412,7 @@ class Speech:
             "words": WORDS,
             "audio_duration": 6,
             "language_code": "en",
-            "speech_model_used": "universal-3-5-pro",
+            "speech_model_used": "assemblyai-stt-3-7",
         }
         job = self.jobs[one]
         head = {"id": one, "status": self.status, "error": "", "audio_url": job["audio_url"], "created": job["created"]}

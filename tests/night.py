@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from servers import KEY, Box
+from versions import parsed
 
 CHAT = {
     "phases": [
@@ -78,10 +79,7 @@ class Night:
         **conf: str,
     ) -> str:
         """Run the Dag for a day, or for that of the logical date; returns the state of the run."""
-        from airflow.dag_processing.dagbag import DagBag
-
-        bag = DagBag(collect_dags=False)
-        bag.process_file(str(Path(__file__).parents[1] / "dags" / "call_phases.py"))
+        bag = parsed(str(Path(__file__).parents[1] / "dags" / "call_phases.py"))
         assert not bag.import_errors
         dag = bag.dags["call_phases_night"]
         for task in dag.tasks:

@@ -117,9 +117,7 @@ def test_core_declares_every_package_that_it_imports() -> None:
 
 
 def test_lock_names_no_index_and_has_the_dependencies_of_both() -> None:
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert "://" not in lock
-    locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    locked = {canonicalize_name(name) for name, _ in pins("requirements.lock")}
     for source in SOURCES.values():
         file = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
         project = file["project"]
@@ -131,12 +129,30 @@ def test_lock_names_no_index_and_has_the_dependencies_of_both() -> None:
         assert {canonicalize_name(Requirement(line).name) for group in groups for line in group} <= locked
 
 
+def pins(lock: str) -> dict[tuple[str, str], set[str]]:
+    """The hashes of each package and version of a lock file."""
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    assert "://" not in text
+    entries = re.findall(r"^([\w.-]+)==(\S+)(.*\n(?: +--hash.*\n)*)", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^\w", text, re.MULTILINE))
+    return {(name, version): set(re.findall(r"--hash=(sha256:\w+)", rest)) for name, version, rest in entries}
+
+
+def test_demo_lock_is_a_part_of_the_lock_without_what_is_left_out() -> None:
+    demo, full = pins("requirements-demo.lock"), pins("requirements.lock")
+    assert all(hashes and hashes == full.get(pin) for pin, hashes in demo.items()), "run make lock"
+    names = {name for name, _ in demo}
+    assert {"apache-airflow", "faster-whisper", "hatchling", "matplotlib", "moto", "pyarrow"} <= names
+    lines = (ROOT / "demo" / "left-out.txt").read_text(encoding="utf-8").splitlines()
+    left_out = {line.partition("#")[0].strip() for line in lines} - {""}
+    assert left_out.isdisjoint(names)
+    assert left_out <= {name for name, _ in full}, "nothing requires it any more"
+
+
 def test_oldest_dependencies_are_locked_at_their_lower_bounds() -> None:
-    lock = (ROOT / "requirements-lowest.lock").read_text(encoding="utf-8")
-    assert "://" not in lock
-    pins = re.findall(r"^([\w.-]+)==(\S+)(?=.*\n +--hash=sha256:)", lock, re.MULTILINE)
-    assert len(pins) == len(re.findall(r"^\w", lock, re.MULTILINE)), "each has a hash"
-    locked = {canonicalize_name(name): Version(version) for name, version in pins}
+    lowest = pins("requirements-lowest.lock")
+    assert all(lowest.values()), "each has a hash"
+    locked = {canonicalize_name(name): Version(version) for name, version in lowest}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for line in [*project["dependencies"], *project["optional-dependencies"]["score"]]:
         requirement = Requirement(line)

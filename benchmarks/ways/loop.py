@@ -17,7 +17,7 @@ def process(task: Task) -> list[str]:
     answers: list[str] = []
     headers = {"Authorization": task.key}
     for url in task.urls:
-        wanted = {"audio_url": url, "speech_models": ["universal-3-5-pro"], "speaker_labels": True}
+        wanted = {"audio_url": url, "speech_models": ["assemblyai-stt-3-7"], "speaker_labels": True}
         posted = requests.post(f"{task.speech_url}/v2/transcript", json=wanted, headers=headers, timeout=60)
         place = f"{task.speech_url}/v2/transcript/{posted.json()['id']}"
         while (seen := requests.get(place, headers=headers, timeout=60).json())["status"] != "completed":

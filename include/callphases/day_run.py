@@ -27,6 +27,7 @@ from callphases.errors import (
     ServiceUnavailable,
     failure_classes,
 )
+from callphases.limits import costs
 from callphases.limits.budget import within_budget
 from callphases.limits.quota import RateLimits, Slots
 from callphases.listing.archive import Archive
@@ -38,6 +39,7 @@ from callphases.recordings import Recording, counted
 from callphases.segmentation.chunk_segmenter import ChunkSegmenter
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
+from callphases.speech_models import outdated
 from callphases.state import layout
 from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Stopped, stopped
@@ -101,6 +103,7 @@ class DayRun:
         self.tables = ObjectPrefix(s3, pipeline.output.tables, "output.tables")
         self.gateway = gateway.limited_by(RateLimits(self.state, pipeline.limits.llm_requests_per_minute))
         self._keys = RecordingKeys(pipeline)
+        self._has_warned = False
 
     def begin(self, day: dt.date, run_id: str, replay: str | None = None, budget_usd: float | None = None) -> Listed:
         """Take the day, list it, and write the manifests of what is to do.
@@ -190,6 +193,7 @@ class DayRun:
 
         Returns their URIs, and what is left of ``cap_usd``.
         """
+        self._warn_of_models()
         self.service.check()
         self.gateway.check(self.pipeline.segmentation.models)
         hold = ledger.lease.hold
@@ -222,10 +226,18 @@ class DayRun:
         while over := list(itertools.islice(waiting, REST_PART)):
             why = OverBudget(f"The run's budget of ${cap_usd:.2f} was used up by other recordings; nothing was sent.")
             hold()
-            ledger.write(self._stopped(one, why) for one in over)
+            ledger.write(self._stopped(Progress(one, self._keys, ledger), why) for one in over)
             for one in over:
                 rest.add(one)
         return uris, budget.left_usd
+
+    def _warn_of_models(self) -> None:
+        """Warn of models that are not current, or have no price: once for all days of a run."""
+        if not self._has_warned:
+            self._has_warned = True
+            for warning in (outdated(self.pipeline.speech_models), *costs.unpriced(self.pipeline)):
+                if warning is not None:
+                    log.warning("%s", warning)
 
     def load(self, uri: str) -> Manifest:
         """The manifest of a chunk."""
@@ -307,7 +319,7 @@ class DayRun:
                 if isinstance(error, AccountError):
                     lease.stop(error)
                 left = unsettled(chunk.recordings, self._keys, ledger, DayPass.of(chunk))
-                ledger.write([self._stopped(one.recording, error) for one in left])
+                ledger.write([self._stopped(one, error) for one in left])
             raise
 
     def _lease(self, day: dt.date, run_token: str, task: str | None = None) -> Lease:
@@ -320,8 +332,8 @@ class DayRun:
             return None
         return Slots(self.state, layout.slots(chunk.day, chunk.run_token), limit, chunk.name, chunk.first)
 
-    def _stopped(self, recording: Recording, error: AccountError | ServiceUnavailable | OverBudget) -> Stopped:
-        return stopped(stop_key(self._keys.transcript(recording)), error, recording.key)
+    def _stopped(self, progress: Progress, error: AccountError | ServiceUnavailable | OverBudget) -> Stopped:
+        return stopped(stop_key(progress.key), error, progress.recording.key)
 
 
 class _Rest:

@@ -28,6 +28,7 @@ What a provider's error text means is decided in the two clients (``transcriptio
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 
 class CallphasesError(Exception):
@@ -271,7 +272,18 @@ class Unfinished(CallFailure):
 
 def failure_classes() -> set[str]:
     """Every value of the column ``failure_class``."""
-    names: set[str] = set()
+    return {one.failure_class for one in _failure_types()} - {CallFailure.failure_class, AccountError.failure_class}
+
+
+def advice_of(failure_class: str) -> str:
+    """What the user can change about failures of a class; empty where only their messages say."""
+    for one in _failure_types():
+        if one.failure_class == failure_class and issubclass(one, CallFailure) and one.advice:
+            return one.advice
+    return ""
+
+
+def _failure_types() -> Iterator[type[CallFailure | AccountError | ServiceUnavailable]]:
     pending: list[type[CallFailure | AccountError | ServiceUnavailable]] = [
         CallFailure,
         AccountError,
@@ -280,8 +292,7 @@ def failure_classes() -> set[str]:
     while pending:
         error_type = pending.pop()
         pending += error_type.__subclasses__()
-        names.add(error_type.failure_class)
-    return names - {CallFailure.failure_class, AccountError.failure_class}
+        yield error_type
 
 
 _REMEDIES = {

@@ -30,13 +30,14 @@ from pydantic import (
 from callphases import date_prefixes, time_formats
 from callphases.errors import ConfigurationError
 from callphases.local_days import DAY
+from callphases.speech_models import DEFAULT_SPEECH_MODELS, models_of
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
+UPGRADE = "upgrade"
+"""The key of ``transcription`` that is callphases' own, and no option of the service."""
 OTHER = "Other"
 """The phase of everything that matches no defined phase. Always available; can't be defined by the user."""
 
-# The order that the vendor's documentation and price list recommend as of October 2026.
-DEFAULT_SPEECH_MODELS = ["universal-3-5-pro", "universal-2"]
 # The second is retired on 2026-11-30; until then it serves accounts that don't have the first.
 DEFAULT_LLM_MODELS = ["claude-sonnet-4-6", "claude-sonnet-4-5-20250929"]
 
@@ -84,17 +85,14 @@ def _readable_format(format: str) -> str:
 
 
 class KeyTime(_Section):
-    """Parses the time of a call from its key.
-
-    Attributes:
-        key_pattern: a regular expression with a group ``time``.
-        format: what the group holds: a strptime format, or ``epoch``; see ``time_formats``.
-        timezone: of times that don't say theirs. Default: the pipeline's.
-    """
+    """Parses the time of a call from its key."""
 
     key_pattern: str
+    """A regular expression with a group ``time``, which may span folders."""
     format: Annotated[str, AfterValidator(_readable_format)]
+    """What the group holds: a format of Python's ``strptime``, or ``epoch`` for seconds since 1970."""
     timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
+    """The time zone of times that don't say theirs. Without it: that of the pipeline."""
 
     @field_validator("key_pattern")
     @classmethod
@@ -134,20 +132,18 @@ RESERVED_COLUMNS = frozenset({
 
 
 class Column(_Section):
-    """A user-defined column of both tables, read from a recording's key, metadata or tags.
-
-    Attributes:
-        key_pattern: a regular expression with a group named like the column, or with exactly one group.
-        metadata, tag: the name of the S3 object's metadata entry or tag.
-        type: the column's type.
-        format: a strptime format or ``epoch``, for a ``timestamp`` that is not ISO 8601; see ``time_formats``.
-    """
+    """A user-defined column of both tables, read from a recording's key, metadata or tags: one of the three."""
 
     key_pattern: str | None = None
+    """A regular expression on the key, with a group named like the column, or with one named group."""
     metadata: str | None = Field(default=None, min_length=1)
+    """The name of an entry of the object's metadata, without ``x-amz-meta-``. One request per recording."""
     tag: str | None = Field(default=None, min_length=1)
+    """The name of one of the object's tags. One request per recording."""
     type: Literal["string", "int64", "double", "boolean", "timestamp"] = "string"
+    """The column's type. A value that is not of this type is null, and counted in the log."""
     format: str | None = None
+    """For a ``timestamp`` that is not ISO 8601: a format of Python's ``strptime``, or ``epoch``."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -167,15 +163,23 @@ class Recordings(_Section):
     """Where recordings are stored and how they are sent to the speech service."""
 
     bucket: str = Field(min_length=1)
+    """The bucket's name, without ``s3://``."""
     prefix: str
+    """The beginning of the keys, with the day as a ``{date:…}`` of ``strftime`` if keys have it. A prefix that differs
+    for each day gives the day of its calls. With one of a month or a year, or with none, ``call_time`` gives it."""
     call_time: CallTime = "last_modified"
+    """When a call started: ``last_modified`` (the time of the upload), or a rule that reads it from the key."""
     suffixes: list[str] = [".mp3", ".wav", ".m4a", ".flac", ".ogg", ".opus", ".webm", ".mp4"]
+    """The ends of the names of recordings; upper and lower case are the same. Other objects are ignored."""
     send: Literal["presigned", "upload"] = "presigned"
+    """How the speech service gets a recording: it downloads a presigned URL, or the worker uploads the recording."""
     when_deleted: Literal["keep", "drop"] = "keep"
+    """What happens to the rows of a recording that was deleted: they stay, or the day's next run drops them and deletes
+    the transcript."""
     look_back_days: int = Field(default=3, ge=0, le=366)
     """How many days before its own day a run checks for late or replaced recordings."""
     columns: dict[str, Column] = {}
-    """User-defined columns by name, appended to both tables."""
+    """Columns of your own by name, at the end of both tables. See below."""
 
     @field_validator("bucket")
     @classmethod
@@ -256,7 +260,9 @@ class PhaseDefinition(_Section):
     """A phase: its name in the table, and a description for the model."""
 
     name: str = Field(min_length=1, max_length=60)
+    """The value of ``phase_name``, one line."""
     description: str = ""
+    """What belongs to the phase and where it starts; the language model reads it."""
 
     @field_validator("name")
     @classmethod
@@ -291,25 +297,24 @@ DEFAULT_PHASES = [
 
 
 class Segmentation(_Section):
-    """The language models and how they are asked.
-
-    Attributes:
-        models: in order of preference.
-        side_by_side: distribute questions over all models, each with its own limit of requests per minute. Without it,
-            a model is used only if those before it are retired or fail.
-        calls_per_question: how many short calls may share a question; with 1 each call has its own.
-    """
+    """The language models and how they are asked."""
 
     models: list[str] = Field(default=DEFAULT_LLM_MODELS, min_length=1)
+    """The language models, in order of preference. One is used only if those before it are retired or fail."""
     side_by_side: bool = False
+    """Spread questions over all models, each with its own limit of requests per minute, instead of by preference."""
     calls_per_question: int = Field(default=20, ge=1)
+    """How many short calls may share a question. With 1, each call has its own, and costs more input tokens."""
 
 
 class Output(_Section):
     """Where the tables are published and where runs keep their state."""
 
     tables: S3Folder
+    """Where the tables ``calls`` and ``phases`` go. No other pipeline may publish there."""
     state: S3Folder
+    """Where runs keep their ledger, manifests and transcripts. Keep it as long as the tables: without it, recordings
+    are paid for again. Not inside ``tables``, and ``tables`` not inside it."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -323,79 +328,84 @@ class Limits(_Section):
     """Limits on concurrency, on requests per minute, and on the share of failed recordings."""
 
     transcriptions_at_once: int = Field(default=200, ge=1)
+    """Jobs that one run has at the speech service at the same time."""
     ramp: bool = True
+    """Start slowly, as the provider recommends: 25 submissions in 15 s, then 8.5 % more every 15 s."""
     llm_requests_per_minute: int = Field(default=30, ge=1)
+    """Questions to each language model in any 60 s, over all runs of the pipeline."""
     max_failed_ratio: float = Field(default=0.05, ge=0, le=1)
+    """The run fails if a larger share of the day's recordings failed. All rows are published either way."""
 
 
 class Privacy(_Section):
     """What happens to data at the provider."""
 
     delete_after: bool = False
+    """Delete transcripts at the provider once the tables are published."""
 
 
 class LlmPrice(_Section):
     """Prices in US dollars per million tokens."""
 
     input: float = Field(ge=0)
+    """US dollars per million tokens of questions."""
     output: float = Field(ge=0)
+    """US dollars per million tokens of answers."""
 
 
 class Prices(_Section):
     """Prices by model, where the account does not pay the list price."""
 
     speech_usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """US dollars per hour of audio, by speech model. Without it: the list price."""
     speaker_labels_usd_per_hour: float = Field(default=0.02, ge=0)
+    """What ``speaker_labels`` adds per hour of audio, in US dollars."""
     llm_usd_per_million: dict[str, LlmPrice] = {}
+    """US dollars per million tokens, by language model. Without it: the list price, if the model has one."""
 
 
 class Budget(_Section):
     """Spending limits in US dollars."""
 
     usd_per_run: float | None = Field(default=None, gt=0)
+    """What one run may spend, in US dollars. Recordings above it are not sent, and fail with the class ``budget``.
+    Without it, there is no limit."""
 
 
 class Connections(_Section):
-    """The Airflow connections that the pipeline uses.
-
-    Attributes:
-        gateway: of the language models, where they are not those of the AssemblyAI account: any server that speaks
-            OpenAI's API.
-    """
+    """The Airflow connections that the pipeline uses."""
 
     assemblyai: str = "assemblyai_default"
+    """The Airflow connection with the AssemblyAI account's key."""
     aws: str = "aws_default"
+    """The Airflow connection for S3: recordings, tables and state."""
     gateway: str | None = Field(default=None, min_length=1)
+    """The Airflow connection of the language models, if they are not those of the AssemblyAI account: any server that
+    speaks OpenAI's API."""
 
 
 _DOTTED_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"
 
 
 class Deadline(_Section):
-    """When a day's tables must be published.
-
-    Attributes:
-        by: a time of day in the pipeline's time zone, ``HH:MM``.
-        notify: the dotted path of a function, sync or async, that the triggerer calls with a message and Airflow's
-            context if the deadline is missed. Without it, the triggerer only logs an error.
-    """
+    """When a day's tables must be published."""
 
     by: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    """A time of day in the pipeline's time zone, ``HH:MM``, by which the night's run must have finished."""
     notify: str | None = Field(default=None, pattern=f"^{_DOTTED_PATH}$")
+    """The dotted path of a function, sync or async, that the triggerer calls with a message and Airflow's context if
+    the deadline is missed. Without it, the triggerer only logs an error."""
 
 
 class SlackChannel(_Section):
-    """A channel that Airflow's Slack provider sends to.
-
-    Attributes:
-        slack_webhook_conn_id: a connection of the type ``slackwebhook``, which has its channel.
-        slack_conn_id: one of the type ``slack``, with an API token; it needs ``channel``.
-        channel: such as ``#calls``.
-    """
+    """A channel that Airflow's Slack provider sends to: a webhook, or an API token and a channel."""
 
     slack_webhook_conn_id: str | None = Field(default=None, min_length=1)
+    """The Airflow connection of a webhook, of the type ``slackwebhook``; it has its channel."""
     slack_conn_id: str | None = Field(default=None, min_length=1)
+    """The Airflow connection of an API token, of the type ``slack``; needs ``channel``."""
     channel: str | None = Field(default=None, min_length=1)
+    """The channel, with ``slack_conn_id``."""
 
     @model_validator(mode="after")
     def _one_connection(self) -> Self:
@@ -407,11 +417,14 @@ class SlackChannel(_Section):
 
 
 class EmailChannel(_Section):
-    """Addresses that Airflow's SMTP provider sends to; without ``from_email``, the connection's is used."""
+    """Addresses that Airflow's SMTP provider sends to."""
 
     to: Annotated[list[str], Field(min_length=1)]
+    """One address, or several."""
     from_email: str | None = Field(default=None, min_length=1)
+    """The sender. Without it: that of the connection."""
     smtp_conn_id: str = "smtp_default"
+    """The Airflow connection of the mail server."""
 
     @field_validator("to", mode="before")
     @classmethod
@@ -438,23 +451,21 @@ Targets = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class Notify(_Section):
-    """Who is told what: for each event names of ``channels``, and dotted paths of functions.
+    """Who is told what: for each event, names of ``channels`` and dotted paths of functions, one or several.
 
     A function is called with a message and Airflow's context.
-
-    Attributes:
-        failed_night: a run has failed, for whatever reason.
-        budget_reached: recordings were not sent because of ``budget.usd_per_run``.
-        model_fallback: a run has used other models than the first of ``speech_models`` or ``segmentation.models``.
-        deadline: a run has missed ``deadline.by``.
-        channels: by name, without a dot in it.
     """
 
     failed_night: Targets = []
+    """Who is told that a run has failed, for whatever reason."""
     budget_reached: Targets = []
+    """Who is told that recordings were not sent because of ``budget.usd_per_run``."""
     model_fallback: Targets = []
+    """Who is told that other models were used than the first of ``speech_models`` or ``segmentation.models``."""
     deadline: Targets = []
+    """Who is told that a run has missed ``deadline.by``, which it needs."""
     channels: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Channel] = {}
+    """Slack channels and mail addresses, by a name without a dot."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -493,8 +504,11 @@ class DagSettings(_Section):
     """The part of a pipeline file that names and schedules its Dag."""
 
     pipeline: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    """The pipeline's name. Its Dag is ``call_phases_<pipeline>``."""
     schedule: str | None = "0 0 * * *"
+    """When the Dag runs: a cron expression, or a preset such as ``@daily``; ``null`` for manual runs only."""
     timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    """An IANA time zone: of the schedule, of days, and of times in keys that don't say theirs."""
 
     @field_validator("schedule")
     @classmethod
@@ -529,7 +543,12 @@ class Pipeline(DagSettings):
     connections: Connections = Connections()
     recordings: Recordings
     transcription: dict[str, Any] = {"speech_models": DEFAULT_SPEECH_MODELS, "speaker_labels": True}
+    """Options of ``POST /v2/transcript``, sent as they are, but for ``upgrade``. They replace the default as a whole,
+    so name all that you want. A changed option is paid for again when a day is run again. New ``speech_models`` are
+    for new recordings only, unless ``upgrade: true`` is among the options."""
     phases: list[PhaseDefinition] = Field(default=DEFAULT_PHASES, min_length=1)
+    """The phases, in the order of a typical call. ``Other`` always exists. If you change them, the language model is
+    asked again, and nothing is transcribed again."""
     segmentation: Segmentation = Segmentation()
     output: Output
     limits: Limits = Limits()
@@ -537,6 +556,7 @@ class Pipeline(DagSettings):
     prices: Prices = Prices()
     budget: Budget = Budget()
     deadline: Deadline | None = None
+    """When a day's tables must be published. Needs a schedule of one run a day."""
     notify: Notify = Notify()
 
     @field_validator("transcription")
@@ -544,6 +564,8 @@ class Pipeline(DagSettings):
     def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
         if "audio_url" in options:
             raise ValueError("audio_url is set for each recording and can't be set here")
+        if not isinstance(options.get(UPGRADE, False), bool):
+            raise ValueError(f"expected true or false for {UPGRADE}, not {options[UPGRADE]!r}")
         return options
 
     @field_validator("phases")
@@ -592,10 +614,19 @@ class Pipeline(DagSettings):
         return DAY + (ready_at - runs_at) % DAY
 
     @property
+    def speech_options(self) -> dict[str, Any]:
+        """The options of ``POST /v2/transcript``: all of ``transcription`` but ``upgrade``."""
+        return {name: value for name, value in self.transcription.items() if name != UPGRADE}
+
+    @property
+    def upgrades_transcripts(self) -> bool:
+        """Whether recordings that other speech models have transcribed are transcribed again."""
+        return bool(self.transcription.get(UPGRADE))
+
+    @property
     def speech_models(self) -> list[str]:
         """The speech models in order of preference, from ``speech_models`` or the older ``speech_model``."""
-        named = self.transcription.get("speech_models") or [self.transcription.get("speech_model")]
-        return [str(model) for model in named if model] or DEFAULT_SPEECH_MODELS
+        return models_of(self.transcription) or DEFAULT_SPEECH_MODELS
 
     @property
     def phase_names(self) -> list[str]:

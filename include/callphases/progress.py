@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from callphases.errors import OverBudget, Unfinished
+from callphases.pipeline import UPGRADE
 from callphases.recordings import Recording
 from callphases.state.events import (
     Answered,
@@ -27,7 +28,7 @@ from callphases.state.events import (
     Withdrawn,
     failed,
 )
-from callphases.state.keys import RecordingKeys, deletion_key, stop_key
+from callphases.state.keys import RecordingKeys, deletion_key, stop_key, version
 from callphases.state.ledger import LedgerView
 from callphases.state.manifests import Manifest
 
@@ -84,15 +85,20 @@ class Outcome:
 class Progress:
     """What the ledger knows of one recording with the settings of today.
 
+    A transcript by other speech models counts, unless ``transcription.upgrade`` is set.
+
     Attributes:
         key: the transcript's.
         speech: the last event of the transcription.
+        due_key: what is submitted, where that is to be done. It differs from ``key`` until then, if an upgrade replaces
+            a transcript that is kept so long, or if other models have failed.
     """
 
     def __init__(self, recording: Recording, keys: RecordingKeys, view: LedgerView) -> None:
         self.recording = recording
-        self.key = keys.transcript(recording)
+        self.key, self.due_key = _keys_in_use(recording, keys, view)
         self.speech = view.find(self.key)
+        self._due = self.speech if self.due_key == self.key else view.find(self.due_key)
         self._keys, self._view = keys, view
 
     # Digests over the whole question: a listing of a million recordings needs few of them.
@@ -131,12 +137,52 @@ class Progress:
     @property
     def may_be_at_provider(self) -> bool:
         """Whether a job of an earlier submission may have to be looked for, or fetched."""
-        return isinstance(self.speech, Intended) or (isinstance(self.speech, Failed) and self.speech.paid)
+        return isinstance(self._due, Intended) or (isinstance(self._due, Failed) and self._due.paid)
+
+    @property
+    def has_transcript(self) -> bool:
+        """Whether the speech service does not have to be paid for it any more."""
+        return isinstance(self._due, Transcribed)
 
     @property
     def is_paid(self) -> bool:
         """Whether neither service has to be paid for it any more."""
-        return self.transcribed is not None and (not self._has_speech or self.answered is not None)
+        return self.has_transcript and (not self._has_speech or self.answered is not None)
+
+    @property
+    def changed_settings(self) -> list[str] | None:
+        """Why it is paid for again though it was transcribed: settings of the pipeline file, sorted.
+
+        None if it is not paid for again, or only because it was replaced. Empty if the ledger does not tell: an earlier
+        version wrote it, and the recording may have been replaced.
+        """
+        if self.has_transcript or isinstance(self._due, Submitted) or self.may_be_at_provider:
+            return None
+        events = self._view.of([self.recording])
+        former = max((event for event in events if isinstance(event, Transcribed)), key=_rank, default=None)
+        if former is None or not former.recording:
+            return None
+        if self._keys.upgrades and former.key in self._keys.of_other_models(self.recording, events):
+            return [f"transcription.{UPGRADE}"]
+        intents = [
+            event for event in events if isinstance(event, Intended) and event.key == former.key and event.version
+        ]
+        if not intents:
+            return []
+        intent = max(intents, key=_rank)
+        if intent.version != version(self.recording):
+            return None
+        return [f"transcription.{name}" for name in self._keys.changed_options(intent)]
+
+    @property
+    def former_answer(self) -> Answered | None:
+        """The last answer to another question, where the model has to be asked again about the same transcript."""
+        if not self._has_speech or self.answer is not None:
+            return None
+        events = self._view.of([self.recording])
+        return max(
+            (event for event in events if isinstance(event, Answered) and event.recording), key=_rank, default=None
+        )
 
     def has_failed(self, classes: Collection[str] | None = None) -> bool:
         """Whether its row says that it failed: with one of ``classes``, or with any where these are None."""
@@ -147,7 +193,7 @@ class Progress:
 
     def needs_transcript(self, day_pass: DayPass) -> bool:
         """Whether it has to be submitted."""
-        return not day_pass.has_settled(self.speech)
+        return not day_pass.has_settled(self._due)
 
     def needs_answer(self, day_pass: DayPass) -> bool:
         """Whether its transcript has to be divided into phases."""
@@ -158,7 +204,7 @@ class Progress:
         description_key = self._keys.description(self.recording)
         return (
             (description_key is None or day_pass.has_settled(self._view.find(description_key)))
-            and not isinstance(self.speech, Submitted)
+            and not isinstance(self._due, Submitted)
             and not self.needs_transcript(day_pass)
             and not self.needs_answer(day_pass)
         )
@@ -199,6 +245,42 @@ class Progress:
         return last is self.answer or not self._has_speech
 
 
+def _keys_in_use(recording: Recording, keys: RecordingKeys, view: LedgerView) -> tuple[str, str]:
+    """``Progress.key`` and ``Progress.due_key``."""
+    today = keys.transcript(recording)
+    event = view.find(today)
+    if isinstance(event, Transcribed) or (_is_uncollected(event) and not keys.upgrades):
+        return today, today
+    if not (events := view.of([recording])) or not (others := keys.of_other_models(recording, events)):
+        return today, today
+    found = sorted((one for key in others if (one := view.find(key)) is not None), key=_rank)
+    if transcribed := [one.key for one in found if isinstance(one, Transcribed)]:
+        return transcribed[-1], today if keys.upgrades else transcribed[-1]
+    failed_before = [one for one in found if isinstance(one, Failed)]
+    if not keys.upgrades:
+        # What was sent with other models is looked for, and collected, before it is sent with those of today.
+        under_way = [one.key for one in found if _is_uncollected(one)]
+        if not under_way and not isinstance(event, Intended):
+            under_way = [one.key for one in found if isinstance(one, Intended)]
+        # And a recording that can't be decoded can't be by another model either.
+        if not under_way and event is None:
+            under_way = [one.key for one in failed_before if one.permanent]
+        if under_way:
+            return under_way[-1], under_way[-1]
+    if event is None:  # until it is sent again, its row says why it was not done
+        return failed_before[-1].key if failed_before else min(others), today
+    return today, today
+
+
+def _is_uncollected(event: Event | None) -> bool:
+    """Whether a job is at the provider, as far as the ledger knows, whose transcript is not fetched."""
+    return isinstance(event, Submitted) or (isinstance(event, Failed) and event.paid)
+
+
+def _rank(event: Event) -> tuple[bool, int, dt.datetime]:
+    return event.rank
+
+
 def unsettled(
     recordings: Iterable[Recording], keys: RecordingKeys, view: LedgerView, day_pass: DayPass
 ) -> Iterator[Progress]:
@@ -215,11 +297,7 @@ def deletable_transcripts(view: LedgerView) -> dict[str, str]:
     Not those that a later run still has to fetch, nor those that are deleted.
     """
     events = [event for event in view.all() if isinstance(event, Submitted | Transcribed | Failed)]
-    wanted = {
-        event.transcript_id
-        for event in events
-        if isinstance(last := view.find(event.key), Submitted) or (isinstance(last, Failed) and last.paid)
-    }
+    wanted = {event.transcript_id for event in events if _is_uncollected(view.find(event.key))}
     return {
         event.transcript_id: event.recording
         for event in events

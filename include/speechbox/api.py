@@ -113,6 +113,7 @@ class Api:
                 ("GET", f"{transcript}/redacted-audio", self.redacted_audio),
                 ("GET", f"{transcript}/{{subtitle_format}}", self.subtitles),
                 ("POST", CHAT_PATH, self.chat_completions),
+                ("GET", "/v1/models", self.models),
             )
         ]
 
@@ -243,6 +244,10 @@ class Api:
         self._asked["questions"] += 1
         self._asked["questions_calls"] += calls
         return JSONResponse(completion)
+
+    async def models(self, _: Request) -> Response:
+        """List names of chat models; others are answered, too."""
+        return JSONResponse(chat.models_document())
 
     def _base_url(self, request: Request) -> str:
         return (self._public_url or str(request.base_url)).rstrip("/")

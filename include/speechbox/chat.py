@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from speechbox.engines.scripted import ScriptedChat
 from speechbox.limits import Turns
 
+#: Some of the gateway's models. The local segmenter answers for every name.
+MODELS = ("claude-sonnet-4-6", "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001")
 DEFAULT_MAX_TOKENS = 1000
 CHARS_PER_TOKEN = 4
 
@@ -84,6 +86,11 @@ class ScriptedResponder:
                 summary = self._script.summary.format(name=name, start_cue=cue["cue"])
                 phases.append({"name": name, "start_cue": cue["cue"], "summary": summary})
         return phases
+
+
+def models_document() -> Json:
+    """Return the answer to GET /v1/models, in OpenAI's format."""
+    return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "speechbox"} for name in MODELS]}
 
 
 async def complete(body: object, responder: Responder, turns: Turns) -> tuple[Json, int]:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-#: The vendor's current and former model names, with the current name of each.
+#: The vendor's model names, deprecated ones included, and retired ones; each with the model that serves it.
 SPEECH_MODELS = {
+    "assemblyai-stt-3-7": "assemblyai-stt-3-7",
     "universal-3-5-pro": "universal-3-5-pro",
     "universal-2": "universal-2",
     "universal-3-pro": "universal-3-5-pro",
     "universal": "universal-2",
-    "slam-1": "universal-3-5-pro",
-    "best": "universal-2",
     "nano": "universal-2",
 }
 DEFAULT_SPEECH_MODELS = ("universal-3-5-pro", "universal-2")

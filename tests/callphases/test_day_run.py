@@ -840,18 +840,55 @@ def test_job_of_a_recording_over_budget_stays_in_the_ledger(runner: Runner) -> N
 @pytest.mark.parametrize(
     ("settings", "setting"),
     [
-        ({"transcription": {"speech_models": ["tomorrow"]}}, r"prices\.speech_usd_per_hour"),
-        ({"segmentation": {"models": ["tomorrow"]}}, r"prices\.llm_usd_per_million"),
+        ({"transcription": {"speech_models": ["tomorrow"]}}, "prices.speech_usd_per_hour"),
+        ({"segmentation": {"models": ["tomorrow"]}}, "prices.llm_usd_per_million"),
     ],
 )
-def test_budget_with_an_unknown_price_is_rejected_before_anything_is_paid(
-    runner: Runner, settings: dict[str, Any], setting: str
+def test_model_without_a_price_does_not_stop_a_run_with_a_budget(
+    runner: Runner, settings: dict[str, Any], setting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runner.put("a", body=wav(60))
-    with pytest.raises(ConfigurationError, match=rf"price of tomorrow is unknown.*{setting}"):
-        runner.day_run(**capped(1), **settings).begin(DAY, "run-1")
-    assert runner.speech.submitted == []
-    assert runner.lease()["released"]
+    runner.speech.ending = {"speech_model_used": runner.s3.pipeline(**settings).speech_models[0]}
+    runner.put("a", "b", body=wav(60))
+    published = runner.run(**capped(1), **settings)
+    assert runner.statuses() == {"a": "completed", "b": "completed"}
+    (warning,) = [record.getMessage() for record in caplog.records if "is not known" in record.getMessage()]
+    assert "tomorrow" in warning
+    assert setting in warning
+    usd = {name: [row[name] for row in runner.rows()] for name in ("speech_usd", "llm_usd")}
+    unknown = usd["speech_usd" if "speech" in setting else "llm_usd"]
+    assert unknown == [None, None], "the tables hold known costs only"
+    total, known = published.run_speech_usd + published.run_llm_usd, published.speech_usd + published.llm_usd
+    assert published.run_estimated_usd == pytest.approx(total - known)
+    assert published.run_estimated_usd > 0
+
+
+def test_estimates_of_models_without_a_price_count_against_the_budget(runner: Runner) -> None:
+    settings: dict[str, Any] = {
+        "transcription": {"speech_models": ["tomorrow"]},
+        "prices": {"speech_usd_per_hour": {"own": 3600.0}},
+        "limits": {"max_failed_ratio": 1.0},
+    }
+    runner.speech.ending = {"speech_model_used": "tomorrow"}
+    runner.put("a", "b", "c", body=wav(6))
+    published = runner.run(**capped(13), **settings)
+    assert runner.statuses() == {"a": "completed", "b": "completed", "c": "budget"}
+    assert 12 <= published.run_estimated_usd <= 13
+
+
+def test_without_a_budget_what_has_no_price_is_not_counted(runner: Runner) -> None:
+    runner.speech.ending = {"speech_model_used": "tomorrow"}
+    runner.put("a")
+    published = runner.run(transcription={"speech_models": ["tomorrow"]})
+    assert (published.run_speech_usd, published.run_estimated_usd) == (0, 0)
+
+
+def test_run_warns_once_of_models_that_are_not_current(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    runner.put(*(f"call-{number}" for number in range(4)))
+    runner.run(transcription={"speech_models": ["universal-3-5-pro", "universal-3-pro", "universal-2"]})
+    (warning,) = [record.getMessage() for record in caplog.records if "deprecated" in record.getMessage()]
+    assert "universal-3-5-pro is deprecated and replaced by assemblyai-stt-3-7" in warning
+    assert "universal-3-pro is retired" in warning
+    assert "transcription.speech_models" in warning
 
 
 # Deleting at the provider

@@ -568,3 +568,12 @@ def test_suffixes_are_lowercased() -> None:
 def test_speech_models_come_from_either_option(transcription: dict[str, Any], models: list[str]) -> None:
     document = pipeline().model_dump() | {"transcription": transcription}
     assert Pipeline.model_validate(document).speech_models == models
+
+
+def test_upgrade_is_true_or_false_and_not_sent() -> None:
+    transcription = {"speech_models": ["universal-2"], "upgrade": True}
+    ours = pipeline(transcription=transcription)
+    assert (ours.upgrades_transcripts, ours.speech_options) == (True, {"speech_models": ["universal-2"]})
+    assert pipeline().upgrades_transcripts is False
+    with pytest.raises(ValidationError, match="expected true or false for upgrade, not 'once'"):
+        pipeline(transcription={"upgrade": "once"})

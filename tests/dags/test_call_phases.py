@@ -13,27 +13,15 @@ import pytest
 
 from callphases.pipeline import CRON_OF_PRESET
 from night import Night
+from versions import parsed, serialized, store
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = "pipeline: {name}\nrecordings: {{bucket: b, prefix: p/}}\noutput: {{tables: s3://w/t/, state: s3://w/s/}}\n"
 
 
 def parse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from airflow.dag_processing.dagbag import DagBag
-
     monkeypatch.setenv("CALLPHASES_PIPELINES", str(folder))
-    bag = DagBag(collect_dags=False)
-    bag.process_file(str(ROOT / "dags" / "call_phases.py"))
-    return bag
-
-
-def store(bag: Any) -> None:
-    """What the Dag processor does with a parsed file."""
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import sync_bag_to_db
-
-    DagBundlesManager().sync_bundles_to_db()
-    sync_bag_to_db(bag, "dags-folder", None)
+    return parsed(str(ROOT / "dags" / "call_phases.py"))
 
 
 def stored(dag_id: str) -> Any:
@@ -70,10 +58,7 @@ def test_example_pipeline_makes_a_dag_with_owner_retries_tags_and_docs(monkeypat
 
 def timetable(dag: Any) -> dict[str, Any]:
     """The timetable as the scheduler gets it, which is also a test of the Dag's serialization."""
-    from airflow.serialization.serialized_objects import DagSerialization
-
-    serialized = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
-    return serialized.serialize()
+    return serialized(dag).timetable.serialize()
 
 
 def cron(expression: str, zone: str) -> dict[str, Any]:
@@ -224,14 +209,13 @@ def test_missing_pipelines_folder_is_an_import_error(tmp_path: Path, monkeypatch
 def test_scheduled_run_covers_a_whole_day_in_the_time_zone(
     zone: str, first_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.serialization.encoders import coerce_to_core_timetable
     from airflow.timetables.base import TimeRestriction
     from pendulum import instance
 
     (tmp_path / "p.yaml").write_text(MINIMAL.format(name="p") + f"timezone: {zone}\n")
     dag = parse(tmp_path, monkeypatch).dags["call_phases_p"]
     start = instance(dt.datetime(2026, 11, 18, 23, 30, tzinfo=dt.UTC))
-    info = coerce_to_core_timetable(dag.timetable).next_dagrun_info(
+    info = serialized(dag).timetable.next_dagrun_info(
         last_automated_data_interval=None, restriction=TimeRestriction(start, None, catchup=True)
     )
     interval = info.data_interval

@@ -11,6 +11,7 @@ import pytest
 
 from night import TRUTH, Night
 from servers import KEY
+from versions import parsed
 
 pytestmark = pytest.mark.integration
 
@@ -228,17 +229,19 @@ def test_each_table_is_an_asset_whose_event_summarizes_the_day(night: Night) -> 
 
 def _ask_as_the_example_does(extra: dict[str, Any]) -> None:
     """Run the Dag of docs/examples on the event that would trigger it."""
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(collect_dags=False)
-    bag.process_file(str(Path(__file__).parents[2] / "docs" / "examples" / "longest_introductions.py"))
+    bag = parsed(str(Path(__file__).parents[2] / "docs" / "examples" / "longest_introductions.py"))
     assert not bag.import_errors
     dag: Any = bag.dags["longest_introductions_support_calls"]
     [asset] = dag.schedule
     assert asset.name == "call_phases_support_calls.phases"
     absent = extra | {"dt": "2020-01-01"}
     event = SimpleNamespace(extra=extra | {"late": [absent]})
-    assert dag.get_task("ask").python_callable({asset: [event]}) == {DAY: 1}
+
+    class Events:  # a dictionary would need hashes of Assets, which those of 3.1 have not
+        def __getitem__(self, wanted: Any) -> list[Any]:
+            return [event] if wanted == asset else []
+
+    assert dag.get_task("ask").python_callable(Events()) == {DAY: 1}
 
 
 def test_day_without_recordings_has_no_objects(night: Night) -> None:

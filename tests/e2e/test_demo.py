@@ -1,7 +1,7 @@
 """Tests of the demo's real processes (Airflow's scheduler, an S3 server, speechbox on real audio) and of their tables.
 
-The tests share one stack and run in order: the scheduler backfills both days, then backfills them again, and after that
-`make demo` has nothing left to transcribe.
+The tests share one home folder and run in order: `make demo` on both days; `make up`, with a nightly run of new calls
+and a backfill of the days that are done; and `make demo` again, which has nothing left to transcribe.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import requests
 
 pytestmark = pytest.mark.e2e
 
@@ -68,6 +70,14 @@ class Demo:
         )
         assert done.returncode == 0, done.stdout
 
+    def ask(self, path: str) -> Any:
+        """The answer of Airflow's API about the Dag."""
+        port = re.search(r"AIRFLOW__API__PORT=(\d+)", (self.home / "up.env").read_text())
+        assert port is not None
+        answer = requests.get(f"http://127.0.0.1:{port[1]}/api/v2/dags/{DAG_ID}/{path}", timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
     def from_database(self, sql: str) -> list[Any]:
         with contextlib.closing(sqlite3.connect(self.home / "airflow" / "airflow.db", timeout=60)) as database:
             return database.execute(sql).fetchall()
@@ -100,24 +110,41 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     demo.make("down")
 
 
-def test_backfill_publishes_both_days(demo: Demo) -> None:
-    demo.make("up")
-    demo.airflow("dags", "unpause", DAG_ID)
-    demo.backfill()
-    assert demo.backfill_states() == ["success", "success"]
-    demo.make("down")
+def test_demo_publishes_both_days_and_draws_them(demo: Demo) -> None:
+    shown = demo.make("run")
+    for day, count in zip(DAYS, (6, 7), strict=True):
+        assert f"{day}: {count} recordings listed, {count} of them to do" in shown
+    assert "Next:" in shown
+    assert (demo.home / "phases.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(demo.bytes_of_tables()) == [
         f"{table}/dt={day}/{table}.parquet" for table in ("calls", "phases") for day in DAYS
     ]
 
 
-def test_second_backfill_changes_no_byte(demo: Demo) -> None:
+def test_up_shows_a_nightly_run_with_a_transcribe_and_a_segment_task_for_each_call(demo: Demo) -> None:
+    shown = demo.make("up")
+    run = shown.partition("/runs/")[2].split()[0]
+    give_up = time.monotonic() + LONGEST_RUN_S
+    while (state := demo.ask(f"dagRuns/{run}")["state"]) not in ("success", "failed"):
+        assert time.monotonic() < give_up, state
+        time.sleep(2)
+    tasks = demo.ask(f"dagRuns/{run}/taskInstances")["task_instances"]
+    states = {(task["task_id"], task["rendered_map_index"]): task["state"] for task in tasks}
+    calls = sorted(path.name for path in (ROOT / "include/samples/audio" / DAYS[0].replace("-", "/")).iterdir())
+    mapped = [(f"calls.{task}", call) for task in ("transcribe", "segment") for call in calls]
+    assert states == dict.fromkeys([("list", None), *mapped, ("publish", None), ("verify", None)], "success")
+
+
+def test_backfill_of_days_that_are_done_changes_no_byte(demo: Demo) -> None:
     before = demo.bytes_of_tables()
-    demo.make("up")
+    demo.backfill()
+    assert demo.backfill_states() == ["success", "success"]
     demo.backfill("--reprocess-behavior", "completed")
     assert demo.backfill_states() == ["success", "success"]
     demo.make("down")
-    assert demo.bytes_of_tables() == before
+    after = demo.bytes_of_tables()
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 2  # the nightly run's
 
 
 def test_every_recording_has_one_row_with_its_status(demo: Demo) -> None:
@@ -158,13 +185,11 @@ def test_phases_match_the_scripts_for_85_percent_of_the_time(demo: Demo) -> None
     assert right / total >= 0.85
 
 
-def test_demo_shows_the_tables_and_transcribes_nothing_again(demo: Demo) -> None:
+def test_second_demo_transcribes_nothing_again(demo: Demo) -> None:
     before = demo.bytes_of_tables()
     shown = demo.make("run")
     for day, count in zip(DAYS, (6, 7), strict=True):
         assert f"{day}: {count} recordings listed, 0 of them to do" in shown
-    assert "Next:" in shown
-    assert (demo.home / "phases.png").read_bytes().startswith(b"\x89PNG")
     assert demo.bytes_of_tables() == before
 
 

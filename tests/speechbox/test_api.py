@@ -89,6 +89,13 @@ def test_unknown_transcript_is_a_400(scripted, path: str) -> None:
     assert response.json() == {"error": "Transcript lookup error, transcript id not found"}
 
 
+def test_chat_models_are_listed_in_the_format_of_openai(scripted) -> None:
+    listed = scripted.get("/v1/models")
+    assert listed.status_code == 200
+    assert listed.json()["object"] == "list"
+    assert "claude-sonnet-4-6" in [model["id"] for model in listed.json()["data"]]
+
+
 def test_unknown_route_is_a_404_in_json(scripted) -> None:
     response = scripted.get("/v3/transcript")
     assert (response.status_code, response.json()) == (404, {"error": "Not found"})

@@ -21,6 +21,8 @@ URL = "https://example.com/a.wav"
         ({"speakers_expected": 2}, "speakers_expected requires speaker_labels"),
         ({"speaker_labels": True, "speakers_expected": 2, "speaker_options": {"min_speakers_expected": 1}}, "together"),
         ({"speech_models": ["gpt-4"]}, "speech model gpt-4 is not supported"),
+        ({"speech_models": ["best"]}, "speech model best is not supported"),
+        ({"speech_models": ["universal-2", "slam-1"]}, "speech model slam-1 is not supported"),
         ({"speech_models": "universal-2"}, "must be a list"),
         ({"speaker_labels": "yes"}, "speaker_labels must be a boolean"),
         ({"audio_start_from": 5000, "audio_end_at": 5000}, "audio_end_at must be greater"),
@@ -47,6 +49,7 @@ def test_null_means_unset_and_unknown_options_are_kept() -> None:
     ("options", "models"),
     [
         ({}, ["universal-3-5-pro", "universal-2"]),
+        ({"speech_models": ["assemblyai-stt-3-7", "universal-2"]}, ["assemblyai-stt-3-7", "universal-2"]),
         ({"speech_models": ["universal-2"]}, ["universal-2"]),
         ({"speech_models": ["universal-3-pro", "universal-2"]}, ["universal-3-5-pro", "universal-2"]),
         ({"speech_model": "universal-2"}, ["universal-2"]),

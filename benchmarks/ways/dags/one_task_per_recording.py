@@ -51,7 +51,7 @@ def one_task_per_recording() -> None:
 
         url, headers = _speech()
         signed = S3Hook().generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": key})
-        wanted = {"audio_url": signed, "speech_models": ["universal-3-5-pro"], "speaker_labels": True}
+        wanted = {"audio_url": signed, "speech_models": ["assemblyai-stt-3-7"], "speaker_labels": True}
         posted = requests.post(f"{url}/v2/transcript", json=wanted, headers=headers, timeout=60)
         place = f"{url}/v2/transcript/{posted.json()['id']}"
         while (seen := requests.get(place, headers=headers, timeout=60).json())["status"] != "completed":

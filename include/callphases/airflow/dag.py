@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, TriggerRule, WeightRule, task_group
 
-from callphases.airflow.compat import BACKOFF
+from callphases.airflow.compat import BACKOFF, TestableDag
 from callphases.airflow.deadline import deadline_alert
 from callphases.airflow.failing_dag import failing_dag, failing_dags
 from callphases.airflow.notify import failed_night
@@ -36,7 +36,7 @@ from callphases.pipeline import Pipeline, load_all, pipeline_folder
 
 def call_phases(pipeline: Pipeline) -> DAG:
     """The Dag of one pipeline."""
-    with DAG(
+    with TestableDag(
         dag_id=pipeline.dag_id,
         description=_description(pipeline),
         schedule=timetable(pipeline),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
+from callphases.airflow.provider import get_provider_info
 from callphases.errors import CallphasesError, ConfigurationError
 from callphases.segmentation import gateway
 from callphases.transcription import assemblyai
@@ -61,6 +62,27 @@ class AssemblyAIHook(BaseHook):
         settings = gateway.Settings(f"the password of {name}", f"llm_gateway_url of {name}")
         client = gateway.Gateway(self._key(connection), gateway_url(connection), settings=settings)
         return self._speech(connection), client
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The form's own fields; before 3.3 Airflow asks the hook, later versions read the provider's metadata."""
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form's fields for the extra; for the versions before 3.3, too."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import StringField
+
+        fields = get_provider_info()["connection-types"][0]["conn-fields"].items()
+        return {
+            name: StringField(
+                lazy_gettext(field["label"]), description=field["description"], widget=BS3TextFieldWidget()
+            )
+            for name, field in fields
+        }
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the speech service answers and takes the key; costs nothing."""

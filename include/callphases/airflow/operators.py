@@ -357,14 +357,8 @@ class VerifyDay(_PipelineOperator):
         """The problem with a day, if any."""
         listed, failed = day["listed"], day["statuses"].get("failed", 0)
         summary = counts(day)
-        for setting, preferred, used in (
-            ("transcription.speech_models", self.pipeline.speech_models, day["speech_models"]),
-            ("segmentation.models", self.pipeline.segmentation.models, day["llm_models"]),
-        ):
-            others = {model: count for model, count in used.items() if model != preferred[0]}
-            if others:
-                by_model = ", ".join(f"{count} by {model}" for model, count in sorted(others.items()))
-                self.log.warning("%s: not by %s, the first of %s: %s", day["dt"], preferred[0], setting, by_model)
+        for fallback in fallbacks(self.pipeline, day):
+            self.log.warning("%s", fallback)
         if sum(day["statuses"].values()) != listed:
             return f"{summary}: the table calls does not hold every recording listed."
         if day["stopped"]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import difflib
 import ipaddress
 import itertools
 import pkgutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,12 +22,15 @@ from croniter import croniter
 from callphases.errors import CallphasesError, ModelRetired, NoModelLeft, without_secrets
 from callphases.inspection.call_times import CallTimes
 from callphases.inspection.findings import Finding, Health
+from callphases.inspection.paid_again import paid_again_findings
 from callphases.inspection.published import published_findings
+from callphases.limits import costs
 from callphases.listing.listing import Listing
 from callphases.local_days import DAY
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
+from callphases.speech_models import outdated
 from callphases.state import probes
 from callphases.state.bucket import RecordingBucket
 from callphases.state.storage import ObjectPrefix
@@ -67,6 +71,8 @@ def examine(
     """
     yield from _schedule(pipeline)
     yield from _notify(pipeline)
+    for warning in costs.unpriced(pipeline):
+        yield Finding(Health.UNSURE, "prices", warning)
     speech_url = DEFAULT_URL
     own = pipeline.connections.gateway is not None
     services = yield from _opened(f"connection assemblyai{' or gateway' if own else ''}", open_services)
@@ -88,6 +94,7 @@ def examine(
     honors_conditions = yield from _or_error("output.state", _state(state))
     yield from _or_error("output.tables", _tables_writable(tables, bool(honors_conditions)))
     yield from _or_error("tables", published_findings(tables, pipeline, days))
+    yield from _or_error("published calls", paid_again_findings(state, tables, pipeline))
 
 
 def _schedule(pipeline: Pipeline) -> _Check[None]:
@@ -157,9 +164,11 @@ def _speech(service: AssemblyAI, pipeline: Pipeline) -> _Check[None]:
         return
     service.check()
     yield Finding(Health.GOOD, "speech service", f"{service.url} answers and accepts the key.")
+    if (said := outdated(pipeline.speech_models)) is not None:
+        yield Finding(Health.UNSURE, "speech models", said)
     names = ", ".join(pipeline.speech_models)
     try:
-        service.check_options(pipeline.transcription)
+        service.check_options(pipeline.speech_options)
     except ModelRetired as error:
         detail = f"{error} Name another in transcription.speech_models."
         yield Finding(Health.BAD, "speech models", detail)
@@ -194,8 +203,23 @@ def _models(gateway: Gateway, pipeline: Pipeline) -> _Check[None]:
         )
         yield Finding(Health.UNSURE, what, detail)
     else:
-        detail = f"{gateway.url} answers, and refuses neither the key nor {', '.join(models)}."
-        yield Finding(Health.GOOD, what, detail)
+        yield _compared_with_list(gateway, models)
+
+
+def _compared_with_list(gateway: Gateway, models: Sequence[str]) -> Finding:
+    """Models that the gateway does not refuse, against its own list: many gateways look at a name only later."""
+    what = "language models"
+    detail = f"{gateway.url} answers, and refuses neither the key nor {', '.join(models)}"
+    listed = gateway.models()
+    if listed is None:
+        return Finding(Health.GOOD, what, f"{detail}. It has no list of models to compare them with.")
+    missing = [model for model in models if not listed.has(model)]
+    if not missing:
+        return Finding(Health.GOOD, what, f"{detail}. Its list of models has them.")
+    similar = [name for model in missing for name in difflib.get_close_matches(model, listed.names, n=2, cutoff=0.5)]
+    detail += f", but its list of models{', as far as it was sent,' if listed.is_partial else ''} does not have "
+    detail += ", ".join(missing) + (f" (it has {', '.join(dict.fromkeys(similar))})" if similar else "")
+    return Finding(Health.UNSURE, what, f"{detail}: check segmentation.models.")
 
 
 def _unreachable(url: str) -> str | None:

@@ -93,9 +93,6 @@ def within_budget(
         bucket: of the recordings, whose headers tell their lengths.
         view: the ledger.
         hold: renews the lease; called before each estimate.
-
-    Raises:
-        ConfigurationError: the price of one of the pipeline's models is not known.
     """
     estimates, expected_s, most_s = array("d"), array("d"), array("d")
     if cap_usd is None:
@@ -134,4 +131,4 @@ def _estimate_usd(progress: Progress, pipeline: Pipeline, seconds: float) -> flo
     if progress.is_paid:
         return 0.0  # only its object's metadata are asked for
     llm_usd = costs.estimated_llm_usd(pipeline, seconds)
-    return llm_usd if progress.transcribed is not None else costs.estimated_speech_usd(pipeline, seconds) + llm_usd
+    return llm_usd if progress.has_transcript else costs.estimated_speech_usd(pipeline, seconds) + llm_usd

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from callphases.limits import costs
 from callphases.pipeline import Pipeline
 from callphases.progress import Progress
-from callphases.state.events import Answered, Event, Failed, Intended, Submitted, Transcribed
+from callphases.state.events import Event, Intended, Submitted, Transcribed
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
@@ -31,9 +31,11 @@ class ChunkBudget:
     def __init__(self, pipeline: Pipeline, chunk: Manifest, ledger: Ledger) -> None:
         self._pipeline, self._chunk, self._ledger = pipeline, chunk, ledger
         self._keys = RecordingKeys(pipeline)
+        # A recording that was sent with other models may be sent with those of today, under another key.
         self._lengths = {
-            self._keys.transcript(recording): length
+            key: length
             for recording, length in zip(chunk.recordings, chunk.lengths, strict=False)
+            for key in (self._keys.transcript(recording), Progress(recording, self._keys, ledger).due_key)
         }
 
     def affordable(self, waiting: Sequence[str]) -> int:
@@ -62,8 +64,10 @@ class ChunkBudget:
         return bool(self._under_way(waiting))
 
     def spent_usd(self) -> float:
-        """What the run has spent on the chunk; what has no price is counted at the highest of the pipeline's models."""
-        return sum(self._cost_usd(event) for event in self._own())
+        """What the run has spent on the chunk; what has no price is estimated."""
+        run_id, since = self._ledger.run_id, self._chunk.listed_at
+        own = self._ledger.own
+        return sum(costs.spent_usd(own, run_id, since)) + sum(costs.unpriced_usd(self._pipeline, own, run_id, since))
 
     def _own(self) -> Iterable[Event]:
         return (
@@ -71,16 +75,6 @@ class ChunkBudget:
             for event in self._ledger.own
             if event.run_id == self._ledger.run_id and event.at >= self._chunk.listed_at
         )
-
-    def _cost_usd(self, event: Event) -> float:
-        if isinstance(event, Transcribed):
-            known_usd = event.speech_usd
-            return costs.estimated_speech_usd(self._pipeline, event.audio_s) if known_usd is None else known_usd
-        if isinstance(event, Answered | Failed) and (usage := event.usage) is not None:
-            if usage.llm_usd is not None:
-                return usage.llm_usd
-            return costs.highest_llm_usd(self._pipeline, usage.llm_input_tokens, usage.llm_output_tokens)
-        return 0.0
 
     def _committed_usd(self) -> float:
         """What is spent, and what the questions about the chunk's transcripts are expected to cost."""

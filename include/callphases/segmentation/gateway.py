@@ -53,6 +53,8 @@ _GATEWAY_BY_SPEECH_URL = {
     "https://api.eu.assemblyai.com": "https://llm-gateway.eu.assemblyai.com",
 }
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 300.0
+LIST_TIMEOUTS_S = 5.0, 15.0
+"""To connect and to read, for the list of models, which no run depends on."""
 CONNECTIONS = 64
 """Connections kept open for the threads of a task."""
 TIMEOUT_STATUSES = frozenset({408, 504, 524})
@@ -96,6 +98,19 @@ class Answer:
     limit: int | None = None
 
 
+@dataclass(frozen=True)
+class ServedModels:
+    """A gateway's list of its models; partial if there are more than were sent."""
+
+    names: list[str]
+    is_partial: bool
+
+    def has(self, model: str) -> bool:
+        """Whether a model is on it, under its own name or as some servers write it: Google's with ``models/`` before
+        it, Ollama's with a tag."""
+        return not {model, f"models/{model}", f"{model}:latest"}.isdisjoint(self.names)
+
+
 class RateLimiter(Protocol):
     """Enforces a limit of requests per minute for each model. Thread-safe."""
 
@@ -133,6 +148,7 @@ class Gateway:
         self.settings = settings or Settings()
         try:
             self.url, self._endpoint = _addresses(url)
+            self._models_endpoint = _models_endpoint(self._endpoint)
         except ValueError:
             named = without_secrets(url)
             raise ConfigurationError(f"{named} is not an http or https URL: check {self.settings.url}.") from None
@@ -187,6 +203,20 @@ class Gateway:
                 return rejects_question or b'"choices"' in response.content
             said = str(error.args[0])
         raise no_model_left(models, said)
+
+    def models(self) -> ServedModels | None:
+        """The models that the gateway lists at ``/v1/models``, as OpenAI's API does; None if it has no such list."""
+        try:
+            response = self._session.get(self._models_endpoint, timeout=LIST_TIMEOUTS_S)
+        except requests.RequestException:
+            return None
+        document = document_of(response) if response.ok else None
+        listed = document.get("data", document.get("models")) if isinstance(document, dict) else document
+        if not isinstance(listed, list):
+            return None
+        ids = (one.get("id") or one.get("name") if isinstance(one, dict) else one for one in listed)
+        names = [one for one in ids if isinstance(one, str) and one]
+        return ServedModels(names, isinstance(document, dict) and bool(document.get("has_more"))) if names else None
 
     def chat(
         self,
@@ -350,6 +380,12 @@ def _addresses(url: str) -> tuple[str, str]:
         has_version = any(re.fullmatch(r"v\d+\w*", part) for part in path.split("/"))
         path += "/chat/completions" if has_version else "/v1/chat/completions"
     return base.geturl(), parts._replace(path=path, fragment="").geturl()
+
+
+def _models_endpoint(chat_endpoint: str) -> str:
+    """The URL of the list of models beside that of the chat completions."""
+    parts = urlsplit(chat_endpoint)
+    return parts._replace(path=parts.path.removesuffix("/chat/completions") + "/models").geturl()
 
 
 def wants_bearer(url: str) -> bool:

@@ -16,11 +16,7 @@ TOKENS_PER_PHASE = 45
 
 
 def estimated_question_usd(pipeline: Pipeline, audio_s: float, cues: Iterable[Cue], calls: int = 1) -> float:
-    """The cost of a question in US dollars, from the seconds of audio and the cues of all its calls.
-
-    Raises:
-        ConfigurationError: the price of one of the pipeline's models is unknown.
-    """
+    """The cost of a question in US dollars, from the seconds of audio and the cues of all its calls."""
     tokens_in = QUESTION_TOKENS + sum(map(cue_tokens, cues))
     tokens_out = ANSWER_TOKENS * calls + TOKENS_PER_SECOND_OUT * audio_s
     return highest_llm_usd(pipeline, tokens_in, tokens_out)

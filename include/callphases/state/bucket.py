@@ -74,15 +74,34 @@ class RecordingBucket:
         """The objects whose keys start with ``prefix``, in key order, one page for each LIST request."""
         try:
             for page in self._list(prefix):
-                objects = [
-                    ListedObject(
-                        item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"], _archived_in(item)
-                    )
-                    for item in page.get("Contents", [])
-                ]
-                yield Page(objects, response_time(page))
+                yield Page([_listed(item) for item in page.get("Contents", [])], response_time(page))
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error) from None
+
+    def look(self, prefix: str, *, after: str = "", most: int = 1000) -> tuple[list[ListedObject], list[str]]:
+        """What is directly below a prefix, by one LIST request: objects, and what keys have up to their next slash.
+
+        Args:
+            prefix: of the keys.
+            after: only keys that come after it in key order.
+            most: at most this many, of both in all; a thousand is the most that S3 returns.
+        """
+        return self._look(prefix, after, most, "/")
+
+    def look_below(self, prefix: str, *, after: str = "", most: int = 1000) -> list[ListedObject]:
+        """Objects below a prefix, at any depth, by one LIST request; the arguments are those of ``look``."""
+        return self._look(prefix, after, most, "")[0]
+
+    def _look(self, prefix: str, after: str, most: int, delimiter: str) -> tuple[list[ListedObject], list[str]]:
+        more: dict[str, Any] = {
+            name: value for name, value in (("StartAfter", after), ("Delimiter", delimiter)) if value
+        }
+        try:
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, MaxKeys=most, **more)
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error) from None
+        objects = [_listed(item) for item in page.get("Contents", [])]
+        return objects, [item["Prefix"] for item in page.get("CommonPrefixes", [])]
 
     def _list(self, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
         """LIST responses that say of archived objects whether they are restored, where the store knows that option."""
@@ -200,6 +219,10 @@ class RecordingBucket:
         if status == 400 and "encrypt" in said.lower():
             return AccessDenied(f"It is encrypted with a key of its owner's, which S3 does not keep ({code}): {said}")
         return self._explained(error)
+
+
+def _listed(item: ObjectTypeDef) -> ListedObject:
+    return ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"], _archived_in(item))
 
 
 def _archived_in(item: ObjectTypeDef) -> str:

@@ -72,11 +72,20 @@ class ModelUsage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intended(Event):
-    """A submission is about to be sent; ``audio_url`` is without its query, ``tries`` counts this one."""
+    """A submission is about to be sent.
+
+    Attributes:
+        audio_url: without its query.
+        tries: submissions of this pass over the day, with this one.
+        version, options: digests of the recording's bytes and of each option; see ``state.keys``. Events of earlier
+            versions have none.
+    """
 
     kind: ClassVar[str] = "intended"
     audio_url: str = ""
     tries: int = 0
+    version: str | None = None
+    options: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

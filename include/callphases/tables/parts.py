@@ -27,19 +27,22 @@ from callphases.tables.schema import schema_of, shared
 
 log = logging.getLogger(__name__)
 
+RECORDING_COLUMNS = ["recording_uri", "recording_etag", "recording_bytes", "call_started_at"]
 # Arrow's own threads stay out of it: a process that ends while they start is aborted.
 _READ = ipc.IpcReadOptions(use_threads=False)
 _WRITE = ipc.IpcWriteOptions(use_threads=False, compression="lz4")
 
 
 def part_schema(pipeline: Pipeline) -> pa.Schema:
-    """The columns of a part: those of ``calls``, whether the call is finished, the run's costs, and the phases."""
+    """The columns of a part: those of ``calls``, whether the call is finished, the run's costs (of which
+    ``_estimated_usd`` is estimated), and the phases."""
     of_call = shared(pipeline)
     own_of_phases = [column for column in schema_of("phases", pipeline) if column.name not in of_call]
     more: list[pa.Field[Any]] = [
         pa.field("finished", pa.bool_()),
         pa.field("run_speech_usd", pa.float64()),
         pa.field("run_llm_usd", pa.float64()),
+        pa.field("_estimated_usd", pa.float64()),
         pa.field("phases", pa.list_(pa.struct(own_of_phases))),
     ]
     return pa.schema([*schema_of("calls", pipeline), *more])
@@ -63,13 +66,18 @@ class PartWriter:
     def add(self, recording: Recording, view: LedgerView) -> None:
         """Add the rows of a recording, by what the ledger knows of it now."""
         made = self._maker.rows(recording, view)
-        speech_usd, llm_usd = costs.spent_usd(view.of([recording]), self._run_id, self._since)
+        events = view.of([recording])
+        speech_usd, llm_usd = costs.spent_usd(events, self._run_id, self._since)
+        estimates = (0.0, 0.0)
+        if self._pipeline.budget.usd_per_run is not None:  # without one, nothing depends on what has no price
+            estimates = costs.unpriced_usd(self._pipeline, events, self._run_id, self._since)
         self._rows.append(
             {
                 **made.call,
                 "finished": made.is_finished,
-                "run_speech_usd": speech_usd,
-                "run_llm_usd": llm_usd,
+                "run_speech_usd": speech_usd + estimates[0],
+                "run_llm_usd": llm_usd + estimates[1],
+                "_estimated_usd": sum(estimates),
                 "phases": made.phases,
             }
         )
@@ -108,9 +116,8 @@ def read_part(state: ObjectPrefix, day: DayList, name: str) -> pa.Table | None:
     return None if body is None else ipc.open_file(pa.py_buffer(body), options=_READ).read_all()
 
 
-def recordings_of(part: pa.Table) -> Iterator[Recording]:
-    """The recordings that a part has rows of."""
-    columns = ["recording_uri", "recording_etag", "recording_bytes", "call_started_at"]
-    for row in part.select(columns).to_pylist():
+def recordings_of(calls: pa.Table) -> Iterator[Recording]:
+    """The recordings that a part, or rows of ``calls``, are of."""
+    for row in calls.select(RECORDING_COLUMNS).to_pylist():
         bucket, key = split_uri(row["recording_uri"])
         yield Recording(bucket, key, row["recording_etag"], row["recording_bytes"], row["call_started_at"])

@@ -66,7 +66,8 @@ class Published:
 
     ``kept`` counts recordings that are in the tables and not in the bucket any more, ``unfinished`` those that this run
     did not get to the end of, whatever is published of them. ``speech_models`` and ``llm_models`` count the models that
-    really answered. Costs are in US dollars: of the day's rows, and of this run alone.
+    really answered. Costs are in US dollars: of the day's rows, and of this run alone. With a budget, the run's include
+    ``run_estimated_usd`` for what the models cost whose prices are not known.
     """
 
     listed: int
@@ -81,6 +82,7 @@ class Published:
     llm_usd: float
     run_speech_usd: float
     run_llm_usd: float
+    run_estimated_usd: float = 0.0
     stopped: str | None = None
     """Why the run was stopped before it was finished; None if it was not."""
     run_speech_models: dict[str, int] = field(default_factory=dict)
@@ -227,6 +229,7 @@ class _Merged:
     unfinished: int
     run_speech_usd: float
     run_llm_usd: float
+    run_estimated_usd: float
 
     def tables(self, calls_schema: pa.Schema, old_phases: _Old, end: str | None) -> tuple[pa.Table, pa.Table]:
         """The range's rows of both tables."""
@@ -250,6 +253,7 @@ def _merge(new: pa.Table, old: pa.Table, keep: bool) -> _Merged:
         unfinished=new.num_rows - (pc.sum(new["finished"]).as_py() or 0),
         run_speech_usd=pc.sum(new["run_speech_usd"]).as_py() or 0.0,
         run_llm_usd=pc.sum(new["run_llm_usd"]).as_py() or 0.0,
+        run_estimated_usd=pc.sum(new["_estimated_usd"]).as_py() or 0.0,
     )
 
 
@@ -424,6 +428,7 @@ class _Counts:
     llm_usd: float = 0.0
     run_speech_usd: float = 0.0
     run_llm_usd: float = 0.0
+    run_estimated_usd: float = 0.0
     values: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("status", "failure_class", "speech_model", "llm_model")}
     )
@@ -437,6 +442,7 @@ class _Counts:
         self.unfinished += merged.unfinished
         self.run_speech_usd += merged.run_speech_usd
         self.run_llm_usd += merged.run_llm_usd
+        self.run_estimated_usd += merged.run_estimated_usd
         for calls in (merged.new, merged.stay):
             self.phases += pc.sum(calls["phase_count"]).as_py() or 0
             self.speech_usd += pc.sum(calls["speech_usd"]).as_py() or 0.0
@@ -462,6 +468,7 @@ class _Counts:
             llm_usd=self.llm_usd,
             run_speech_usd=self.run_speech_usd,
             run_llm_usd=self.run_llm_usd,
+            run_estimated_usd=self.run_estimated_usd,
             run_speech_models=dict(self.run_models["speech_model"]),
             run_llm_models=dict(self.run_models["llm_model"]),
         )

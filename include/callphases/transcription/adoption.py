@@ -95,7 +95,7 @@ class Adoption:
             document = self._service.transcript(job.id)
         except CallFailure:
             return _UNKNOWN_OPTIONS
-        for name, value in self._pipeline.transcription.items():
+        for name, value in self._pipeline.speech_options.items():
             if isinstance(value, bool) and document.get(name, value) not in (value, None):
                 return None
         ours = self._pipeline.speech_models

@@ -33,6 +33,7 @@ from callphases.errors import (
 )
 from callphases.limits.refusals import error_text, retired_model
 from callphases.limits.throttle import SPEECH_REQUESTS_PER_S, Throttle
+from callphases.speech_models import models_of
 from callphases.transcription.documents import JobDocument, PageDocument, SubmissionDocument, UploadDocument, parsed
 
 log = logging.getLogger(__name__)
@@ -343,12 +344,6 @@ def _refused_option(text: str, message: str, options: Mapping[str, Any]) -> Requ
     refusal = RequestRefused(message)
     refusal.advice = f"Check {' and '.join(f'transcription.{name}' for name in named)} in the pipeline file."
     return refusal
-
-
-def models_of(options: Mapping[str, Any]) -> list[str]:
-    """The speech models that options ask for, in order of preference."""
-    named = options.get("speech_models") or [options.get("speech_model")]
-    return [str(model) for model in named if model]
 
 
 def _job(document: object, what: str) -> Job:

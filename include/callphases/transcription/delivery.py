@@ -52,7 +52,7 @@ class SpeechModels:
     @property
     def options(self) -> dict[str, Any]:
         """The options of ``POST /v2/transcript``."""
-        options = self._pipeline.transcription
+        options = self._pipeline.speech_options
         if self._retired and isinstance(options.get("speech_models"), list):
             return {**options, "speech_models": self.left}
         return options
@@ -73,7 +73,7 @@ class SpeechModels:
         if gone in self._retired:  # by another thread, while this one was asking
             return True
         self._retired.add(gone)
-        if not self.left or not isinstance(self._pipeline.transcription.get("speech_models"), list):
+        if not self.left or not isinstance(self._pipeline.speech_options.get("speech_models"), list):
             raise NoModelLeft(
                 f"The speech service serves none of the models in transcription.speech_models any more "
                 f"({', '.join(self._pipeline.speech_models)}): name another. {said}"
@@ -196,7 +196,7 @@ class Delivery:
         )
 
     def _job_failed(self, job: Job, key: str, recording: Recording) -> Failed:
-        failure = job_failure(job.error, self._pipeline.transcription)
+        failure = job_failure(job.error, self._pipeline.speech_options)
         event = self._ledger.find(key)
         tries, model = (event.tries, event.model) if isinstance(event, Submitted) else (1, None)
         again = failure.may_pass and tries < TRIES_AT_PROVIDER

@@ -77,7 +77,7 @@ class Pacing:
 
     def pause_s(self) -> float:
         """Seconds to wait before the next look at the jobs: a part of what jobs take, and never the same."""
-        self._pause_s = self.job_s / LOOKS_A_JOB if self.job_s < math.inf else self._pause_s * 1.5
+        self._pause_s = self.job_s / LOOKS_A_JOB if self.job_s < math.inf else self._pause_s * (1 + 1 / LOOKS_A_JOB)
         self._pause_s = min(max(self._pause_s, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
         return self._pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads requests, guards nothing
 

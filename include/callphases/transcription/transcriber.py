@@ -14,11 +14,11 @@ from callphases.errors import CallFailure, OverBudget, ProviderError, ServiceUna
 from callphases.limits.chunk_budget import ChunkBudget
 from callphases.limits.quota import Slots
 from callphases.pipeline import Pipeline
-from callphases.progress import DayPass
+from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording, counted
 from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Failed, Intended, Submitted, Transcribed, Withdrawn
-from callphases.state.keys import transcript_key
+from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
 from callphases.state.storage import ObjectPrefix
@@ -94,7 +94,8 @@ class Transcriber:
         self._adoption = Adoption(service, pipeline, ledger)
         self._pass = DayPass.of(chunk)
         self._budget = ChunkBudget(pipeline, chunk, ledger)
-        keys = [transcript_key(one, pipeline.transcription) for one in chunk.recordings]
+        self._keys = RecordingKeys(pipeline)
+        keys = [Progress(one, self._keys, ledger).due_key for one in chunk.recordings]
         self._recordings = dict(zip(keys, chunk.recordings, strict=True))
         self._numbers = {key: chunk.first + place for place, key in enumerate(keys)}
         self._ended: dict[str, Job] = {}
@@ -145,10 +146,11 @@ class Transcriber:
         todo = {
             key: recording
             for key, recording in self._recordings.items()
-            if not self._pass.has_settled(self.ledger.find(key))
+            if not self._pass.has_settled(self.ledger.find(key)) or self._failed_with_other_models(key)
         }
         try:
             self._adopt(todo)
+            self._use_models_of_today(todo)
             for _ in range(SUBMIT_ROUNDS):
                 late = self._submit_all(todo)
                 for look, pause_s in enumerate(LOST_PAUSES_S + LATE_PAUSES_S):
@@ -199,7 +201,10 @@ class Transcriber:
         if worked.problem is not None:
             raise worked.problem
         self._ended.clear()
-        again = sum(isinstance(event, Failed) and event.again for event in worked.events)
+        again = sum(
+            isinstance(event, Failed) and (event.again or self._failed_with_other_models(event.key))
+            for event in worked.events
+        )
         left = len(waiting) - len(ended) + again + self._unsent
         self._log_counts()
         if self._writer.is_full:
@@ -250,6 +255,30 @@ class Transcriber:
         """Take out of ``todo`` what is at the provider already."""
         for key in self._adoption.adopt(todo):
             del todo[key]
+
+    def _failed_with_other_models(self, key: str) -> bool:
+        """Whether a job that was under way when the models were changed has ended without a transcript."""
+        event = self.ledger.find(key)
+        is_open = isinstance(event, Failed) and not event.paid and not event.permanent
+        return is_open and key != self._keys.transcript(self._recordings[key])
+
+    def _use_models_of_today(self, todo: dict[str, Recording]) -> None:
+        """Give what was sent with other models, and is not at the provider, the keys of the models that it is sent with
+        now; the intents with the others are withdrawn."""
+        renamed = {key: self._keys.transcript(recording) for key, recording in todo.items()}
+        renamed = {key: today for key, today in renamed.items() if key != today}
+        if not renamed:
+            return
+        self.ledger.note(
+            Withdrawn(key=key, recording=todo[key].key)
+            for key in renamed
+            if isinstance(self.ledger.find(key), Intended)
+        )
+        for of_key in (todo, self._recordings):
+            items = [(renamed.get(key, key), recording) for key, recording in of_key.items()]
+            of_key.clear()
+            of_key.update(items)
+        self._numbers = {renamed.get(key, key): number for key, number in self._numbers.items()}
 
     def _submit_all(self, todo: dict[str, Recording]) -> set[str]:
         """Submit all of ``todo`` and take out of it what the service answered.
@@ -312,7 +341,13 @@ class Transcriber:
         }
         self.ledger.lease.hold()
         intents = [
-            Intended(key=one.key, recording=one.recording.key, audio_url=without_query(one.url), tries=one.tries)
+            Intended(
+                key=one.key,
+                recording=one.recording.key,
+                audio_url=without_query(one.url),
+                tries=one.tries,
+                **self._keys.intended(one.recording),
+            )
             for one in submissions.values()
         ]
         self.ledger.write(intents)

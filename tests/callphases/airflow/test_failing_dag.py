@@ -10,6 +10,7 @@ import pytest
 from callphases.airflow.compat import AirflowFailException
 from callphases.airflow.failing_dag import failing_dags
 from callphases.pipeline import load_all
+from versions import serialized
 
 MINIMAL = "pipeline: {name}\nrecordings: {{bucket: b, prefix: p/}}\noutput: {{tables: s3://w/t/, state: s3://w/s/}}\n"
 
@@ -22,7 +23,10 @@ def dags_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def timetable_of(dag: Any) -> tuple[str, str] | None:
-    return (dag.timetable.expression, dag.timetable.timezone) if dag.schedule is not None else None
+    if dag.schedule is None:
+        return None
+    schedule = serialized(dag).timetable.serialize()
+    return schedule["expression"], schedule["timezone"]
 
 
 def test_task_fails_with_the_message_that_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,12 +169,11 @@ def test_test_connection_explains_the_failure(monkeypatch: pytest.MonkeyPatch) -
     assert "http://127.0.0.1:9" in message
 
 
-def test_airflow_finds_the_connection_type_and_its_form() -> None:
-    from airflow.providers_manager import ProvidersManager
+def test_airflow_shows_the_connection_type_and_its_form() -> None:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
-    manager = ProvidersManager()
-    info = manager.hooks["assemblyai"]
-    assert info is not None
-    assert info.hook_class_name == "callphases.airflow.hook.AssemblyAIHook"
-    assert manager.field_behaviours["assemblyai"]["relabeling"]["password"] == "API key"
-    assert any(name.endswith("llm_gateway_url") for name in manager.connection_form_widgets)
+    [form] = [form for form in HookMetaService.hook_meta_data() if form.connection_type == "assemblyai"]
+    assert form.hook_class_name == "callphases.airflow.hook.AssemblyAIHook"
+    fields = {name: form.standard_fields.model_dump()[name] for name in ("password", "login")}
+    assert (fields["password"]["title"], fields["login"]["hidden"]) == ("API key", True)
+    assert form.extra_fields["llm_gateway_url"]["schema"]["title"] == "LLM Gateway"

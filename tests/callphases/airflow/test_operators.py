@@ -10,7 +10,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables import interval as airflow_interval
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
@@ -18,6 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pendulum import instance
 
+from callphases.airflow.compat import AirflowFailException
 from callphases.airflow.operators import ListRecordings
 from callphases.errors import ConfigurationError
 from callphases.local_days import DAY, day_end, last_complete_day, left_out

@@ -20,6 +20,8 @@ from callphases.inspection.findings import Finding, Health
 from callphases.inspection.published import schema_mistakes
 from callphases.pipeline import Pipeline
 from callphases.segmentation.gateway import Gateway, Settings
+from callphases.state.events import Intended, Transcribed
+from callphases.state.keys import RecordingKeys
 from callphases.tables.schema import CALLS, PHASES, SCHEMA_VERSION, SCHEMAS, object_name, schema_of
 from callphases.transcription.assemblyai import AssemblyAI
 from doubles import DAY, KEY, Answer, Request, Speech, Store, Web, answer, pipeline, text_answer
@@ -154,7 +156,7 @@ def test_unreachable_services_are_bad_without_retries(look: Examine, speech: Spe
 
 
 def test_retired_speech_model_is_bad(look: Examine, speech: Speech) -> None:
-    gone = answer({"error": "The model universal-3-5-pro is no longer supported"}, 400)
+    gone = answer({"error": "The model assemblyai-stt-3-7 is no longer supported"}, 400)
     speech.refuse = lambda request: gone if request.method == "POST" else None
     assert "transcription.speech_models" in bad(look())["speech models"]
 
@@ -168,6 +170,92 @@ def test_language_models_that_are_not_served_are_named(look: Examine, models: We
     assert "does not serve old" in finding.detail
     pipeline = healthy.pipeline(segmentation={"models": ["old"]})
     assert "segmentation.models" in bad(look(pipeline))["language models"]
+
+
+def lists(document: object, status: int = 200) -> Callable[[Request], Answer]:
+    """A gateway that refuses no model, with this answer to the request for its list."""
+    fine = answer({"error": "no messages"}, 400)
+    return lambda request: answer(document, status) if request.path.endswith("/models") else fine
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "health", "detail"),
+    [
+        ({"data": [{"id": "mine"}, {"id": "other"}]}, 200, Health.GOOD, "Its list of models has them"),
+        ({"data": [{"id": "models/mine"}]}, 200, Health.GOOD, "has them"),
+        ({"models": [{"name": "mine:latest"}]}, 200, Health.GOOD, "has them"),
+        ([{"id": "mine"}], 200, Health.GOOD, "has them"),
+        ({"data": [{"id": "mine-2"}, {"id": 5}, 5]}, 200, Health.UNSURE, "does not have mine (it has mine-2): check"),
+        ({"data": [{"id": "x"}], "has_more": True}, 200, Health.UNSURE, ", as far as it was sent, does not have mine"),
+        ({"error": "not found"}, 404, Health.GOOD, "It has no list of models to compare them with"),
+        ({"data": []}, 200, Health.GOOD, "It has no list"),
+        ("OK", 200, Health.GOOD, "It has no list"),
+    ],
+)
+def test_language_models_are_compared_with_the_gateways_list(
+    look: Examine, models: Web, healthy: Store, document: object, status: int, health: Health, detail: str
+) -> None:
+    models.respond = lists(document, status)
+    finding = look(healthy.pipeline(segmentation={"models": ["mine"]}))["language models"]
+    assert finding.health is health
+    assert detail in finding.detail
+    if health is Health.UNSURE:
+        assert "segmentation.models" in finding.detail
+
+
+@pytest.mark.parametrize("url", ["", "/v1", "/v1/chat/completions", "/v1/chat/completions?api-version=1"])
+def test_list_of_models_is_beside_the_chat_completions(models: Web, url: str) -> None:
+    models.respond = lists({"data": [{"id": "mine"}]})
+    listed = Gateway(KEY, f"{models.url}{url}").models()
+    assert listed is not None
+    assert listed.has("mine")
+    assert models.requests[-1].path == "/v1/models"
+
+
+# Models of speech, prices, and what a changed setting costs
+
+
+def test_speech_model_that_is_not_current_is_told_with_its_successor(look: Examine, healthy: Store) -> None:
+    finding = look(healthy.pipeline(transcription={"speech_models": ["universal-3-5-pro"]}))["speech models"]
+    assert finding.health is Health.UNSURE
+    assert "deprecated and replaced by assemblyai-stt-3-7: name it in transcription.speech_models" in finding.detail
+
+
+def test_model_without_a_price_is_told_under_a_budget_only(look: Examine, healthy: Store) -> None:
+    settings = {"segmentation": {"models": ["tomorrow"]}}
+    assert "prices" not in look(healthy.pipeline(**settings))
+    finding = look(healthy.pipeline(**settings, budget={"usd_per_run": 5}))["prices"]
+    assert finding.health is Health.UNSURE
+    assert "prices.llm_usd_per_million" in finding.detail
+
+
+def test_calls_that_a_changed_option_would_pay_for_again_are_counted(look: Examine, healthy: Store) -> None:
+    ours = healthy.pipeline()
+    keys = RecordingKeys(ours)
+    one = healthy.put(f"calls/{DAY}/a.mp3")
+    row = {
+        "call_id": one.call_id,
+        "recording_uri": one.uri,
+        "recording_etag": one.etag,
+        "recording_bytes": one.size,
+        "call_started_at": one.call_time,
+    }
+    body = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist([row], schema=CALLS.with_metadata({"schema_version": str(SCHEMA_VERSION)})), body
+    )
+    healthy.tables.put(object_name("calls", DAY), body.getvalue())
+    assert "published calls" not in look(), "no ledger, nothing that was paid for"
+    key = keys.transcript(one)
+    healthy.knows(
+        Intended(key=key, recording=one.key, **keys.intended(one)),
+        Transcribed(key=key, recording=one.key, status="no_speech", transcript_id="t-1"),
+    )
+    found = look()["published calls"]
+    assert (found.health, f"Looked at 1 calls of {DAY}" in found.detail) == (Health.GOOD, True)
+    found = look(healthy.pipeline(transcription={"punctuate": False}))["published calls"]
+    assert found.health is Health.UNSURE
+    assert "because transcription.punctuate and transcription.speaker_labels changed" in found.detail
 
 
 def test_gateway_of_its_own_is_named_by_its_connection(healthy: Store, speech: Speech, models: Web) -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callphases.errors import ConfigurationError
 from callphases.limits import costs
 from callphases.limits.budget import ESTIMATES_AT_MOST, Budget, within_budget
 from callphases.limits.durations import FALLBACK_BYTES_PER_SECOND
@@ -86,11 +85,13 @@ def test_lease_is_renewed_before_each_estimate(s3: Store) -> None:
 
 
 @pytest.mark.integration
-def test_model_without_a_price_is_refused_under_a_cap_only(s3: Store) -> None:
-    ours = pipeline(transcription={"speech_models": ["tomorrow"]})
+def test_model_without_a_price_counts_at_the_dearest_known(s3: Store) -> None:
+    ours = pipeline(transcription={"speech_models": ["tomorrow"]}, segmentation={"models": ["tomorrow"]})
     assert covered(s3, None, ours=ours).cap_usd is None
-    with pytest.raises(ConfigurationError, match="price of tomorrow"):
-        covered(s3, 1.0, ours=ours)
+    dear = pipeline(
+        transcription={"speech_models": ["assemblyai-stt-3-7"]}, segmentation={"models": ["claude-sonnet-4-6"]}
+    )
+    assert covered(s3, 100.0, ours=ours) == covered(s3, 100.0, ours=dear)
 
 
 USD = st.floats(0, 100)

@@ -1,8 +1,9 @@
-"""Prices, estimates and spending; an unknown price is never guessed."""
+"""Prices, estimates and spending; an unknown price is estimated against a budget, and never in the tables."""
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.cues import Cue
-from callphases.errors import AnswerInvalid, BadAudio, ConfigurationError
+from callphases.errors import AnswerInvalid, BadAudio
 from callphases.limits import costs
 from callphases.limits.costs import llm_usd, speech_usd
 from callphases.pipeline import DEFAULT_LLM_MODELS, DEFAULT_SPEECH_MODELS
@@ -23,6 +24,7 @@ from doubles import NOON, cue, pipeline
 @pytest.mark.parametrize(
     ("model", "audio_s", "options", "usd"),
     [
+        ("assemblyai-stt-3-7", 3600, {}, 0.21),
         ("universal-3-5-pro", 3600, {}, 0.21),
         ("universal-3-5-pro", 3600, {"speaker_labels": True}, 0.23),
         ("universal-2", 360, {"speaker_labels": False}, 0.015),
@@ -131,21 +133,62 @@ def test_shares_add_up_and_are_proportional(total: int, sizes: list[int]) -> Non
     assert all(abs(share - total * size / sum(sizes)) < 1.001 for share, size in zip(shares, sizes, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("estimate", "setting"),
-    [
-        (lambda ours: costs.estimated_speech_usd(ours, 60), r"prices\.speech_usd_per_hour"),
-        (lambda ours: costs.estimated_llm_usd(ours, 60), r"prices\.llm_usd_per_million"),
-        (lambda ours: estimated_question_usd(ours, 60, said(3)), r"prices\.llm_usd_per_million"),
-    ],
-)
-def test_model_without_a_price_is_an_error_under_a_budget(estimate: Any, setting: str) -> None:
+def test_model_without_a_price_is_estimated_at_the_dearest() -> None:
     ours = pipeline(
         transcription={"speech_models": ["universal-2", "tomorrow"]},
-        segmentation={"models": ["claude-sonnet-4-6", "tomorrow"]},
+        segmentation={"models": ["claude-haiku-4-5-20251001", "tomorrow"]},
+        prices={"speech_usd_per_hour": {"own": 0.5}},
     )
-    with pytest.raises(ConfigurationError, match=rf"budget\.usd_per_run is set.*price of tomorrow.*{setting}"):
-        estimate(ours)
+    assert speech_usd(ours, "tomorrow", 3600) is None
+    assert costs.estimated_speech_usd(ours, 3600) == pytest.approx(0.5)
+    assert llm_usd(ours, "tomorrow", 1, 1) is None
+    dear = pipeline(segmentation={"models": ["claude-sonnet-4-6"]})
+    assert costs.estimated_llm_usd(ours, 60) == costs.estimated_llm_usd(dear, 60)
+    assert estimated_question_usd(ours, 60, said(3)) == estimated_question_usd(dear, 60, said(3))
+
+
+@pytest.mark.parametrize(
+    ("input_usd", "output_usd", "tokens", "usd"),
+    [(1, 100, (0, 10), 1e-3), (100, 1, (10, 0), 1e-3), (0, 0, (10, 10), 18e-5)],
+)
+def test_dearest_price_is_that_of_the_tokens(
+    input_usd: float, output_usd: float, tokens: tuple[int, int], usd: float
+) -> None:
+    own = {"llm_usd_per_million": {"own": {"input": input_usd, "output": output_usd}}}
+    ours = pipeline(segmentation={"models": ["tomorrow"]}, prices=own)
+    assert costs.highest_llm_usd(ours, *tokens) == pytest.approx(usd)
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-haiku-4-5-20251001", "eu/anthropic/claude-haiku-4-5-20251001"])
+def test_model_of_a_provider_is_estimated_at_the_price_of_the_model(model: str) -> None:
+    ours, bare = (pipeline(segmentation={"models": [one]}) for one in (model, "claude-haiku-4-5-20251001"))
+    assert llm_usd(ours, model, 1, 1) is None, "the provider may ask for more or less"
+    assert costs.highest_llm_usd(ours, 1000, 100) == costs.highest_llm_usd(bare, 1000, 100)
+    free = pipeline(
+        segmentation={"models": ["x/free"]}, prices={"llm_usd_per_million": {"free": {"input": 0, "output": 0}}}
+    )
+    assert costs.highest_llm_usd(free, 1000, 100) == 0
+
+
+@pytest.mark.parametrize(("model", "per_hour"), [("best", 0.21), ("universal-3-pro", 0.21), ("nano", 0.15)])
+def test_retired_model_is_estimated_at_the_price_of_its_successor(model: str, per_hour: float) -> None:
+    ours = pipeline(transcription={"speech_models": [model]}, prices={"speech_usd_per_hour": {"own": 9}}, budget=BUDGET)
+    assert costs.estimated_speech_usd(ours, 3600) == pytest.approx(per_hour)
+    assert costs.unpriced(ours) == []
+
+
+BUDGET = {"usd_per_run": 5}
+
+
+def test_models_without_a_price_are_named_with_the_setting_under_a_budget_only() -> None:
+    settings = {
+        "transcription": {"speech_models": ["universal-2", "tomorrow"]},
+        "segmentation": {"models": ["claude-sonnet-4-6", "x/claude-sonnet-4-6"]},
+    }
+    speech, llm = costs.unpriced(pipeline(**settings, budget=BUDGET))
+    assert re.search(r"price of tomorrow is not known.*estimated.*prices\.speech_usd_per_hour", speech)
+    assert re.search(r"price of x/claude-sonnet-4-6 is not known.*prices\.llm_usd_per_million", llm)
+    assert costs.unpriced(pipeline(**settings)) == costs.unpriced(pipeline(budget=BUDGET)) == []
 
 
 def test_zero_is_a_valid_price() -> None:

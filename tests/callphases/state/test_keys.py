@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from callphases.speech_models import KNOWN_SPEECH_MODELS
+from callphases.state.events import Intended
 from callphases.state.keys import (
     RecordingKeys,
     answer_key,
@@ -101,3 +106,72 @@ def test_pipeline_without_own_columns_has_no_description_key() -> None:
 def test_metadata_names_are_wanted_once_in_lower_case() -> None:
     wanted = keys(recordings={"columns": COLUMNS}).wanted_descriptions
     assert wanted == {"metadata": ["agent"], "tags": ["crm"]}
+
+
+# The same recording with other speech models
+
+NAMES = st.lists(st.sampled_from(KNOWN_SPEECH_MODELS), max_size=3, unique=True)
+CHOICES = st.one_of(
+    st.just({}),
+    NAMES.map(lambda names: {"speech_models": names}),
+    st.sampled_from(KNOWN_SPEECH_MODELS).map(lambda name: {"speech_model": name}),
+)
+OTHERS = st.dictionaries(
+    st.sampled_from(["speaker_labels", "language_code", "keyterms_prompt", "prompt"]),
+    st.one_of(st.booleans(), st.text(), st.lists(st.text(), max_size=3)),
+)
+
+
+def intent(options: dict[str, Any], **changes: Any) -> Intended:
+    """As this version writes it."""
+    one, ours = recording(**changes), keys(transcription=options)
+    return Intended(key=ours.transcript(one), recording=one.key, **ours.intended(one))
+
+
+def older(options: dict[str, Any], **changes: Any) -> Intended:
+    """As earlier versions wrote it."""
+    one = recording(**changes)
+    return Intended(key=transcript_key(one, options), recording=one.key)
+
+
+@pytest.mark.parametrize("written", [intent, older])
+@given(before=CHOICES, after=CHOICES, others=OTHERS)
+def test_key_that_differs_in_models_only_is_found(
+    written: Callable[..., Intended], before: dict[str, Any], after: dict[str, Any], others: dict[str, Any]
+) -> None:
+    event, ours = written(others | before), keys(transcription=others | after)
+    is_same = event.key == ours.transcript(recording())
+    assert ours.of_other_models(recording(), [event]) - {event.key} == set()
+    assert is_same or ours.of_other_models(recording(), [event]) == {event.key}
+
+
+@pytest.mark.parametrize("written", [intent, older])
+@pytest.mark.parametrize("changes", [{"etag": "other"}, {"bucket": "other"}])
+def test_key_of_other_bytes_is_none_of_other_models(written: Callable[..., Intended], changes: dict[str, Any]) -> None:
+    event = written({"speech_models": ["best"], "speaker_labels": True}, **changes)
+    assert keys().of_other_models(recording(), [event]) == set()
+
+
+@pytest.mark.parametrize("written", [intent, older])
+@pytest.mark.parametrize("options", [{}, {"speaker_labels": False}, {"speaker_labels": True, "punctuate": True}])
+def test_key_of_other_options_is_none_of_other_models(
+    written: Callable[..., Intended], options: dict[str, Any]
+) -> None:
+    event = written({"speech_models": ["best"], **options})
+    assert keys().of_other_models(recording(), [event]) == set()
+
+
+def test_intent_names_changed_options_and_holds_no_value() -> None:
+    secret = {"webhook_auth_header_value": "hunter2hunter2", "speech_models": ["best"]}
+    event = intent({**secret, "speaker_labels": True})
+    assert keys(transcription={"speaker_labels": True}).changed_options(event) == ["webhook_auth_header_value"]
+    assert keys(transcription={**secret, "punctuate": True}).changed_options(event) == ["punctuate", "speaker_labels"]
+    assert keys(transcription={**secret, "speaker_labels": True, "upgrade": True}).changed_options(event) == []
+    assert "hunter2" not in repr(event)
+
+
+def test_upgrade_is_no_option_of_the_transcription() -> None:
+    options = {"speech_models": ["universal-2"], "speaker_labels": True}
+    upgrading = keys(transcription={**options, "upgrade": True})
+    assert upgrading.transcript(recording()) == keys().transcript(recording())
+    assert (upgrading.upgrades, keys().upgrades) == (True, False)

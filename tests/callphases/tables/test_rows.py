@@ -423,7 +423,9 @@ def test_publishing_returns_the_counts_and_costs_of_the_day(publisher: Publisher
         publisher.unreadable("d"),
         publisher.new("e"),
     ]
-    assert publisher.publish(recordings) == Published(
+    published = publisher.publish(recordings)
+    assert {table: one["rows"] for table, one in published.objects.items()} == {"calls": 5, "phases": 4}
+    assert replace(published, objects={}) == Published(
         listed=5,
         kept=0,
         statuses={"completed": 2, "no_speech": 1, "failed": 2},

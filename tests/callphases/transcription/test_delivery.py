@@ -241,7 +241,7 @@ def test_transcript_is_saved_with_its_length_model_and_price(runner: Runner) -> 
     runner.transcribe(recording)
     event = runner.transcribed(recording)
     assert event.status == "completed"
-    assert (event.audio_s, event.language, event.speech_model) == (6.0, "en", "universal-3-5-pro")
+    assert (event.audio_s, event.language, event.speech_model) == (6.0, "en", "assemblyai-stt-3-7")
     assert event.speech_usd == pytest.approx(6 / 3600 * 0.23)
     saved = json.loads(runner.s3.bytes_of(event.transcript_uri.removeprefix(f"s3://{runner.s3.warehouse}/")))
     assert saved["id"] == event.transcript_id
