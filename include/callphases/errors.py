@@ -321,7 +321,7 @@ _REMEDIES = {
     ("unfinished",): "see the log of the run's failed task",
 }
 REMEDIES = {name: remedy for names, remedy in _REMEDIES.items() for name in names}
-"""What to do about each failure class, in the README's words."""
+"""What to do about each failure class, in a line; docs/runbook.md has more on each."""
 
 ALL_FAILED = "all"
 """In place of failure classes to replay: whatever the class."""

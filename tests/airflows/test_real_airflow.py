@@ -229,9 +229,7 @@ def test_deferred_chunk_is_resumed_and_published(airflow: Installation) -> None:
     assert airflow.phases("2026-11-20") == ["Introduction", "Complaint", "Resolution", "Goodbye"] * 2
 
 
-@pytest.mark.skipif(
-    not HAS_DEADLINES, reason="Airflow 3.1 has no use of deadlines"
-)
+@pytest.mark.skipif(not HAS_DEADLINES, reason="Airflow 3.1 has no use of deadlines")
 def test_missed_deadline_is_reported(airflow: Installation) -> None:
     alerts = airflow.folder / "alerts.txt"
     airflow.wait(alerts.exists, "the deadline's function is called")

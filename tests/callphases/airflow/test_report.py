@@ -12,7 +12,7 @@ from callphases.airflow.report import DAY, LONGEST_NOTE, NOTE, PROBLEM, Report, 
 from callphases.errors import REMEDIES, failure_classes
 from doubles import pipeline
 
-README = Path(__file__).parents[3] / "README.md"
+RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 
 
 def day(**changes: Any) -> dict[str, Any]:
@@ -124,9 +124,8 @@ def test_fallbacks_name_models_and_settings() -> None:
     assert fallbacks(side_by_side, day(run_llm_models={"x": 1, "y": 2})) == []
 
 
-def test_each_failure_class_has_the_remedy_of_the_readme() -> None:
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    said = {name: text.replace("`", "") for names, text in rows for name in re.findall(r"\w+", names)}
+def test_each_failure_class_has_a_remedy_here_and_a_row_in_the_runbook() -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
+    described = {name for names in rows for name in re.findall(r"\w+", names)}
     assert set(REMEDIES) == failure_classes()
-    for name, remedy in REMEDIES.items():
-        assert remedy == said[name], name
+    assert failure_classes() <= described
