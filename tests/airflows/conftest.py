@@ -13,6 +13,7 @@ COLUMNS = {
     "backfill": "test_backfill_command_runs_its_days",
     "Assets": "test_asset_starts_its_consumer",
     "deadline": "test_missed_deadline_is_reported",
+    "notes, notify": "test_failed_night_is_noted_and_told_once_with_its_remedy",
 }
 
 

@@ -24,7 +24,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from callphases.airflow.compat import HAS_DEADLINES
 from night import CALL, CHAT
+from receivers import Slack, serving
 from servers import KEY, Box, running, s3_client
 
 pytestmark = pytest.mark.e2e
@@ -68,6 +70,7 @@ class Installation:
     s3: Any
     s3_url: str
     box: Box
+    slack: Slack
 
     def environment(self, home: str = "airflow", port: int = 8080) -> dict[str, str]:
         aws = {"conn_type": "aws", "login": "x", "password": "x"}
@@ -92,6 +95,7 @@ class Installation:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
             "AIRFLOW_CONN_ASSEMBLYAI_DEFAULT": json.dumps(speech),
+            "AIRFLOW_CONN_SLACK": self.slack.webhook_connection(),
         }
 
     def run(self, *command: str, **more: Any) -> str:
@@ -121,6 +125,16 @@ class Installation:
             f"{count} {run_type} runs of {dag_id} have ended",
         )
         assert {state for (state,) in self.query(sql)} == {"success"}
+
+    def ended(self, run_id: str) -> tuple[str, str | None]:
+        """State and note of a run once it has ended and has a note."""
+        sql = (
+            "select state, content from dag_run join dag_run_note on dag_run_id = dag_run.id"
+            f" where run_id = '{run_id}' and state in ('success', 'failed')"
+        )
+        self.wait(lambda: bool(self.query(sql)), f"{run_id} has ended and has a note")
+        [found] = self.query(sql)
+        return tuple(found)
 
     def put(self, day: str, *names: str) -> None:
         for name in names:
@@ -154,14 +168,19 @@ def installation(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "output": {"tables": "s3://real-warehouse/tables/", "state": "s3://real-warehouse/state/"},
         "limits": {"ramp": False},
         "deadline": {"by": "00:01", "notify": "alerts_of_the_test.page"},
+        "notify": {"failed_night": "hook", "channels": {"hook": {"slack_webhook_conn_id": "slack"}}},
     }
     (folder / "dags" / "pipelines" / "night.yaml").write_text(yaml.safe_dump(pipeline))
     script = folder / "script.yaml"
     slow = {"match": "*/slow*", "latency_s": LATENCY_S, "sentences": CALL, "audio_duration_s": 12}
-    answers = {"files": [slow], "default": {"sentences": CALL, "audio_duration_s": 12}, "chat": CHAT}
+    broken = {"match": "*/broken*", "error": "Transcoding failed."}
+    answers = {"files": [slow, broken], "default": {"sentences": CALL, "audio_duration_s": 12}, "chat": CHAT}
     script.write_text(yaml.safe_dump(answers))
-    with running(folder / "box", "--engine", "scripted", "--script", str(script)) as box:
-        yield Installation(folder, s3, s3_url, box)
+    with (
+        serving(slack := Slack()),
+        running(folder / "box", "--engine", "scripted", "--script", str(script)) as box,
+    ):
+        yield Installation(folder, s3, s3_url, box, slack)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +229,9 @@ def test_deferred_chunk_is_resumed_and_published(airflow: Installation) -> None:
     assert airflow.phases("2026-11-20") == ["Introduction", "Complaint", "Resolution", "Goodbye"] * 2
 
 
+@pytest.mark.skipif(
+    not HAS_DEADLINES, reason="Airflow 3.1 has no use of deadlines"
+)
 def test_missed_deadline_is_reported(airflow: Installation) -> None:
     alerts = airflow.folder / "alerts.txt"
     airflow.wait(alerts.exists, "the deadline's function is called")
@@ -230,3 +252,30 @@ def test_backfill_command_runs_its_days(airflow: Installation) -> None:
     airflow.wait_for_runs("backfill", 2)
     for day in ("2026-11-16", "2026-11-17"):
         assert airflow.phases(day) == ["Introduction", "Complaint", "Resolution", "Goodbye"]
+        of_day = f"run_type = 'backfill' and data_interval_start like '{day}%'"
+        [(run_id,)] = airflow.query(f"select run_id from dag_run where {of_day}")
+        _, note = airflow.ended(run_id)
+        assert note is not None
+        assert note.startswith(f"{day}: 1 listed = 1 completed. $")
+
+
+def test_failed_night_is_noted_and_told_once_with_its_remedy(airflow: Installation) -> None:
+    airflow.put("2026-11-21", "good", "broken")
+    airflow.run("airflow", "dags", "trigger", DAG_ID, "--run-id", "bad", "--conf", '{"date": "2026-11-21"}')
+    state, note = airflow.ended("bad")
+    assert state == "failed"
+    assert note is not None
+    assert note.startswith("2026-11-21: 2 listed = 1 completed + 1 failed (1 bad_audio). $")
+    airflow.wait(lambda: bool(airflow.slack.texts), "Slack has a message")
+    assert "1 bad_audio: fix the recording; it is processed again when its bytes change." in airflow.slack.texts[0]
+    assert airflow.slack.texts[0].endswith(f"Dag {DAG_ID}, run bad.")
+
+
+def test_run_whose_list_fails_is_noted_and_told_once(airflow: Installation) -> None:
+    airflow.run("airflow", "dags", "trigger", DAG_ID, "--run-id", "later", "--conf", '{"date": "2999-01-01"}')
+    assert airflow.ended("later") == (
+        "failed",
+        "2999-01-01: not published. 2999-01-01 has not begun in UTC: run the day once it is over.",
+    )
+    airflow.wait(lambda: len(airflow.slack.texts) > 1, "Slack has another message")
+    assert [text.rpartition("run ")[2] for text in airflow.slack.texts] == ["bad.", "later."]

@@ -24,6 +24,7 @@ else:
 __all__ = [
     "AIRFLOW",
     "BACKOFF",
+    "HAS_DEADLINES",
     "AirflowException",
     "AirflowFailException",
     "AirflowSkipException",
@@ -37,6 +38,9 @@ __all__ = [
 
 BACKOFF: float | bool = 2 if AIRFLOW >= (3, 2) else True
 """``retry_exponential_backoff`` that doubles the delay: a factor since 3.2, before that a flag."""
+
+HAS_DEADLINES = AIRFLOW >= (3, 2)
+"""3.1.8 has them, but rejects a run without a logical date, such as one of ``airflow dags trigger``, of such a Dag."""
 
 
 def named_deadline(name: str, **arguments: Any) -> DeadlineAlert:

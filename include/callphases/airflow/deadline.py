@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from callphases.airflow.compat import AsyncCallback, DeadlineAlert, DeadlineReference, named_deadline
+from callphases.airflow.compat import HAS_DEADLINES, AsyncCallback, DeadlineAlert, DeadlineReference, named_deadline
 from callphases.airflow.notify import log_failure, notifier
 from callphases.pipeline import Notify, Pipeline
 
@@ -16,8 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def deadline_alert(pipeline: Pipeline) -> DeadlineAlert | None:
-    """The deadline alert for the runs of a pipeline; None if its file has no ``deadline``."""
+    """The deadline alert for the runs of a pipeline; None if its file has no ``deadline``, or on Airflow 3.1."""
     if pipeline.deadline is None:
+        return None
+    if not HAS_DEADLINES:
+        log.warning("%s: deadline has no effect, because it needs Airflow 3.2 or newer.", pipeline.pipeline)
         return None
     return named_deadline(
         f"{pipeline.pipeline} by {pipeline.deadline.by}",
