@@ -556,7 +556,7 @@ class Pipeline(DagSettings):
     prices: Prices = Prices()
     budget: Budget = Budget()
     deadline: Deadline | None = None
-    """When a day's tables must be published. Needs a schedule of one run a day."""
+    """When a day's tables must be published. Needs a schedule of one run a day, and Airflow 3.2 or newer."""
     notify: Notify = Notify()
 
     @field_validator("transcription")
