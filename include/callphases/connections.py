@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callphases.errors import ConfigurationError
+from callphases.inspection.findings import Finding, Health
 from callphases.pipeline import Connections, Pipeline, load
 from callphases.segmentation.gateway import Gateway, Settings, gateway_beside, wants_bearer
 from callphases.state.s3 import client_from_environment
@@ -83,11 +85,29 @@ def _has_connections(connections: Connections) -> bool:
     return min([_has_connection(name) for name in names])  # each is looked up
 
 
+def channels_of(pipeline: Pipeline) -> Iterator[Finding]:
+    """Whether the channels of ``notify`` can be told, as far as Airflow is set up here."""
+    if not pipeline.notify.channels:
+        return
+    try:
+        if not _is_airflow_set_up():
+            raise ModuleNotFoundError
+        from callphases.airflow.targets import examine_channels
+    except ModuleNotFoundError:
+        yield Finding(Health.UNSURE, "notify", "Airflow is not set up here, so its channels can't be checked.")
+    else:
+        yield from examine_channels(pipeline)
+
+
+def _is_airflow_set_up() -> bool:
+    home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
+    return any(name.startswith("AIRFLOW_") for name in os.environ) or (home / "airflow.cfg").exists()
+
+
 def _has_connection(conn_id: str) -> bool:
     """Whether Airflow is set up here and has a connection. Does not import Airflow where nothing speaks of it."""
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-    home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
-    if not (any(name.startswith("AIRFLOW_") for name in os.environ) or (home / "airflow.cfg").exists()):
+    if not _is_airflow_set_up():
         return False
     try:
         from callphases.airflow.lookup import has_connection

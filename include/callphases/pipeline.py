@@ -450,6 +450,9 @@ Channel = Annotated[
 Targets = Annotated[list[str], BeforeValidator(_as_list)]
 
 
+_EVENTS = ("failed_night", "budget_reached", "model_fallback", "deadline")
+
+
 class Notify(_Section):
     """Who is told what: for each event, names of ``channels`` and dotted paths of functions, one or several.
 
@@ -469,7 +472,7 @@ class Notify(_Section):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        for event in ("failed_night", "budget_reached", "model_fallback", "deadline"):
+        for event in _EVENTS:
             for target in getattr(self, event):
                 if target not in self.channels and not re.fullmatch(_DOTTED_PATH, target):
                     known = ", ".join(self.channels) or "none is defined"
@@ -478,6 +481,11 @@ class Notify(_Section):
                         f"function, not {target!r}"
                     )
         return self
+
+    @property
+    def targets(self) -> list[str]:
+        """All who are told of an event, once each."""
+        return list(dict.fromkeys(target for event in _EVENTS for target in getattr(self, event)))
 
 
 CRON_OF_PRESET = {

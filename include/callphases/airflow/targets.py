@@ -1,9 +1,8 @@
-"""Whether those whom ``notify`` names can be told: providers, connections and functions are there. Sends nothing."""
+"""Whether the channels of ``notify`` can be told: their providers and connections are there. Sends nothing."""
 
 from __future__ import annotations
 
 import importlib.util
-import pkgutil
 from collections.abc import Iterator
 
 from airflow.sdk import BaseHook
@@ -12,24 +11,12 @@ from callphases.inspection.findings import Finding, Health
 from callphases.pipeline import Channel, EmailChannel, Pipeline
 
 
-def examine_targets(pipeline: Pipeline) -> Iterator[Finding]:
-    """A finding for each channel and function that an event of the pipeline is told to."""
-    notify = pipeline.notify
-    named = [*notify.failed_night, *notify.budget_reached, *notify.model_fallback, *notify.deadline]
-    if pipeline.deadline is not None and pipeline.deadline.notify is not None:
-        named.append(pipeline.deadline.notify)
-    for target in dict.fromkeys(named):
-        channel = notify.channels.get(target)
-        problem = _problem_of_function(target) if channel is None else _problem_of_channel(channel)
-        yield Finding(Health.BAD if problem else Health.GOOD, f"notify: {target}", problem or "It can be told.")
-
-
-def _problem_of_function(path: str) -> str | None:
-    try:
-        found = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError) as error:
-        return f"{error}: install its package wherever Airflow runs."
-    return None if callable(found) else f"{path} is no function."
+def examine_channels(pipeline: Pipeline) -> Iterator[Finding]:
+    """A finding for each channel that an event of the pipeline is told to."""
+    for target in pipeline.notify.targets:
+        if (channel := pipeline.notify.channels.get(target)) is not None:
+            problem = _problem_of_channel(channel)
+            yield Finding(Health.BAD if problem else Health.GOOD, f"notify: {target}", problem or "It can be told.")
 
 
 def _problem_of_channel(channel: Channel) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from callphases.cli.console import print_finding
-from callphases.connections import s3_of, services_of
+from callphases.connections import channels_of, s3_of, services_of
 from callphases.errors import ConfigurationError
 from callphases.inspection.doctor import examine
 from callphases.inspection.findings import Finding, Health
@@ -56,7 +57,8 @@ def doctor(
             )
             print_finding(Finding(Health.BAD, f"pipeline {pipeline.pipeline}", detail))
             is_bad = True
-        for finding in examine(pipeline, partial(s3_of, pipeline), partial(services_of, pipeline), days):
+        findings = examine(pipeline, partial(s3_of, pipeline), partial(services_of, pipeline), days)
+        for finding in itertools.chain(channels_of(pipeline), findings):
             is_bad |= finding.health is Health.BAD
             print_finding(finding)
     if is_bad:

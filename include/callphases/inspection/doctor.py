@@ -118,22 +118,27 @@ def _schedule(pipeline: Pipeline) -> _Check[None]:
 
 
 def _notify(pipeline: Pipeline) -> _Check[None]:
-    """Checks that the function that ``deadline`` names can be imported."""
-    if pipeline.deadline is None or (notify := pipeline.deadline.notify) is None:
-        return
+    """Checks that the functions that ``deadline`` and ``notify`` name can be imported."""
+    if pipeline.deadline is not None and pipeline.deadline.notify is not None:
+        yield from _function("deadline.notify", pipeline.deadline.notify)
+    for target in pipeline.notify.targets:
+        if target not in pipeline.notify.channels:
+            yield from _function(f"notify: {target}", target)
+
+
+def _function(what: str, path: str) -> _Check[None]:
     try:
-        is_function = callable(pkgutil.resolve_name(notify))
+        is_function = callable(pkgutil.resolve_name(path))
     except AttributeError as error:
-        yield Finding(Health.BAD, "deadline.notify", f"There is no {notify} ({error}): name a function.")
+        yield Finding(Health.BAD, what, f"There is no {path} ({error}): name a function.")
     except Exception as error:  # whatever the user's module raises
-        detail = f"{notify} can't be imported here ({type(error).__name__}: {error}). The triggerer must be able to."
-        yield Finding(Health.UNSURE, "deadline.notify", without_secrets(detail))
+        detail = f"{path} can't be imported here ({type(error).__name__}: {error}). Airflow must be able to."
+        yield Finding(Health.UNSURE, what, without_secrets(detail))
     else:
         if is_function:
-            detail = f"{notify} can be imported here. The triggerer must be able to, too."
-            yield Finding(Health.GOOD, "deadline.notify", detail)
+            yield Finding(Health.GOOD, what, f"{path} can be imported here. Airflow must be able to, too.")
         else:
-            yield Finding(Health.BAD, "deadline.notify", f"{notify} is no function.")
+            yield Finding(Health.BAD, what, f"{path} is no function.")
 
 
 def _opened(what: str, opens: Callable[[], _T]) -> _Check[_T | None]:

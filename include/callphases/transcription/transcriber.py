@@ -43,7 +43,7 @@ LATE_PAUSES_S = (14.0, 30.0, 60.0)
 """And when after that, where the service may not have taken it yet: its answer took too long."""
 AT_ONCE = 8
 """Requests of one task to the speech service at the same moment; each waits for an answer, most of its time."""
-_STATES = ("transcribed", "without speech", "failed", "waiting")
+_STATES = (Transcribed.kind, "without speech", "failed", "waiting")
 QUICK_JOBS = 0.25
 """Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
 
@@ -227,7 +227,7 @@ class Transcriber:
     def _state(self, key: str) -> str:
         event = self.ledger.find(key)
         if isinstance(event, Transcribed):
-            return "transcribed" if event.status == "completed" else "without speech"
+            return Transcribed.kind if event.status == "completed" else "without speech"
         return "failed" if isinstance(event, Failed) and self._pass.has_settled(event) else "waiting"
 
     def keep(self) -> None:

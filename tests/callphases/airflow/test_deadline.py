@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from callphases.airflow.compat import HAS_DEADLINES
 from callphases.airflow.deadline import deadline_alert, tables_are_late
 from doubles import pipeline
 
@@ -33,6 +34,15 @@ def test_no_deadline_means_no_alert() -> None:
     assert deadline_alert(pipeline()) is None
 
 
+def test_deadline_has_no_effect_but_a_warning_before_3_2(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("callphases.airflow.deadline.HAS_DEADLINES", False)
+    assert deadline_alert(pipeline(deadline={"by": "06:00"})) is None
+    assert "it needs Airflow 3.2 or newer" in caplog.text
+
+
+@pytest.mark.skipif(not HAS_DEADLINES, reason="Airflow 3.1 has no use of deadlines")
 @pytest.mark.parametrize(
     ("schedule", "by", "hours"),
     [("0 0 * * *", "06:00", 30), ("@daily", "06:30", 30.5), ("30 5 * * *", "06:00", 24.5), ("0 22 * * *", "06:00", 32)],

@@ -136,8 +136,9 @@ def test_schedule_with_a_run_each_day_is_no_finding(look: Examine, healthy: Stor
 def test_function_of_the_deadline_is_imported(
     look: Examine, healthy: Store, notify: str, health: Health, detail: str
 ) -> None:
-    found = look(healthy.pipeline(deadline={"by": "06:00", "notify": notify}))["deadline.notify"]
-    assert (found.health, detail in found.detail) == (health, True), found.detail
+    found = look(healthy.pipeline(deadline={"by": "06:00", "notify": notify}, notify={"failed_night": notify}))
+    for what in ("deadline.notify", f"notify: {notify}"):
+        assert (found[what].health, detail in found[what].detail) == (health, True), found[what].detail
 
 
 # services
