@@ -52,7 +52,8 @@ S3Folder = Annotated[str, AfterValidator(_s3_folder)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # pydantic before 2.10 warns of names that begin with model_.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 def name_key(name: str) -> str:

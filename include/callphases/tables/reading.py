@@ -37,7 +37,7 @@ def _read(source: bytes | Path, table: str, only: list[str] | None = None) -> pa
     more = [column for column in pq.read_schema(file()) if column.name not in SCHEMAS[table].names]
     schema = pa.schema([*SCHEMAS[table], *more])
     # Without threads: a day is small, and a process that ends while Arrow still starts its threads is aborted.
-    return pq.read_table(file(), columns=only, schema=schema, partitioning=None, use_threads=False)
+    return pq.read_table(file(), columns=only, schema=schema, partitioning=None, use_threads=False, pre_buffer=False)
 
 
 def published_days(tables: ObjectPrefix | Path, table: str = "calls") -> list[dt.date]:
