@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.errors import (
-    ALL_FAILED as ALL_FAILED,
-)
-from callphases.errors import (
+    ALL_FAILED,
     AccountError,
     CallphasesError,
     ConfigurationError,

@@ -15,6 +15,7 @@ from callphases.clock import SYSTEM_CLOCK
 from callphases.day_run import DayRun
 from callphases.errors import AccountError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.pipeline import Pipeline, load_all, pipeline_files
+from callphases.recordings import counted
 from callphases.state.manifests import Manifest
 from callphases.tables.publishing import Published
 
@@ -138,7 +139,7 @@ class _Progress:
 def _progress(day: dt.date, total: int) -> Iterator[_Progress]:
     if not notes.is_terminal or notes.quiet or not total:
         if total:
-            notes.print(f"{day}: {total} calls to do.")
+            notes.print(f"{day}: {counted(total, 'call')} to do.")
         yield _Progress(day, total, said_at=SYSTEM_CLOCK.monotonic())
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

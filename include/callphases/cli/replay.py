@@ -10,7 +10,8 @@ import typer
 from callphases.cli.console import Days, console
 from callphases.cli.days import only_pipeline, run_day
 from callphases.connections import s3_of, services_of
-from callphases.day_run import ALL_FAILED, DayRun
+from callphases.day_run import DayRun
+from callphases.errors import ALL_FAILED
 from callphases.pipeline import load
 
 

@@ -29,11 +29,11 @@ def sql(
     ] = None,
 ) -> None:
     """Print the definitions of the tables for a warehouse, or the questions that come with them."""
+    if questions or (question is not None and engine):
+        _questions(definitions.questions(engine or definitions.engines()[0]), question)
+        return
     if not engine:
         raise typer.BadParameter(f"Give --engine: {', '.join(definitions.engines())}.")
-    if questions or question is not None:
-        _questions(definitions.questions(engine), question)
-        return
     filled = dict(_pair(one) for one in put or ())
     text = definitions.definition(engine, load(pipeline_file) if pipeline_file else None, filled)
     answer(text)

@@ -37,7 +37,7 @@ def test_replay_of_a_failure_class_leaves_other_failures_alone(
     code, _, err = run("replay", pipeline_file, "--date", "2026-11-20", "--class", "bad_audio", "--class", "too_short")
     assert (code, len(services.submitted)) == (0, 1)
     assert statuses(aws) == {"broken.mp3": "completed", "far.mp3": "download_refused", "silent.mp3": "no_speech"}
-    assert "2026-11-20: 1 calls to do." in err
+    assert "2026-11-20: 1 call to do." in err
 
 
 @pytest.mark.integration
