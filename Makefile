@@ -134,8 +134,11 @@ test: check  ## Everything that CI runs: check, the core's tests with its covera
 	@echo "==> pytest: the core"
 	@$(BIN)/python -m pytest tests/test_boundaries.py tests/callphases --numprocesses auto \
 		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
-	@echo "==> pytest: speechbox, tables in warehouses, Dags, whole nights"
-	@$(BIN)/python -m pytest -m "not kill" --ignore tests/test_boundaries.py --ignore tests/callphases
+	@echo "==> pytest: speechbox, tables in warehouses, Dags"
+	@$(BIN)/python -m pytest -m "not e2e and not kill" --ignore tests/test_boundaries.py --ignore tests/callphases \
+		--numprocesses auto --dist loadfile
+	@echo "==> pytest: whole nights in processes of their own"
+	@$(BIN)/python -m pytest -m "e2e and not kill"
 	@$(MAKE) --no-print-directory test-oldest-airflow
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 
