@@ -113,7 +113,7 @@ def log_failure(target: str, error: Exception) -> None:
 
 
 def notifier(channel: Channel, title: str, lines: Sequence[str]) -> Any:
-    """Airflow's notifier for a message to a channel.
+    """Airflow's notifier for a message to a channel. Slack's retries are off: they log the webhook's URL, a secret.
 
     To be called by its ``notify`` or ``async_notify``: calling the notifier itself would render the message as a
     template, and a service's error may be part of that.
@@ -137,8 +137,8 @@ def notifier(channel: Channel, title: str, lines: Sequence[str]) -> Any:
         from airflow.providers.slack.notifications.slack import SlackNotifier
 
         slack: Mapping[str, Any] = {"slack_conn_id": channel.slack_conn_id, "channel": channel.channel}
-        return SlackNotifier(text=text, timeout=TIMEOUT_S, unfurl_links=False, **slack)
+        return SlackNotifier(text=text, timeout=TIMEOUT_S, unfurl_links=False, retry_handlers=[], **slack)
     from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
 
     slack = {"slack_webhook_conn_id": channel.slack_webhook_conn_id}
-    return SlackWebhookNotifier(text=text, timeout=TIMEOUT_S, unfurl_links=False, **slack)
+    return SlackWebhookNotifier(text=text, timeout=TIMEOUT_S, unfurl_links=False, retry_handlers=[], **slack)

@@ -6,13 +6,15 @@ import datetime as dt
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 import yaml
+from pydantic import ValidationError
 
 from callphases import date_prefixes, pipeline
 from callphases.cli.console import console, notes
@@ -24,6 +26,8 @@ from callphases.starting import files
 from callphases.starting.layout import Layout, Proposal, propose
 from callphases.starting.sample import Sample, look_at
 from callphases.state.bucket import ListedObject, RecordingBucket
+
+T = TypeVar("T")
 
 EXAMPLES = 3
 """Keys that are shown with what is read from them."""
@@ -76,7 +80,9 @@ def init(
             raise typer.BadParameter("Give --bucket.")
         bucket = typer.prompt("Bucket of the recordings")
     bucket, below = _bucket_and_prefix(bucket, prefix)
-    timezone = timezone or (typer.prompt("Time zone of days, and of times in keys", default="UTC") if asks else "UTC")
+    if timezone is None and asks:
+        timezone = _asked("Time zone of days, and of times in keys", "UTC", partial(_checked, "timezone"))
+    timezone = _checked("timezone", timezone or "UTC")
     fixed = below if "{date" in below else None
     store = RecordingBucket(s3_of(None), bucket)
     looked_below = below[: below.find("{date")] if fixed else below
@@ -170,10 +176,10 @@ def _edited(layout: Layout, prefix: str | None, call_time: str | None, *, column
     if not asks:
         return layout
     if prefix is None:
-        layout = replace(layout, prefix=_prompted_prefix(layout.prefix))
+        layout = replace(layout, prefix=_asked("recordings.prefix", layout.prefix, _prefix))
     if call_time is None:
         default = _as_text(layout.call_time)
-        layout = replace(layout, call_time=_call_time(typer.prompt("recordings.call_time", default=default)))
+        layout = replace(layout, call_time=_asked("recordings.call_time", default, _call_time))
     kept = {}
     for column, pattern in layout.columns.items():
         found = (re.search(pattern, key) for key in layout.keys)
@@ -183,15 +189,27 @@ def _edited(layout: Layout, prefix: str | None, call_time: str | None, *, column
     return replace(layout, columns=kept)
 
 
-def _prompted_prefix(default: str) -> str:
+def _asked(what: str, default: str, check: Callable[[str], T]) -> T:
+    """An answer that passes the check; asks again until there is one."""
     while True:
-        text = str(typer.prompt("recordings.prefix", default=default))
         try:
-            date_prefixes.check(text)
-        except ValueError as error:
-            notes.print(str(error))
-        else:
-            return text
+            return check(str(typer.prompt(what, default=default)))
+        except (typer.BadParameter, ValueError) as error:
+            notes.print(str(error).removeprefix("--call-time: "), soft_wrap=True)
+
+
+def _checked(setting: str, text: str) -> str:
+    """The name or the time zone of a pipeline, as its file must have it."""
+    try:
+        pipeline.DagSettings.model_validate({"pipeline": "any", setting: text})
+    except ValidationError as error:
+        raise typer.BadParameter(f"{setting}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return text
+
+
+def _prefix(text: str) -> str:
+    date_prefixes.check(text)
+    return text
 
 
 def _as_text(rule: Mapping[str, str] | None) -> str:
@@ -215,7 +233,7 @@ def _pipeline_names(layouts: Sequence[Layout], name: str | None, bucket: str, *,
     proposed = name or _name_of(layouts[0].prefix if len(layouts) == 1 else "", bucket)
     if name is None and asks:
         what = "Name of the pipeline" if len(layouts) == 1 else "Name that the pipelines' names begin with"
-        proposed = typer.prompt(what, default=proposed)
+        proposed = _asked(what, proposed, partial(_checked, "pipeline"))
     names = {layout.name: f"{proposed}_{layout.name}" if layout.name else proposed for layout in layouts}
     if len(layouts) > 1 and len(set(names.values())) < len(names):
         names = {layout.name: f"{proposed}_{number}" for number, layout in enumerate(layouts, start=1)}

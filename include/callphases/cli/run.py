@@ -73,9 +73,11 @@ def _summary(done: Done, pipeline: Pipeline, problem: str | None) -> Iterator[st
     if one.phases:
         yield f"  phases: {one.phases}"
     if one.listed:
+        estimated = f" (${one.run_estimated_usd:.4f} of it estimated)" if one.run_estimated_usd else ""
         yield (
-            f"  cost: ${one.run_speech_usd:.4f} for speech and ${one.run_llm_usd:.4f} for language models in this run; "
-            f"${one.speech_usd + one.llm_usd:.4f} for all of the day's calls"
+            f"  cost: ${one.run_speech_usd:.4f} for speech and ${one.run_llm_usd:.4f} for language models in this "
+            f"run{estimated}; ${one.speech_usd + one.llm_usd:.4f} for all of the day's calls"
+            + (", without those whose price is not known" if one.run_estimated_usd else "")
         )
     for table in ("calls", "phases") if one.phases else ("calls",) if one.statuses else ():
         yield f"  {table}: {pipeline.output.tables}{object_name(table, day)}"

@@ -25,6 +25,8 @@ MOST_PIPELINES = 20
 """More folders than this above the date are no tenants with a pipeline each, but agents, say."""
 SOON = dt.timedelta(days=3)
 """How long after a call its recording is usually in the bucket."""
+_COPIES = re.compile(r"^(?:[^/]*/)*(?:redacted|analysis)/", re.IGNORECASE)
+"""Folders of what Amazon Connect's Contact Lens makes of recordings: Analysis/Voice/Redacted/…"""
 _SWAPPED = {"%d": "%m", "%m": "%d"}
 _OF_DATE = frozenset(("%Y", "%y", "%m", "%d", "%b", "%B", "%j"))
 
@@ -115,7 +117,16 @@ def propose(seen: Sequence[Seen], folders: Iterable[str] = (), *, day_first: boo
     """
     if not seen:
         raise ValueError("no recordings")
-    return _Proposer(seen, list(folders), day_first).propose()
+    own = [one for one in seen if not _COPIES.search(one.key)]
+    if not own or len(own) == len(seen):
+        return _Proposer(seen, list(folders), day_first).propose()
+    proposal = propose(own, [one for one in folders if not _COPIES.search(one)], day_first=day_first)
+    copies = next(match[0] for one in seen if (match := _COPIES.search(one.key)))
+    left_out = (
+        f"Recordings below {copies} are left out: they are other versions of calls that are elsewhere in the bucket, "
+        "and would be paid for as well. To use them instead, name their folder with --prefix."
+    )
+    return replace(proposal, notes=[*proposal.notes, left_out])
 
 
 class _Proposer:

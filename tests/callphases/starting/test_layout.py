@@ -331,3 +331,19 @@ def test_random_layout_is_read_back(
     if "%Y" in time:
         whole = 60 if time == "%Y%m%d-%H%M" else 1
         assert [moment.replace(second=0) if whole == 60 else moment for moment in times] == read, layout
+
+
+def test_redacted_copies_beside_recordings_are_left_out_whatever_their_depth() -> None:
+    when = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+    keys = [f"connect/prod/CallRecordings/2026/11/{day}/id{day}_202611{day}T09:14_UTC.wav" for day in (20, 21, 22)]
+    copies = [
+        f"Analysis/Voice/Redacted/2026/11/{day}/id{day}_call_recording_redacted_2026-11-{day}T10:00:00Z.wav"
+        for day in (20, 21, 22)
+    ]
+    proposal = propose([Seen(key, when) for key in [*keys, *copies]])
+    [layout] = proposal.layouts
+    assert layout.prefix == "connect/prod/CallRecordings/{date:%Y/%m/%d}/"
+    assert layout.call_time is not None
+    assert any("Analysis/Voice/Redacted/ are left out" in note for note in proposal.notes)
+    [only] = propose([Seen(key, when) for key in copies]).layouts
+    assert only.prefix == "Analysis/Voice/Redacted/{date:%Y/%m/%d}/"
