@@ -21,6 +21,11 @@ FIRST = dt.datetime(2026, 9, 1)
 RANDOM = random.Random(7)
 
 
+@pytest.fixture(autouse=True)
+def same_keys_in_any_order_of_tests() -> None:
+    RANDOM.seed(7)
+
+
 def unique() -> str:
     return str(uuid.UUID(int=RANDOM.getrandbits(128)))
 
