@@ -510,7 +510,8 @@ class _Proposer:
         prefix = prefix[: prefix.rfind("/") + 1]
         if rule is None:
             self.notes.append(
-                "No date was found in the keys: the time of the upload gives the day, and every run lists all objects."
+                "No date was found that most keys have: the time of the upload gives the day, and every run lists all "
+                "objects. If the bucket has several layouts, run init for each of them with --prefix."
             )
         else:
             self.notes.append("No folder has the date: every run lists all objects below the prefix.")
