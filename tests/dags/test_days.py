@@ -45,7 +45,7 @@ def test_scheduled_run_takes_a_day_that_airflow_left_out(night: Night, monkeypat
         night.put(f"calls/2026-04-2{2 + number}/one.wav")
     start, end = (instance(dt.datetime(2026, 4, day, hour, tzinfo=dt.UTC)) for day, hour in ((23, 22), (24, 21)))
     scheduled = {
-        "dag_run": SimpleNamespace(run_type="scheduled"),
+        "dag_run": SimpleNamespace(run_type="scheduled", run_after=end),
         "params": {},
         **{"logical_date": start, "data_interval_start": start, "data_interval_end": end},
     }

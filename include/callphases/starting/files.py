@@ -76,15 +76,29 @@ def _line(key: str, value: Any) -> str:
     """One line of YAML, however long."""
     if isinstance(value, Mapping | list):
         return f"{key}: {flow(value)}"
-    return yaml.safe_dump({key: value}, default_flow_style=False, allow_unicode=True, width=float("inf")).strip()
+    return _dumped({key: value}, default_flow_style=False)
 
 
 def flow(value: Mapping[str, Any] | list[Any]) -> str:
     """YAML in one line, with brackets."""
     plain = dict(value) if isinstance(value, Mapping) else value
-    return yaml.safe_dump(
-        plain, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
-    ).strip()
+    return _dumped(plain, default_flow_style=True)
+
+
+def _dumped(value: Any, *, default_flow_style: bool) -> str:
+    def dump(allow_unicode: bool) -> str:
+        dumped: str = yaml.safe_dump(
+            value,
+            default_flow_style=default_flow_style,
+            allow_unicode=allow_unicode,
+            sort_keys=False,
+            width=float("inf"),
+        )
+        return dumped.strip()
+
+    text = dump(allow_unicode=True)
+    # YAML reads these line breaks as spaces, unless they are escaped.
+    return dump(allow_unicode=False) if any(one in text for one in "\x85\u2028\u2029") else text
 
 
 def checked(text: str, name: str) -> Pipeline:
