@@ -113,7 +113,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 def test_demo_publishes_both_days_and_draws_them(demo: Demo) -> None:
     shown = demo.make("run")
     for day, count in zip(DAYS, (6, 7), strict=True):
-        assert f"{day}: {count} recordings listed, {count} of them to do" in shown
+        assert f"{day}: {count} recordings listed; {count} to do, 0 left" in shown
     assert "Next:" in shown
     assert (demo.home / "phases.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(demo.bytes_of_tables()) == [
