@@ -189,7 +189,7 @@ def test_second_demo_transcribes_nothing_again(demo: Demo) -> None:
     before = demo.bytes_of_tables()
     shown = demo.make("run")
     for day, count in zip(DAYS, (6, 7), strict=True):
-        assert f"{day}: {count} recordings listed, 0 of them to do" in shown
+        assert f"{day}: {count} recordings listed; 0 to do, {count} left" in shown
     assert demo.bytes_of_tables() == before
 
 
