@@ -36,7 +36,7 @@ LOWEST_WITHOUT := airflow scoring/test_score.py segmentation/test_any_call.py se
 LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
 
 # `make test-airflows`: the newest release of each supported minor version, and the day after it was released. Airflow's
-# constraints are what its release manager's resolver found that day; tests/airflows/README.md says how close this is.
+# constraints are what its release manager's resolver found that day; CONTRIBUTING.md says more.
 AIRFLOWS := 3.1 3.2 3.3
 AIRFLOW_3.1 := 3.1.8 2026-03-12
 AIRFLOW_3.2 := 3.2.2 2026-05-30

@@ -25,6 +25,7 @@ import pytest
 import yaml
 
 from callphases.airflow.compat import HAS_DEADLINES
+from callphases.starting.files import DAG, DAG_FILE
 from night import CALL, CHAT
 from receivers import Slack, serving
 from servers import KEY, Box, running, s3_client
@@ -34,11 +35,6 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 DAG_ID = "call_phases_night"
-DAG_FILE = """\
-from callphases.airflow.dag import call_phases_dags
-
-globals().update(call_phases_dags(__file__))
-"""
 CONSUMER = """\
 from airflow.sdk import DAG, Asset, task
 
@@ -159,7 +155,7 @@ def installation(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     for bucket in ("real-recordings", "real-warehouse"):
         s3.create_bucket(Bucket=bucket)
     (folder / "dags" / "pipelines").mkdir(parents=True)
-    (folder / "dags" / "call_phases.py").write_text(DAG_FILE)
+    (folder / "dags" / DAG_FILE).write_text(DAG)
     (folder / "dags" / "consumer.py").write_text(CONSUMER)
     (folder / "alerts_of_the_test.py").write_text(ALERTS)
     pipeline = {

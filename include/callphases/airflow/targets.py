@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
-from airflow.sdk import BaseHook
-
+from callphases.airflow.lookup import has_connection
 from callphases.inspection.findings import Finding, Health
 from callphases.pipeline import Channel, EmailChannel, Pipeline
 
@@ -29,10 +28,8 @@ def _problem_of_channel(channel: Channel) -> str | None:
     if importlib.util.find_spec(f"airflow.providers.{provider}") is None:
         return f"Its provider is not installed: pip install apache-airflow-providers-{provider}."
     try:
-        BaseHook.get_connection(conn_id)
-    except Exception as error:
-        # Which exception means "not defined" differs between a worker, a shell and the API server.
-        if type(error).__name__ not in ("AirflowNotFoundException", "AirflowRuntimeError"):
-            return f"The connection {conn_id!r} can't be read: {type(error).__name__}."
-        return f"There is no connection {conn_id!r}: add one of type {kind}, or set AIRFLOW_CONN_{conn_id.upper()}."
-    return None
+        if has_connection(conn_id):
+            return None
+    except Exception as error:  # whatever a database or a secrets backend raises
+        return f"The connection {conn_id!r} can't be read: {type(error).__name__}."
+    return f"There is no connection {conn_id!r}: add one of type {kind}, or set AIRFLOW_CONN_{conn_id.upper()}."
