@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from callphases.cli import main
 from callphases.errors import BadAudio, DownloadRefused
 from callphases.state.events import Transcribed, failed
 from callphases.state.keys import transcript_key
@@ -19,6 +22,20 @@ from doubles import DAY, NOON, Store
 
 Run = Callable[..., tuple[int, str, str]]
 """``callphases …``: its exit code, output and errors."""
+
+
+def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *first: str) -> Run:
+    """Runs ``callphases``, with ``first`` as its first arguments."""
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it caches the credentials of the previous test
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["callphases", *first, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run
 
 
 def parquet(schema: Any, *rows: dict[str, Any]) -> bytes:

@@ -340,7 +340,7 @@ class VerifyDay(_PipelineOperator):
             raise AirflowFailException(" ".join(problems.values()))
 
     def _tell(self, day: dict[str, Any], said: str, context: Context) -> None:
-        """Tell of the budget and of other models, whatever becomes of the run."""
+        """Tell of the budget and, in the log too, of other models, whatever becomes of the run."""
         if "budget" in day["failures"]:
             lines = [said, *remedies({"budget": day["failures"]["budget"]})]
             tell(
@@ -351,14 +351,14 @@ class VerifyDay(_PipelineOperator):
                 context,
             )
         if others := fallbacks(self.pipeline, day):
+            for other in others:
+                self.log.warning("%s", other)
             tell(self.pipeline, self.pipeline.notify, "model_fallback", [*others, said], context)
 
     def _problem(self, day: dict[str, Any]) -> str | None:
         """The problem with a day, if any."""
         listed, failed = day["listed"], day["statuses"].get("failed", 0)
         summary = counts(day)
-        for fallback in fallbacks(self.pipeline, day):
-            self.log.warning("%s", fallback)
         if sum(day["statuses"].values()) != listed:
             return f"{summary}: the table calls does not hold every recording listed."
         if day["stopped"]:

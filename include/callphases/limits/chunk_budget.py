@@ -8,12 +8,12 @@ the share allows, and only where its size allows it to be longer than its header
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from callphases.limits import costs
 from callphases.pipeline import Pipeline
 from callphases.progress import Progress
-from callphases.state.events import Event, Intended, Submitted, Transcribed
+from callphases.state.events import Intended, Submitted, Transcribed
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
@@ -69,13 +69,6 @@ class ChunkBudget:
         own = self._ledger.own
         return sum(costs.spent_usd(own, run_id, since)) + sum(costs.unpriced_usd(self._pipeline, own, run_id, since))
 
-    def _own(self) -> Iterable[Event]:
-        return (
-            event
-            for event in self._ledger.own
-            if event.run_id == self._ledger.run_id and event.at >= self._chunk.listed_at
-        )
-
     def _committed_usd(self) -> float:
         """What is spent, and what the questions about the chunk's transcripts are expected to cost."""
         due_s = (
@@ -94,7 +87,7 @@ class ChunkBudget:
         """By how much the longest of the transcribed recordings exceeds its header, at least 1."""
         ratios = (
             event.audio_s / self._lengths[event.key][0]
-            for event in self._own()
+            for event in costs.of_run(self._ledger.own, self._ledger.run_id, self._chunk.listed_at)
             if isinstance(event, Transcribed) and self._lengths.get(event.key, (0.0, 0.0))[0] > 0
         )
         return max(1.0, max(ratios, default=1.0))

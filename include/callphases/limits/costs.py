@@ -94,7 +94,7 @@ def spent_usd(events: Iterable[Event], run_id: str, since: dt.datetime) -> tuple
     What has no price is not counted; see ``unpriced_usd``.
     """
     speech = llm = 0.0
-    for event in _of_run(events, run_id, since):
+    for event in of_run(events, run_id, since):
         if isinstance(event, Transcribed):
             speech += event.speech_usd or 0.0
         elif isinstance(event, Answered | Failed) and event.usage is not None:
@@ -105,7 +105,7 @@ def spent_usd(events: Iterable[Event], run_id: str, since: dt.datetime) -> tuple
 def unpriced_usd(pipeline: Pipeline, events: Iterable[Event], run_id: str, since: dt.datetime) -> tuple[float, float]:
     """Estimates of what ``spent_usd`` does not count, as its price is not known; on speech and on language models."""
     speech = llm = 0.0
-    for event in _of_run(events, run_id, since):
+    for event in of_run(events, run_id, since):
         speech_cost, llm_cost = _unpriced_usd(pipeline, event)
         speech, llm = speech + speech_cost, llm + llm_cost
     return speech, llm
@@ -119,7 +119,8 @@ def _unpriced_usd(pipeline: Pipeline, event: Event) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def _of_run(events: Iterable[Event], run_id: str, since: dt.datetime) -> Iterator[Event]:
+def of_run(events: Iterable[Event], run_id: str, since: dt.datetime) -> Iterator[Event]:
+    """The events of a run since ``since``."""
     return (event for event in events if event.run_id == run_id and event.at >= since)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from callphases.cli import main
 from callphases.tables.schema import CALLS, PHASES, object_name
-from commands import Run, parquet
+from commands import Run, parquet, runner
 from doubles import DAY, KEY, Speech, Store, Web, answer, phases_answer
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs ``callphases …`` and returns its exit code, output and errors."""
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it caches the credentials of the previous test
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["callphases", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

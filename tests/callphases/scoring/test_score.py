@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from callphases.cli import main
 from callphases.tables.schema import PHASES, object_name
+from commands import Run, runner
 from doubles import DAY, KEY, Store, Web, phases_answer
 from servers import running
 
-Run = Callable[..., tuple[int, str, str]]
 CUES = [
     {"cue": 1, "speaker": "agent", "start_s": 0.5, "end_s": 3.0, "text": "Thank you for calling."},
     {"cue": 2, "speaker": "caller", "start_s": 4.0, "end_s": 9.0, "text": "My invoice is wrong."},
@@ -28,17 +26,8 @@ SAMPLES = Path(__file__).parents[3] / "include" / "samples" / "truth"
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs ``callphases score …`` and returns its exit code, output and errors."""
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     monkeypatch.setenv("CALLPHASES_LLM_KEY", KEY)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["callphases", "score", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return run
+    return runner(monkeypatch, capsys, "score")
 
 
 @pytest.fixture
