@@ -57,6 +57,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Installs a lock file and both packages, with uv, which comes by the pip of $(PYTHON), or by one of its own (3 s more).
+EDITABLE := --no-deps --no-build-isolation --editable . --editable include/speechbox
 UV_WITH := install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 define environment
 	@test -n "$(PYTHON)" || { echo "callphases needs Python 3.11 to 3.14; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
@@ -65,7 +66,7 @@ define environment
 	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(PYTHON) -m pip --python $(BIN)/python $(UV_WITH) 2>/dev/null \
 		|| { $(BIN)/python -m ensurepip >/dev/null && $(BIN)/python -m pip $(UV_WITH); }
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(1)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(EDITABLE)
 endef
 
 setup: $(READY)  ## Make the environment (.venv) of everything, from the lock file
@@ -147,7 +148,7 @@ $(AIRFLOW_ENVS)/%/.ready: tests/airflows/%.lock pyproject.toml $(READY)
 	@echo "==> Making the environment of Airflow $*"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	@$(BIN)/uv pip sync --quiet --python $(@D)/bin/python --require-hashes tests/airflows/$*.lock
-	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable . --editable include/speechbox
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python $(EDITABLE)
 	@touch $@
 
 test-airflows: setup  ## The Dags on each supported Airflow, with its real processes (30 minutes; AIRFLOWS=3.2 for one)

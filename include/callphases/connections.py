@@ -46,7 +46,7 @@ def services_of(pipeline: Pipeline) -> tuple[AssemblyAI, Gateway]:
         # The account's key is none of another gateway's business.
         return AssemblyAI(key, _speech_url()), _gateway(_gateway_url(), "" if own is not None else key)
     connections = pipeline.connections
-    _has_connections(connections)
+    _has_connections(connections)  # makes those of Airflow's database known to its hooks
     try:
         from callphases.airflow.hook import AssemblyAIHook
     except ImportError:

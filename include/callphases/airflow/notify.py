@@ -26,8 +26,6 @@ Event = Literal["failed_night", "budget_reached", "model_fallback"]
 
 TIMEOUT_S = 30
 """For a request to Slack."""
-_PLAIN = ("AirflowRuntimeError",)
-"""Errors whose text has no secret, besides Airflow's own."""
 
 
 def failed_night(settings: DagSettings, notify: Notify) -> Callable[[Any], None] | None:
@@ -107,7 +105,8 @@ def log_failure(target: str, error: Exception) -> None:
     """Log that a target was not told. The text of most errors may have a webhook's URL in it, which is a secret."""
     answer: Any = getattr(error, "response", None)  # of Slack's API
     why = answer.get("error") if hasattr(answer, "get") else None
-    if isinstance(error, AirflowException | ImportError | AttributeError) or type(error).__name__ in _PLAIN:
+    is_plain = isinstance(error, AirflowException | ImportError | AttributeError)
+    if is_plain or type(error).__name__ == "AirflowRuntimeError":  # the SDK's, which is no AirflowException
         why = str(error)
     log.error("notify: %s was not told: %s%s", target, type(error).__name__, f": {why}" if why else "")
 

@@ -172,7 +172,10 @@ def _edited(layout: Layout, prefix: str | None, call_time: str | None, *, column
     """The layout with what the options say, and what the user does."""
     layout = replace(layout, prefix=prefix or layout.prefix, columns=layout.columns if columns else {})
     if call_time is not None:
-        layout = replace(layout, call_time=_call_time(call_time))
+        try:
+            layout = replace(layout, call_time=_call_time(call_time))
+        except ValueError as error:
+            raise typer.BadParameter(f"--call-time: {error}") from None
     if not asks:
         return layout
     if prefix is None:
@@ -195,7 +198,7 @@ def _asked(what: str, default: str, check: Callable[[str], T]) -> T:
         try:
             return check(str(typer.prompt(what, default=default)))
         except (typer.BadParameter, ValueError) as error:
-            notes.print(str(error).removeprefix("--call-time: "), soft_wrap=True)
+            notes.print(str(error), soft_wrap=True)
 
 
 def _checked(setting: str, text: str) -> str:
@@ -224,7 +227,7 @@ def _call_time(text: str) -> Mapping[str, str] | None:
     except yaml.YAMLError:
         rule = None
     if not isinstance(rule, dict):
-        raise typer.BadParameter(f"--call-time: expected last_modified or {{key_pattern: …, format: …}}, not {text}")
+        raise ValueError(f"expected last_modified or {{key_pattern: …, format: …}}, not {text}")
     return rule
 
 
