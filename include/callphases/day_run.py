@@ -11,7 +11,7 @@ import datetime as dt
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ from callphases.state.lease import Lease
 from callphases.state.ledger import Ledger, LedgerView, read_ledger_day, read_task
 from callphases.state.manifests import DayList, Manifest, new_run_token
 from callphases.state.storage import ObjectPrefix
+from callphases.state.summaries import DaySummary, record
 from callphases.state.transcripts import TranscriptReader
 from callphases.tables.columns import describe
 from callphases.tables.parts import PartWriter
@@ -103,7 +104,15 @@ class DayRun:
         self._keys = RecordingKeys(pipeline)
         self._has_warned = False
 
-    def begin(self, day: dt.date, run_id: str, replay: str | None = None, budget_usd: float | None = None) -> Listed:
+    def begin(
+        self,
+        day: dt.date,
+        run_id: str,
+        replay: str | None = None,
+        budget_usd: float | None = None,
+        *,
+        is_archive: bool = False,
+    ) -> Listed:
         """Take the day, list it, and write the manifests of what is to do.
 
         Args:
@@ -112,6 +121,7 @@ class DayRun:
             replay: failure classes with commas between, or ``all``: only calls that failed with these are tried again,
                 permanent failures too. None does everything that is not done.
             budget_usd: what the run may spend on the day; None is ``budget.usd_per_run``.
+            is_archive: whether the run is one of a backfill, and so comes after nights.
 
         Raises:
             DayHeld: another run works on this day, or lists the archive that it is in.
@@ -120,7 +130,8 @@ class DayRun:
         lease = self._lease(day, new_run_token(run_id), "list")
         ledger = Ledger.open(self.state, lease, run_id, "list")
         try:
-            return self._begin(ledger, replay, self.pipeline.budget.usd_per_run if budget_usd is None else budget_usd)
+            cap_usd = self.pipeline.budget.usd_per_run if budget_usd is None else budget_usd
+            return self._begin(ledger, replay, cap_usd, is_archive=is_archive)
         except Exception:
             lease.release()
             raise
@@ -129,7 +140,7 @@ class DayRun:
         """The days before ``day`` that a run of it runs again; see ``late``."""
         return late_days(self.bucket, self.pipeline, self.state, partial(published_versions, self.tables), day)
 
-    def _begin(self, ledger: Ledger, replay: str | None, cap_usd: float | None) -> Listed:
+    def _begin(self, ledger: Ledger, replay: str | None, cap_usd: float | None, *, is_archive: bool) -> Listed:
         classes = None if replay is None else _classes(replay)
         lease = ledger.lease
         day = DayList(
@@ -142,6 +153,7 @@ class DayRun:
             chunks=0,
             rest=0,
             replay=replay is not None,
+            is_archive=is_archive,
         )
         listing, recordings = self._recordings(lease)
         rest = _Rest(ledger, self.pipeline, day)
@@ -215,6 +227,7 @@ class DayRun:
                 first=first,
                 total=sum(counts),
                 replay=day.replay,
+                is_archive=day.is_archive,
                 budget_usd=budget.share_usd(first, count),
                 lengths=budget.lengths(first, count),
             )
@@ -295,6 +308,7 @@ class DayRun:
         if self.pipeline.privacy.delete_after:
             delete_at_provider(Ledger.open(self.state, lease, day.run_id, "publish"), self.service.delete)
         published = replace(published, stopped=lease.stopped)
+        record(self.state, [_summary(day, published)], self.clock)
         if is_abandoned and published.stopped is None:
             lease.retire()
         lease.release()
@@ -332,6 +346,16 @@ class DayRun:
 
     def _stopped(self, progress: Progress, error: AccountError | ServiceUnavailable | OverBudget) -> Stopped:
         return stopped(stop_key(progress.key), error, progress.recording.key)
+
+
+def _summary(day: DayList, published: Published) -> DaySummary:
+    shared = {one.name for one in fields(DaySummary)} & {one.name for one in fields(Published)}
+    return DaySummary(
+        day=day.day,
+        published_at=dt.datetime.now(dt.UTC),
+        run_id=day.run_id,
+        **{name: getattr(published, name) for name in shared},
+    )
 
 
 class _Rest:

@@ -134,9 +134,10 @@ class ListRecordings(_PipelineOperator):
         """See the class."""
         day, run_id, replay = self.day(context), context["run_id"], replay_classes(context["params"])
         self.log.info("%s: the day of the calls that this run lists.", day)
-        listed = [self.day_run.begin(day, run_id, replay)]
+        is_backfill = context["dag_run"].run_type == BACKFILL
+        listed = [self.day_run.begin(day, run_id, replay, is_archive=is_backfill)]
         # A backfill runs each of its days itself; a replay is for failed calls alone.
-        if replay is None and context["dag_run"].run_type != BACKFILL:
+        if replay is None and not is_backfill:
             listed += self._other_days(context, day, listed[0].budget_usd)
         context["ti"].xcom_push(DAYS, [one.day for one in listed])
         return [chunk for one in listed for chunk in one.chunks]

@@ -6,23 +6,17 @@ together. Times in it are by the store's clock.
 
 from __future__ import annotations
 
-import json
 import random
 import threading
-import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from callphases.clock import SYSTEM_CLOCK, Clock
-from callphases.errors import ServiceUnavailable
 from callphases.state import layout
+from callphases.state.shared_document import SharedDocument
 from callphases.state.storage import ObjectPrefix
 
-TRIES = 40
-"""Attempts at a conditional write. Each one that fails means that another task's write succeeded."""
-LONGEST_PAUSE_S = 0.5
 ENTRY_LIFE_S = 1800.0
 """A task whose entry is older than this is assumed to have no jobs any more."""
 TYPICAL_JOB_S = 30.0
@@ -37,73 +31,6 @@ TURNS_FOR_S = 0.5
 """A task reserves the turns of about this time at once, or one per waiting thread, to save writes."""
 AHEAD_S = 20.0
 """How far ahead turns are reserved: the other tasks lose those of a task that dies."""
-_T = TypeVar("_T")
-
-
-class _SharedDocument:
-    """A JSON object that several tasks change."""
-
-    def __init__(self, state: ObjectPrefix, name: str, clock: Clock) -> None:
-        self._state, self._name, self._clock = state, name, clock
-        self.document: dict[str, Any] = {}
-        self._etag: str | None = None
-        self._min_offset_s, self._max_offset_s = float("-inf"), float("inf")
-
-    def now(self) -> float:
-        """The store's clock in seconds since 1970, estimated from the responses seen so far."""
-        if self._max_offset_s == float("inf"):
-            return time.time()
-        return time.time() + (self._min_offset_s + self._max_offset_s) / 2
-
-    def read(self) -> dict[str, Any]:
-        """Read the document."""
-        stored = None
-        for _ in range(TRIES):
-            before = time.time()
-            stored = self._state.look(self._name)
-            after = time.time()
-            if stored is not None:
-                break
-            self._state.put_if_match(self._name, b"{}", None)  # the response to a missing object has no time
-        if stored is None:
-            raise self._not_writable()
-        self.document, self._etag = json.loads(stored.body), stored.etag
-        if stored.read_at is not None:  # truncated to seconds: the time lies in the second that follows
-            self._min_offset_s = max(self._min_offset_s, stored.read_at - after)
-            self._max_offset_s = max(min(self._max_offset_s, stored.read_at + 1 - before), self._min_offset_s)
-        return self.document
-
-    def change(self, update: Callable[[dict[str, Any]], _T | None], *, read_first: bool = False) -> _T | None:
-        """Apply ``update`` by a conditional write, and return its result.
-
-        Args:
-            update: changes the document in place, or returns None to leave it; called again if another task was faster.
-            read_first: read the document first instead of starting from what was last read.
-
-        Raises:
-            ServiceUnavailable: other tasks were faster each time.
-        """
-        if read_first or self._etag is None:
-            self.read()
-        for attempt in range(TRIES):
-            document = json.loads(json.dumps(self.document))
-            result = update(document)
-            if result is None:
-                return None
-            body = json.dumps({**document, "write": uuid.uuid4().hex}, separators=(",", ":")).encode()
-            etag = self._state.put_if_match(self._name, body, self._etag)
-            if etag is not None:
-                self.document, self._etag = document, etag
-                return result
-            pause_s = random.random() * min(LONGEST_PAUSE_S, 0.05 * (attempt + 1))  # noqa: S311 - no security use
-            self._clock.sleep(pause_s)
-            self.read()
-        raise self._not_writable()
-
-    def _not_writable(self) -> ServiceUnavailable:
-        return ServiceUnavailable(
-            f"{self._state.uri}{self._name} can't be written; its store must do conditional writes."
-        )
 
 
 class Slots:
@@ -129,7 +56,7 @@ class Slots:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._limit, self._task, self._first = limit, task, first
-        self._shared = _SharedDocument(state, name, clock)
+        self._shared = SharedDocument(state, name, clock)
         self._held: int | None = None
 
     def acquire(self, under_way: int, wanted: int, sent: int, job_s: float | None = None) -> int:
@@ -226,7 +153,7 @@ class RateLimits:
         with self._lock:
             if model not in self._by_model:
                 name = layout.llm_limit(model)
-                shared = _SharedDocument(self._state, name, self._clock)
+                shared = SharedDocument(self._state, name, self._clock)
                 self._by_model[model] = _ModelTurns(shared, self._per_minute, self._clock)
             return self._by_model[model]
 
@@ -234,7 +161,7 @@ class RateLimits:
 class _ModelTurns:
     """The turns of one model. The object holds the times of the last minute's turns, and how many each time has."""
 
-    def __init__(self, shared: _SharedDocument, per_minute: int, clock: Clock) -> None:
+    def __init__(self, shared: SharedDocument, per_minute: int, clock: Clock) -> None:
         self._shared, self._per_minute, self._clock = shared, per_minute, clock
         self._batch = max(round(per_minute / 60 * TURNS_FOR_S), 1)
         self._unused: deque[float] = deque()

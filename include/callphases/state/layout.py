@@ -12,6 +12,7 @@
     transcripts/dt=<day>/cues-<hex>.jsonl             the cues of transcripts that were collected together
     limits/llm-<digest>.json                          requests a minute to a model
     index/<digest>/…                                  the listing of an archive
+    summaries/<year>-<month>.json                     what each day of a month has come to
 """
 
 from __future__ import annotations
@@ -98,6 +99,11 @@ def new_cue_bundle(day: dt.date) -> str:
 def llm_limit(model: str) -> str:
     """The requests a minute to a language model."""
     return f"limits/llm-{hashlib.sha256(model.encode()).hexdigest()[:16]}.json"
+
+
+def summaries(month: str) -> str:
+    """What the days of a month have come to; ``month`` is like ``2026-11``."""
+    return f"summaries/{month}.json"
 
 
 def archive_index(digest: str) -> str:

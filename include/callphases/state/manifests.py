@@ -32,6 +32,7 @@ class Manifest:
         first: how many recordings of the run's other chunks come before this one's, to pace them all by one clock.
         total: how many recordings the run's chunks have.
         replay: whether permanent failures are tried again too.
+        is_archive: whether the run is one of a backfill, and so comes after nights.
         budget_usd: what may be spent on them; None means no limit.
         lengths: with a budget, how long each is expected to be, and at most, in seconds; see ``limits.durations``.
     """
@@ -47,6 +48,7 @@ class Manifest:
     first: int = 0
     total: int = 0
     replay: bool = False
+    is_archive: bool = False
     budget_usd: float | None = None
     lengths: list[tuple[float, float]] = field(default_factory=list)
 
@@ -64,6 +66,7 @@ class Manifest:
             "total": self.total,
             "replay": self.replay,
             "budget_usd": self.budget_usd,
+            **({"is_archive": True} if self.is_archive else {}),
             **({"lengths": self.lengths} if self.lengths else {}),
         }
         lines = [head, *(item.as_json() for item in self.recordings)]
@@ -106,6 +109,7 @@ class DayList:
         chunks: how many chunks were made of what is to do.
         rest: how many parts hold the rows of recordings that are in no chunk.
         replay: whether the run only tries failures again.
+        is_archive: whether the run is one of a backfill, and so comes after nights.
     """
 
     day: dt.date
@@ -117,10 +121,13 @@ class DayList:
     chunks: int
     rest: int
     replay: bool = False
+    is_archive: bool = False
 
     def save(self, state: ObjectPrefix) -> str:
         """Write it below ``runs/`` in the state area; returns its URI."""
         document = {**_json_names(asdict(self)), "day": self.day.isoformat(), "listed_at": self.listed_at.isoformat()}
+        if not self.is_archive:  # versions before this one don't know it
+            del document["is_archive"]
         return state.put(layout.day_list(self.day, self.run_token), json.dumps(document).encode(), "application/json")
 
     @classmethod

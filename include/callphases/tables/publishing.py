@@ -65,9 +65,9 @@ class Published:
     """A published day: counts of recordings by status and failure class, and costs.
 
     ``kept`` counts recordings that are in the tables and not in the bucket any more, ``unfinished`` those that this run
-    did not get to the end of, whatever is published of them. ``speech_models`` and ``llm_models`` count the models that
-    really answered. Costs are in US dollars: of the day's rows, and of this run alone. With a budget, the run's include
-    ``run_estimated_usd`` for what the models cost whose prices are not known.
+    did not get to the end of, whatever is published of them. ``audio_s`` is the length of all. ``speech_models`` and
+    ``llm_models`` count the models that really answered. Costs are in US dollars: of the day's rows, and of this run
+    alone. With a budget, the run's include ``run_estimated_usd`` for what the models cost whose prices are not known.
     """
 
     listed: int
@@ -76,6 +76,7 @@ class Published:
     failures: dict[str, int]
     unfinished: int
     phases: int
+    audio_s: float
     speech_models: dict[str, int]
     llm_models: dict[str, int]
     speech_usd: float
@@ -424,6 +425,7 @@ class _Counts:
     kept: int = 0
     unfinished: int = 0
     phases: int = 0
+    audio_s: float = 0.0
     speech_usd: float = 0.0
     llm_usd: float = 0.0
     run_speech_usd: float = 0.0
@@ -445,6 +447,7 @@ class _Counts:
         self.run_estimated_usd += merged.run_estimated_usd
         for calls in (merged.new, merged.stay):
             self.phases += pc.sum(calls["phase_count"]).as_py() or 0
+            self.audio_s += pc.sum(calls["duration_s"]).as_py() or 0.0
             self.speech_usd += pc.sum(calls["speech_usd"]).as_py() or 0.0
             self.llm_usd += pc.sum(calls["llm_usd"]).as_py() or 0.0
             for name, counter in self.values.items():
@@ -462,6 +465,7 @@ class _Counts:
             failures=dict(self.values["failure_class"]),
             unfinished=self.unfinished,
             phases=self.phases,
+            audio_s=self.audio_s,
             speech_models=dict(self.values["speech_model"]),
             llm_models=dict(self.values["llm_model"]),
             speech_usd=self.speech_usd,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import ServiceUnavailable
-from callphases.limits import quota
 from callphases.limits.quota import ENTRY_LIFE_S, TYPICAL_JOB_S, RateLimits, Slots
+from callphases.state import shared_document
 from callphases.state.storage import StoredObject
 from doubles import Clock
 
@@ -51,7 +51,7 @@ class MemoryPrefix:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     clock = WallClock()
-    monkeypatch.setattr(quota, "time", clock)
+    monkeypatch.setattr(shared_document, "time", clock)
     monkeypatch.setattr("callphases.clock.time", clock)
     return clock
 
@@ -142,7 +142,7 @@ def fullest_minute(moments: list[float]) -> int:
 def test_no_minute_has_more_turns_than_the_limit(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = WallClock()
-        patch.setattr(quota, "time", clock)
+        patch.setattr(shared_document, "time", clock)
         patch.setattr("callphases.clock.time", clock)
         state = MemoryPrefix(clock, ahead=data.draw(st.floats(-100, 100)))
         limit = data.draw(st.sampled_from([1, 7, 30, 150]))

@@ -249,6 +249,7 @@ def by_the_rules(cases: Sequence[Case], when_deleted: str) -> tuple[list[Row], l
         kept=len(kept),
         unfinished=unfinished,
         phases=sum(row["phase_count"] or 0 for row in of_listed),
+        audio_s=sum(row["duration_s"] or 0 for row in of_listed),
         speech_usd=sum(row["speech_usd"] or 0 for row in of_listed),
         llm_usd=sum(row["llm_usd"] or 0 for row in of_listed),
         run_speech_usd=sum(row["run_speech_usd"] for row in listed),

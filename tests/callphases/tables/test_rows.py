@@ -432,6 +432,7 @@ def test_publishing_returns_the_counts_and_costs_of_the_day(publisher: Publisher
         failures={"bad_audio": 1, "unfinished": 1},
         unfinished=1,
         phases=4,
+        audio_s=sum(row["duration_s"] or 0 for row in publisher.rows("calls")),
         speech_models={"universal-2": 3},
         llm_models={"claude-sonnet-4-6": 2},
         speech_usd=0.75,
