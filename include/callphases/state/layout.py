@@ -19,11 +19,15 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 import uuid
 
 CHUNK, REST = "chunk", "rest"
 """Kinds of parts: rows of a chunk, and of recordings that are in no chunk."""
+LEDGERS = "ledger/"
+"""What the names of all ledgers, and of their leases, begin with."""
 _TRANSCRIPT, _CAPTIONS = ".json", ".vtt"
+_DAY = r"\d{4}-\d{2}-\d{2}"
 
 
 def lease(day: dt.date) -> str:
@@ -44,6 +48,31 @@ def ledger_segment(day: dt.date, run_token: str, task: str, number: int = 0) -> 
 def is_ledger_segment(name: str) -> bool:
     """Whether an object below ``ledger_of_day`` holds events."""
     return name.endswith(".jsonl")
+
+
+def held_days(folder: str) -> tuple[dt.date, dt.date] | None:
+    """The first and the last day that a folder below ``LEDGERS`` is of: a day's, or that of a run of several days.
+
+    None if it is neither.
+    """
+    found = re.fullmatch(rf"{LEDGERS}(?:dt=({_DAY})|days=({_DAY})_({_DAY}))/", folder)
+    if found is None:
+        return None
+    try:
+        first, last = (dt.date.fromisoformat(found[1] or found[number]) for number in (2, 3))
+    except ValueError:
+        return None
+    return first, last
+
+
+def is_of_several_days(folder: str) -> bool:
+    """Whether a folder below ``LEDGERS`` is that of a run of several days."""
+    return folder.startswith(f"{LEDGERS}days=")
+
+
+def lease_in(folder: str) -> str:
+    """The lease in a folder below ``LEDGERS``."""
+    return f"{folder}lease.json"
 
 
 def day_list(day: dt.date, run_token: str) -> str:

@@ -16,6 +16,7 @@ import json
 import math
 import threading
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from callphases.clock import SYSTEM_CLOCK, Clock
@@ -35,6 +36,41 @@ NAP_S = 5.0
 def has_run(state: ObjectPrefix, day: dt.date) -> bool:
     """Whether any run has ever taken a day."""
     return state.look(layout.lease(day)) is not None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a lease, or had it last.
+
+    Attributes:
+        run_token: of the run.
+        is_released: whether the run has ended, and said so.
+        silent_s: seconds since the run last renewed it, by the store's clock.
+        began: when the run's first task began to submit; None if none has.
+        days: the folder of the run of several days that holds this day, if one does.
+    """
+
+    run_token: str
+    is_released: bool
+    silent_s: float
+    began: dt.datetime | None = None
+    days: str | None = None
+
+
+def holder_of(state: ObjectPrefix, object_name: str) -> Holder | None:
+    """Who has the lease that is an object below ``output.state``; None if nobody ever took it."""
+    stored = state.look(object_name)
+    if stored is None:
+        return None
+    document = json.loads(stored.body)
+    began = document.get("began")
+    return Holder(
+        run_token=document["holder"],
+        is_released=document["released"],
+        silent_s=stored.age_s,
+        began=dt.datetime.fromisoformat(began) if began else None,
+        days=document.get("range"),
+    )
 
 
 class Lease:
