@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from callphases.cli.console import answer, console
+from callphases.cli.console import answer, console, errors
 from callphases.clock import SYSTEM_CLOCK
 from callphases.connections import s3_of
+from callphases.errors import ServiceUnavailable
 from callphases.inspection import calendar_views
 from callphases.inspection.calendar import Calendar, State, read_calendar
 from callphases.pipeline import load
@@ -62,7 +63,11 @@ def archive(
     while watch and not calendar.is_finished:
         SYSTEM_CLOCK.sleep(every)
         is_due = SYSTEM_CLOCK.monotonic() - counted_at >= COUNT_EVERY_S
-        calendar = read_calendar(pipeline, s3, *days, counts=None if is_due else calendar.counts)
+        try:
+            calendar = read_calendar(pipeline, s3, *days, counts=None if is_due else calendar.counts)
+        except ServiceUnavailable as error:  # S3 may answer the next time
+            errors.print(str(error), soft_wrap=True)
+            continue
         counted_at = SYSTEM_CLOCK.monotonic() if is_due else counted_at
         _show(calendar, pipeline_file, form, is_watched=watch)
     if calendar.of(State.FAILED, State.UNREADABLE):

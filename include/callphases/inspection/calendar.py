@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -212,21 +212,6 @@ class Calendar:
         return [FailedClass(name, count, days[name]) for name, count in counts.most_common()]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run of several days that is alive: which days it has not published yet."""
-
-    first: dt.date
-    last: dt.date
-    began: dt.datetime | None
-    silent_s: float
-
-    def works_on(self, day: dt.date, summary: DaySummary | None) -> bool:
-        if not self.first <= day <= self.last:
-            return False
-        return summary is None or (self.began is not None and summary.published_at < self.began)
-
-
 def read_calendar(
     pipeline: Pipeline,
     s3: S3Client,
@@ -289,10 +274,10 @@ class _Reading:
         days = self._days(since, last)
         summaries = read_summaries(self.state, since, last)
         self.requests.used += _months(since, last)
-        runs = self._runs(ranges, days, leases)
-        found = [self._day(day, counts, summaries, published, taken, runs) for day in days]
+        found = [self._day(day, counts, summaries.get(day), published, taken) for day in days]
+        found = self._with_runs(found, ranges, leases)
         found = self._with_leases(found, leases)
-        found = self._with_tables(found)
+        found = self._with_tables(found, counts)
         pace = pace_of((day.summary for day in found if day.summary is not None and day.day in summaries), self.now)
         expected = self.planned.usd_per_recording if self.planned is not None else None
         if first is None:  # what is before the first recording says nothing
@@ -322,42 +307,40 @@ class _Reading:
                     taken.add(held[0])
         return taken, ranges
 
-    def _runs(
-        self,
-        ranges: Mapping[str, tuple[dt.date, dt.date]],
-        days: Sequence[dt.date],
-        most: int,
-    ) -> list[_Run]:
-        """The runs of several of the days that are alive; those of later days are looked at first."""
-        wanted = [
-            (held, folder) for folder, held in ranges.items() if days and held[0] <= days[-1] and held[1] >= days[0]
-        ]
-        runs: list[_Run] = []
-        for (first, last), folder in sorted(wanted, reverse=True)[:most]:
-            holder = self._holder(layout.lease_in(folder))
-            if holder is not None and _is_alive(holder):
-                runs.append(_Run(first, last, holder.began, holder.silent_s))
-        return runs
-
-    def _holder(self, lease: str) -> Holder | None:
-        self.requests.used += 1
-        return holder_of(self.state, lease)
-
     def _day(
         self,
         day: dt.date,
         counts: Counts,
-        summaries: Mapping[dt.date, DaySummary],
+        summary: DaySummary | None,
         published: Collection[dt.date],
         taken: Collection[dt.date],
-        runs: Sequence[_Run],
     ) -> Day:
-        summary = summaries.get(day)
         is_published = day in published or summary is not None
-        known = _judged(day, counts.of(day), summary, is_published=is_published, is_taken=day in taken)
-        if (run := next((run for run in runs if run.works_on(day, summary)), None)) is not None:
-            return _running(known, run.silent_s)
-        return known
+        return _judged(day, counts, summary, is_published=is_published, is_taken=day in taken)
+
+    def _with_runs(self, days: list[Day], ranges: Mapping[str, tuple[dt.date, dt.date]], most: int) -> list[Day]:
+        """The days, those running that a run of several days works on.
+
+        Runs with open days are looked at first, and of these the latest days'.
+        """
+        open_days = {day.day for day in days if day.state not in (State.DONE, State.EMPTY) and not day.is_final}
+        wanted = sorted(
+            (any(first <= day <= last for day in open_days), last, first, folder)
+            for folder, (first, last) in ranges.items()
+            if first <= days[-1].day and last >= days[0].day
+        )
+        for _, last, first, folder in wanted[::-1][:most]:
+            holder = self._holder(layout.lease_in(folder))
+            if holder is not None and _is_alive(holder):
+                days = [
+                    _running(day, holder.silent_s) if first <= day.day <= last and _awaits(day, holder) else day
+                    for day in days
+                ]
+        return days
+
+    def _holder(self, lease: str) -> Holder | None:
+        self.requests.used += 1
+        return holder_of(self.state, lease)
 
     def _with_leases(self, days: list[Day], most: int) -> list[Day]:
         """The days, those running that a run of this day alone works on; the latest are looked at first."""
@@ -370,14 +353,14 @@ class _Reading:
                 running[day.day] = holder.silent_s
         return [_running(day, running[day.day]) if day.day in running else day for day in days]
 
-    def _with_tables(self, days: list[Day]) -> list[Day]:
+    def _with_tables(self, days: list[Day], counts: Counts) -> list[Day]:
         """The days, with figures from the tables where there is no summary: the latest first, as requests are left."""
         read: dict[dt.date, Day] = {}
         for day in reversed(days):
             if day.state is State.PUBLISHED and self.requests.left:
                 self.requests.used += 1
                 summary = _summary(self.tables, day.day)
-                read[day.day] = _judged(day.day, day.count, summary, is_published=True, is_taken=day.is_taken)
+                read[day.day] = _judged(day.day, counts, summary, is_published=True, is_taken=day.is_taken)
         return [read.get(day.day, day) for day in days]
 
 
@@ -390,20 +373,27 @@ def _is_alive(holder: Holder) -> bool:
     return not holder.is_released and holder.silent_s < SILENT_S
 
 
+def _awaits(day: Day, holder: Holder) -> bool:
+    """Whether a run of several days has not published a day yet."""
+    if day.summary is None:
+        return True
+    return holder.began is not None and day.summary.published_at < holder.began
+
+
 def _running(day: Day, silent_s: float) -> Day:
     return replace(day, state=State.RUNNING, is_final=False, silent_s=silent_s)
 
 
-def _judged(
-    day: dt.date, count: DayCount | None, summary: DaySummary | None, *, is_published: bool, is_taken: bool
-) -> Day:
-    """A day on which no run works now."""
+def _judged(day: dt.date, counts: Counts, summary: DaySummary | None, *, is_published: bool, is_taken: bool) -> Day:
+    """A day, as if no run worked on it now."""
+    count = counts.of(day)
     recordings = count.recordings if count is not None else None
     if summary is not None:
         final = permanent_classes() | {Archived.failure_class}
         # Most unfinished recordings have a row with a failure.
         again = max(summary.unfinished, sum(number for name, number in summary.failures.items() if name not in final))
-        late = max((recordings or 0) - summary.listed, 0)
+        is_later = counts.counted_at is None or counts.counted_at > summary.published_at
+        late = max((recordings or 0) - summary.listed, 0) if is_later else 0
         archived = summary.failures.get(Archived.failure_class, 0)
         failed = sum(summary.failures.values()) or summary.statuses.get("failed", 0)
         left = again + late + archived

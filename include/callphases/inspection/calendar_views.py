@@ -118,8 +118,13 @@ def lines(calendar: Calendar, file: str) -> Iterator[Text]:
         yield Text(
             f"{year:<8}1   5    10   15   20   25   30  {'days done':>9} {'recordings':>11} {'paid':>11}", "bold"
         )
-        for _, of_month in groupby(of_year, key=lambda day: day.day.month):
-            yield _month(list(of_month))
+        months = [list(of_month) for _, of_month in groupby(of_year, key=lambda day: day.day.month)]
+        for is_empty, group in groupby(months, key=lambda month: all(day.state is State.EMPTY for day in month)):
+            some = list(group)
+            if is_empty and len(some) > 1:
+                yield Text(f"{some[0][0].day:%Y-%m} to {some[-1][0].day:%Y-%m}: no recordings", "dim")
+            else:
+                yield from map(_month, some)
     yield Text()
     yield from _legend(days)
     yield Text()

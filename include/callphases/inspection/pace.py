@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from callphases.state.summaries import DaySummary
 
 GAP = dt.timedelta(hours=2)
 """Publications that are further apart than this are not of the same stretch of work."""
+AT_ONCE = dt.timedelta(minutes=2)
+"""A run that publishes days in shorter intervals than this had done the work on them before."""
 WINDOW = dt.timedelta(days=2)
 """The longest stretch that the pace is measured over."""
 
@@ -36,28 +38,39 @@ class Pace:
 def pace_of(summaries: Iterable[DaySummary], now: dt.datetime) -> Pace | None:
     """The pace of the latest stretch of publications; None if nothing was published.
 
-    What a run of several days publishes counts at the moment of its last day. What came first only marks the beginning
-    of the time: when the work on it began is not known.
+    What a run publishes at once counts at the moment of its last day. What came first only marks the beginning of the
+    time: when the work on it began is not known.
     """
-    by_run: dict[str, list[DaySummary]] = {}
-    for one in summaries:
-        if one.published_at <= now:
-            by_run.setdefault(one.run_id, []).append(one)
-    runs = [(max(one.published_at for one in of_run), of_run) for of_run in by_run.values()]
-    runs.sort(key=lambda run: run[0], reverse=True)
-    if not runs:
+    batches = sorted(_batches(one for one in summaries if one.published_at <= now), key=_at, reverse=True)
+    if not batches:
         return None
-    until = since = runs[0][0]
+    until = since = _at(batches[0])
     stretch: list[list[DaySummary]] = []
-    for at, of_run in runs:
-        if since - at > GAP or until - at > WINDOW:
+    for batch in batches:
+        if since - _at(batch) > GAP or until - _at(batch) > WINDOW:
             break
-        stretch.append(of_run)
-        since = at
+        stretch.append(batch)
+        since = _at(batch)
     hours = (until - since) / dt.timedelta(hours=1)
     if not hours:
         return Pace(since, until, None, None)
-    counted = [one for of_run in stretch[:-1] for one in of_run]
+    counted = [one for batch in stretch[:-1] for one in batch]
     recordings = sum(one.listed for one in counted)
     usd = sum(one.speech_usd + one.llm_usd for one in counted)
     return Pace(since, until, recordings / hours, usd / hours)
+
+
+def _batches(summaries: Iterable[DaySummary]) -> Iterator[list[DaySummary]]:
+    """What each run has published at once, which is one day for most runs."""
+    batch: list[DaySummary] = []
+    for one in sorted(summaries, key=lambda one: (one.run_id, one.published_at)):
+        if batch and (one.run_id != batch[-1].run_id or one.published_at - batch[-1].published_at > AT_ONCE):
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
+def _at(batch: Sequence[DaySummary]) -> dt.datetime:
+    return batch[-1].published_at

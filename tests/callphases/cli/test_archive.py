@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from callphases.state.summaries import DaySummary, record
 from commands import Run
-from doubles import DAY, Store
+from doubles import Store
 
 NIGHT = dt.datetime(2026, 11, 21, 2, tzinfo=dt.UTC)
 
