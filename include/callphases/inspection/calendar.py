@@ -30,6 +30,8 @@ LEASES_PER_YEAR = 20
 SILENT_S = 600.0
 """How long a run that has not released its lease counts as running without renewing it. While all of its tasks wait for
 jobs at the provider, nothing renews it."""
+LATELY = dt.timedelta(minutes=30)
+"""After a publication, how long the next run may take to begin."""
 _FIGURES = ["status", "failure_class", "duration_s", "speech_usd", "llm_usd", "run_id", "processed_at"]
 
 
@@ -179,8 +181,8 @@ class Calendar:
 
     @property
     def is_working(self) -> bool:
-        """Whether a run works on a day now, or has published one lately."""
-        return bool(self.of(State.RUNNING)) or (self.pace is not None and self.pace.is_current(self.as_of))
+        """Whether a run works on a day now, or has just published one."""
+        return bool(self.of(State.RUNNING)) or (self.pace is not None and self.as_of - self.pace.until <= LATELY)
 
     @property
     def expected_end(self) -> dt.datetime | None:
@@ -374,9 +376,9 @@ def _is_alive(holder: Holder) -> bool:
 
 
 def _awaits(day: Day, holder: Holder) -> bool:
-    """Whether a run of several days has not published a day yet."""
+    """Whether a run of several days has not published a day yet; without recordings, it need not."""
     if day.summary is None:
-        return True
+        return day.state is not State.EMPTY
     return holder.began is not None and day.summary.published_at < holder.began
 
 

@@ -21,11 +21,11 @@ LETTERS = {
     State.RUNNING: ("R", "bold #56B4E9", "running"),
     State.TO_DO: ("T", "", "to do: no run yet"),
     State.LATE: ("L", "bold #E69F00", "late: more recordings now than when it was run"),
-    State.FAILED: ("F", "bold #D55E00", "failed"),
+    State.FAILED: ("F", "bold #D55E00", "failed: it needs another run"),
     State.UNREADABLE: ("U", "bold #CC79A7", "unreadable: recordings are to be restored first"),
     State.PUBLISHED: ("P", "", "published by an earlier version, no figures"),
     State.NEVER_RUN: ("N", "", "never run, and not known whether it has recordings"),
-    State.EMPTY: (".", "dim", "no recordings"),
+    State.EMPTY: (".", "dim", "without recordings"),
 }
 FINAL = ("f", "#D55E00", "failed for good: only a new recording or new settings help")
 _RULER = "1   5    10   15   20   25   30 "
@@ -35,10 +35,10 @@ _SOURCES = {
     Source.LISTING: "the bucket was listed",
     Source.PLAN: "the saved plan",
     Source.INDEX: "the index of the archive's last listing",
-    Source.FOLDERS: "only the folders of the days were listed, as the bucket has too many recordings; of days that no "
-    "run has published the number is not known (?)",
-    Source.NOTHING: "what runs have listed; the bucket has too many recordings to list it, so what is not published is "
-    "not known (?)",
+    Source.FOLDERS: "only the folders of the days were listed, as the bucket has too many recordings. How many a day "
+    "has is known once a run has listed it, or once a plan of all days is saved",
+    Source.NOTHING: "what runs have listed, as the bucket has too many recordings to list it. How many other days "
+    "have is known once a plan of all days is saved",
 }
 
 
@@ -197,7 +197,7 @@ def pace_line(calendar: Calendar) -> str:
             return "Pace: nothing is running."
         return f"Pace: nothing is running; the last day was published at {pace.until.astimezone(zone):%Y-%m-%d %H:%M}."
     if pace is None or not pace.is_current(calendar.as_of) or pace.recordings_per_hour is None:
-        return "Pace: not known before two runs have published; a run works on it."
+        return "Pace: a run works on it; how fast is known once two runs have published within a few hours."
     said = (
         f"Pace: {pace.recordings_per_hour:,.0f} recordings and {_usd(pace.usd_per_hour or 0.0)} an hour since "
         f"{pace.since.astimezone(zone):%Y-%m-%d %H:%M}."

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from callphases.state.summaries import DaySummary
 
-GAP = dt.timedelta(hours=2)
-"""Publications that are further apart than this are not of the same stretch of work."""
+GAP = dt.timedelta(hours=6)
+"""Publications that are further apart than this are not of the same stretch of work. A run of a month of days publishes
+after hours; nights are a day apart."""
 AT_ONCE = dt.timedelta(minutes=2)
 """A run that publishes days in shorter intervals than this had done the work on them before."""
 WINDOW = dt.timedelta(days=2)
@@ -31,7 +32,7 @@ class Pace:
     usd_per_hour: float | None
 
     def is_current(self, now: dt.datetime) -> bool:
-        """Whether so little time has passed since that the work may go on."""
+        """Whether what goes on now may be of the same stretch of work."""
         return now - self.until <= GAP
 
 
