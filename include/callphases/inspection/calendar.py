@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from callphases.day_range import DayRange, Span
 from callphases.errors import Archived, permanent_classes
 from callphases.inspection.day_counts import PAGE, Counts, DayCount, DayCounter, Planned, Requests
 from callphases.inspection.pace import Pace, pace_of
@@ -257,7 +258,7 @@ class _Reading:
         self.requests.used += 1 + len(published) // PAGE
         taken, ranges = self._taken()
         last = last or last_complete_day(self.now, self.pipeline.zone)
-        known = [*published, *taken, *(day for folder in ranges for day in ranges[folder])]
+        known = [*published, *taken, *(one.first for one in ranges)]
         if first is None:
             if self.planned is not None:
                 known += self.planned.recordings
@@ -277,8 +278,9 @@ class _Reading:
         summaries = read_summaries(self.state, since, last)
         self.requests.used += _months(since, last)
         found = [self._day(day, counts, summaries.get(day), published, taken) for day in days]
-        found = self._with_runs(found, ranges, leases)
-        found = self._with_leases(found, leases)
+        alive = self._alive(found, ranges, leases)
+        found = [_in_run(day, alive) for day in found]
+        found = self._with_leases(found, alive, leases)
         found = self._with_tables(found, counts)
         pace = pace_of((day.summary for day in found if day.summary is not None and day.day in summaries), self.now)
         expected = self.planned.usd_per_recording if self.planned is not None else None
@@ -294,19 +296,18 @@ class _Reading:
         days = (first + number * DAY for number in range((last - first).days + 1))
         return [day for day in days if exists(day, self.pipeline.zone)]
 
-    def _taken(self) -> tuple[set[dt.date], dict[str, tuple[dt.date, dt.date]]]:
-        """The days that a run has ever taken, and the folders of runs of several days."""
+    def _taken(self) -> tuple[set[dt.date], list[DayRange]]:
+        """The days that a run has ever taken, and the ranges of runs over several days."""
         taken: set[dt.date] = set()
-        ranges: dict[str, tuple[dt.date, dt.date]] = {}
+        ranges: list[DayRange] = []
         for page in self.state.children(layout.LEDGERS):
             self.requests.used += 1
             for folder in page:
-                if (held := layout.held_days(folder)) is None:
-                    continue
-                if layout.is_of_several_days(folder):
-                    ranges[folder] = held
-                else:
-                    taken.add(held[0])
+                span = layout.span_of(folder)
+                if isinstance(span, DayRange):
+                    ranges.append(span)
+                elif span is not None:
+                    taken.add(span)
         return taken, ranges
 
     def _day(
@@ -320,38 +321,41 @@ class _Reading:
         is_published = day in published or summary is not None
         return _judged(day, counts, summary, is_published=is_published, is_taken=day in taken)
 
-    def _with_runs(self, days: list[Day], ranges: Mapping[str, tuple[dt.date, dt.date]], most: int) -> list[Day]:
-        """The days, those running that a run of several days works on.
+    def _alive(self, days: Sequence[Day], ranges: Sequence[DayRange], most: int) -> dict[DayRange, Holder]:
+        """The runs over several days that are alive.
 
         Runs with open days are looked at first, and of these the latest days'.
         """
         open_days = {day.day for day in days if day.state not in (State.DONE, State.EMPTY) and not day.is_final}
         wanted = sorted(
-            (any(first <= day <= last for day in open_days), last, first, folder)
-            for folder, (first, last) in ranges.items()
-            if first <= days[-1].day and last >= days[0].day
+            (any(one.first <= day <= one.last for day in open_days), one.last, one.first)
+            for one in ranges
+            if one.first <= days[-1].day and one.last >= days[0].day
         )
-        for _, last, first, folder in wanted[::-1][:most]:
-            holder = self._holder(layout.lease_in(folder))
+        alive: dict[DayRange, Holder] = {}
+        for _, last, first in wanted[::-1][:most]:
+            holder = self._holder(DayRange(first, last))
             if holder is not None and _is_alive(holder):
-                days = [
-                    _running(day, holder.silent_s) if first <= day.day <= last and _awaits(day, holder) else day
-                    for day in days
-                ]
-        return days
+                alive[DayRange(first, last)] = holder
+        return alive
 
-    def _holder(self, lease: str) -> Holder | None:
+    def _holder(self, span: Span) -> Holder | None:
         self.requests.used += 1
-        return holder_of(self.state, lease)
+        return holder_of(self.state, span)
 
-    def _with_leases(self, days: list[Day], most: int) -> list[Day]:
-        """The days, those running that a run of this day alone works on; the latest are looked at first."""
+    def _with_leases(self, days: list[Day], alive: Mapping[DayRange, Holder], most: int) -> list[Day]:
+        """The days, those running that a run of this day alone works on, or that one over several has claimed.
+
+        Leases are read of days that are not done, the latest first.
+        """
         suspects = [day for day in days if day.state is State.FAILED and not day.is_published]
         others = [day for day in days if day.state in (State.FAILED, State.LATE) and day.is_published and day.is_taken]
         running: dict[dt.date, float] = {}
         for day in [*reversed(suspects), *reversed(others)][: min(most, self.requests.left)]:
-            holder = self._holder(layout.lease(day.day))
-            if holder is not None and holder.days is None and _is_alive(holder):
+            holder = self._holder(day.day)
+            if holder is not None and holder.days is not None:
+                holder = alive.get(holder.days)
+            if holder is not None and _is_alive(holder):
                 running[day.day] = holder.silent_s
         return [_running(day, running[day.day]) if day.day in running else day for day in days]
 
@@ -375,11 +379,17 @@ def _is_alive(holder: Holder) -> bool:
     return not holder.is_released and holder.silent_s < SILENT_S
 
 
-def _awaits(day: Day, holder: Holder) -> bool:
-    """Whether a run of several days has not published a day yet; without recordings, it need not."""
-    if day.summary is None:
-        return day.state is not State.EMPTY
-    return holder.began is not None and day.summary.published_at < holder.began
+def _in_run(day: Day, alive: Mapping[DayRange, Holder]) -> Day:
+    """A day, running if a run over several days surely has to publish it; of a day that is done, its lease says so."""
+    if day.state is State.EMPTY:
+        return day
+    for days, holder in alive.items():
+        if days.first <= day.day <= days.last and (
+            day.summary is None
+            or not (day.summary.is_done or holder.began is None or day.summary.published_at >= holder.began)
+        ):
+            return _running(day, holder.silent_s)
+    return day
 
 
 def _running(day: Day, silent_s: float) -> Day:

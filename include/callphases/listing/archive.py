@@ -221,7 +221,7 @@ class Archive:
     def indexes(self, days: Iterable[dt.date]) -> dict[str, Index | None]:
         """The last listing of each prefix of the ``days``, None where it has not been listed; a request for each."""
         prefixes = sorted({prefix for day in days for prefix in self.pipeline.recordings.prefixes(day)})
-        return {prefix: self._prefix(prefix).read_index()[0] for prefix in prefixes}
+        return {prefix: self._prefix(prefix)._read_index()[0] for prefix in prefixes}
 
     def survey(self, days: Iterable[dt.date], unmatched: SomeKeys, dayless: SomeKeys) -> RecordingsByDay:
         """The recordings of some days, each prefix listed once now; no index is written.
@@ -266,7 +266,7 @@ class _IndexedPrefix:
 
     def take(self, day: dt.date, previous_listing: str | None, run_token: str) -> tuple[str, Iterator[Recording]]:
         """As ``Archive.take``, for this prefix."""
-        index, _ = self.read_index()
+        index, _ = self._read_index()
         body = self._usable_body(index, day, previous_listing)
         if index is None or body is None:
             lease = Lease(
@@ -278,7 +278,7 @@ class _IndexedPrefix:
             )
             lease.take()
             try:
-                index, etag = self.read_index()  # another run may have just written it
+                index, etag = self._read_index()  # another run may have just written it
                 body = self._usable_body(index, day, previous_listing)
                 if index is None or body is None:
                     index = self._list(lease, self._reusable(index, day, previous_listing), etag)
@@ -292,7 +292,7 @@ class _IndexedPrefix:
 
     def last_seen(self, day: dt.date) -> Iterator[Recording]:
         """As ``Archive.last_seen``, for this prefix."""
-        index, _ = self.read_index()
+        index, _ = self._read_index()
         body = self._body(index, day) if index is not None else None
         return self._recordings(body or b"")
 
@@ -303,7 +303,7 @@ class _IndexedPrefix:
             yield Listing(self.bucket, self.pipeline, self.prefix, heartbeat, unmatched, known_times)
 
     def _all_last_seen(self, heartbeat: Callable[[], object]) -> Iterator[Recording]:
-        index, _ = self.read_index()
+        index, _ = self._read_index()
         if index is None:
             return
         with ThreadPoolExecutor(THREADS) as pool:
@@ -370,8 +370,7 @@ class _IndexedPrefix:
         }
         return json.dumps(document, ensure_ascii=False).encode()
 
-    def read_index(self) -> tuple[Index | None, str | None]:
-        """The index, and its ETag; None if the prefix has not been listed."""
+    def _read_index(self) -> tuple[Index | None, str | None]:
         stored = self.state.look(layout.archive_index(self._digest))
         if stored is None:
             return None, None

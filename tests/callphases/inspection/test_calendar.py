@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from archives import LEASE, days, lease, publish, put_all, summary
+from callphases.day_range import DayRange
 from callphases.inspection.calendar import SILENT_S, Calendar, State, read_calendar
 from callphases.inspection.day_counts import Planned, Source
 from callphases.pipeline import Pipeline
+from callphases.state.range_lease import RangeLease
 from callphases.tables.schema import CALLS
 from commands import call, parquet
 from doubles import NOON, Store
@@ -111,11 +113,23 @@ def test_run_of_several_days_is_running_until_it_has_published_each(s3: Store) -
         summary("2026-11-02", published_at=began + dt.timedelta(minutes=30)),
     )
     lease(s3, "days=2026-11-01_2026-11-04", began=began.isoformat())
-    for day in days("2026-11-01", "2026-11-04"):
-        lease(s3, f"dt={day}", range="days=2026-11-01_2026-11-04", released=day.day == 2)
+    for number in (1, 3, 4):
+        lease(s3, f"dt=2026-11-0{number}", range="2026-11-01/2026-11-04")
     assert states(read(s3, last=dt.date(2026, 11, 6))) == "running done running empty to_do to_do"
     s3.clock.wait(SILENT_S)
     assert states(read(s3, last=dt.date(2026, 11, 6))) == "failed done failed empty to_do to_do"
+
+
+def test_claims_of_a_run_over_several_days_are_understood(s3: Store) -> None:
+    for day in days("2026-11-01", "2026-11-04"):
+        recordings(s3, day)
+    publish(s3, summary("2026-11-02", failures={"provider_error": 1}), summary("2026-11-03"))
+    span = DayRange(dt.date(2026, 11, 1), dt.date(2026, 11, 4))
+    lease_of_range = RangeLease(s3.state, span, "archive__1", [span.first, dt.date(2026, 11, 2), span.last])
+    lease_of_range.take()
+    assert states(read(s3, last=span.last)) == "running running done running"
+    lease_of_range.release()
+    assert states(read(s3, last=span.last)) == "failed failed done failed"
 
 
 def test_days_without_a_summary_are_read_from_their_tables(s3: Store) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callphases.day_range import DayRange, Span
 from callphases.state import layout
 from doubles import DAY
 
@@ -19,7 +20,7 @@ KEY = "d914b086c866a711f22e43020134b14c"
     ("name", "expected"),
     [
         (layout.lease(DAY), "ledger/dt=2026-11-20/lease.json"),
-        (layout.ledger_of_day(DAY), "ledger/dt=2026-11-20/"),
+        (layout.ledger_of(DAY), "ledger/dt=2026-11-20/"),
         (layout.ledger_segment(DAY, RUN, "list"), f"ledger/dt=2026-11-20/{RUN}/list.jsonl"),
         (layout.ledger_segment(DAY, RUN, "chunk-0004", 2), f"ledger/dt=2026-11-20/{RUN}/chunk-0004.2.jsonl"),
         (layout.day_list(DAY, RUN), f"runs/dt=2026-11-20/{RUN}/day.json"),
@@ -54,7 +55,7 @@ def test_captions_of_a_uri_are_beside_its_transcript() -> None:
 
 
 def test_lease_is_below_the_ledger_of_its_day_but_holds_no_events() -> None:
-    assert layout.lease(DAY).startswith(layout.ledger_of_day(DAY))
+    assert layout.lease(DAY).startswith(layout.ledger_of(DAY))
     assert not layout.is_ledger_segment(layout.lease(DAY))
     assert layout.is_ledger_segment(layout.ledger_segment(DAY, RUN, "publish", 12))
 
@@ -68,3 +69,15 @@ def test_each_cue_bundle_has_a_new_name() -> None:
     first, second = layout.new_cue_bundle(DAY), layout.new_cue_bundle(DAY)
     assert first != second
     assert first.startswith("transcripts/dt=2026-11-20/cues-")
+
+
+@pytest.mark.parametrize("span", [DAY, DayRange(DAY, DAY), DayRange(DAY, dt.date(2027, 1, 3))])
+def test_folder_of_a_ledger_says_whose_it_is(span: Span) -> None:
+    assert layout.span_of(layout.ledger_of(span)) == span
+
+
+@pytest.mark.parametrize(
+    "folder", ["ledger/dt=2026-11-31/", "ledger/days=2026-11-01/", "ledger/x", "runs/dt=2026-11-01/"]
+)
+def test_other_folders_are_of_no_day(folder: str) -> None:
+    assert layout.span_of(folder) is None
