@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Any
+from xml.sax.saxutils import escape
+
+import boto3
 
 from callphases.state.summaries import DaySummary, record
-from doubles import Store
+from doubles import KEY, Answer, Request, Store, Web, text_answer
 
 LEASE = '{"holder": "run-1", "term": 1, "released": true, "stopped": null, "began": null, "index": null}'
 """As a run leaves it at its end."""
@@ -60,3 +64,38 @@ def put_all(bucket: str, keys: Iterable[str], body: bytes = b"RIFF", storage: st
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     for key in keys:
         backend.put_object(bucket, key, body, storage=storage)
+
+
+def s3_of(web: Web, keys: Sequence[str]) -> Any:
+    """A client whose buckets list any number of keys, the same in each; none of the objects can be read."""
+    keys = sorted(keys)
+
+    def respond(request: Request) -> Answer:
+        if "list-type" not in request.query:
+            return text_answer("<Error><Code>NoSuchKey</Code></Error>", 404, "application/xml")
+        prefix, delimiter = request.query.get("prefix", ""), request.query.get("delimiter", "")
+        most = 1000
+        place = bisect_left(keys, request.query.get("continuation-token", prefix))
+        found: list[str] = []
+        while place < len(keys) and keys[place].startswith(prefix) and len(found) < most:
+            key = keys[place]
+            end = key.find(delimiter, len(prefix)) if delimiter else -1
+            if end < 0:
+                found.append(
+                    f"<Contents><Key>{escape(key)}</Key><ETag>&quot;e&quot;</ETag><Size>9</Size>"
+                    "<LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+                )
+                place += 1
+            else:
+                found.append(f"<CommonPrefixes><Prefix>{escape(key[: end + 1])}</Prefix></CommonPrefixes>")
+                place = bisect_right(keys, key[: end + 1] + "\U0010ffff")
+        more = place < len(keys) and keys[place].startswith(prefix)
+        rest = f"<NextContinuationToken>{escape(keys[place])}</NextContinuationToken>" if more else ""
+        truncated = f"<IsTruncated>{str(more).lower()}</IsTruncated>"
+        body = f"<ListBucketResult>{truncated}{rest}{''.join(found)}</ListBucketResult>"
+        return text_answer(body, kind="application/xml")
+
+    web.respond = respond
+    return boto3.client(
+        "s3", endpoint_url=web.url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key=KEY
+    )

@@ -261,7 +261,7 @@ class _Reading:
         known = [*published, *taken, *(one.first for one in ranges)]
         if first is None:
             if self.planned is not None:
-                known += self.planned.recordings
+                known += [day for day, one in self.planned.days.items() if one.recordings]
             if counts is not None:
                 known += counts.days
             elif self.counter.knows_days:

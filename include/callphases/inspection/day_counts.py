@@ -90,12 +90,12 @@ class Planned:
     """What a saved plan says of an archive.
 
     Attributes:
-        recordings: of each day that it covers.
+        days: what the bucket had of each day that it covers, also of those without recordings.
         usd_per_recording: what one was expected to cost; None if that is not known.
         made_at: when the bucket was listed for it.
     """
 
-    recordings: Mapping[dt.date, int]
+    days: Mapping[dt.date, DayCount]
     usd_per_recording: float | None = None
     made_at: dt.datetime | None = None
 
@@ -163,7 +163,7 @@ class DayCounter:
         if self.pipeline.recordings.is_daily:
             return self._count_daily(days, reserve)
         known = [one for one in (self._planned(), self._indexed(days)) if one is not None]
-        expected = max((sum(one.recordings or 0 for one in counts.days.values()) for counts in known), default=0)
+        expected = max((_total(counts.days) for counts in known), default=0)
         most = self.requests.left - reserve
         # An index keeps the day that a call was first seen on, where a copy of the recording has a new LastModified.
         is_better_known = bool(known) and rule == "last_modified"
@@ -206,7 +206,7 @@ class DayCounter:
             if used >= most or (used >= PAGES_BEFORE_GUESS and projected > HOPELESS * most):
                 raise _TooManyError
 
-        if self.planned is not None and sum(self.planned.recordings.values()) > most * PAGE:
+        if self.planned is not None and _total(self.planned.days) > most * PAGE:
             return whole
         for group, days in groups.items():
             prefixes = sorted((source.prefix_of(day), day) for day in days)
@@ -251,8 +251,7 @@ class DayCounter:
     def _planned(self) -> Counts | None:
         if self.planned is None:
             return None
-        days = {day: DayCount(count) for day, count in self.planned.recordings.items()}
-        return Counts(days, Source.PLAN, self.planned.made_at)
+        return Counts(self.planned.days, Source.PLAN, self.planned.made_at)
 
     def _indexed(self, days: Sequence[dt.date]) -> Counts | None:
         """The counts of an archive's index; None if no prefix has been listed."""
@@ -302,6 +301,10 @@ class DayCounter:
             yield from sorted(page)
             if number >= most:
                 return
+
+
+def _total(days: Mapping[dt.date, DayCount]) -> int:
+    return sum(one.recordings or 0 for one in days.values())
 
 
 def _literal_head(template: str) -> str:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from archives import LEASE, days, lease, publish, put_all, summary
+from archives import LEASE, days, lease, publish, put_all, s3_of, summary
 from callphases.day_range import DayRange
 from callphases.inspection.calendar import SILENT_S, Calendar, State, read_calendar
-from callphases.inspection.day_counts import Planned, Source
+from callphases.inspection.day_counts import DayCount, Planned, Source
 from callphases.pipeline import Pipeline
 from callphases.state.range_lease import RangeLease
 from callphases.tables.schema import CALLS
 from commands import call, parquet
-from doubles import NOON, Store
+from doubles import NOON, Store, Web, pipeline
 
 pytestmark = pytest.mark.integration
 FIRST, LAST = dt.date(2026, 11, 1), dt.date(2026, 11, 7)
@@ -215,6 +215,28 @@ def test_year_of_small_days_takes_less_than_a_hundred_requests(s3: Store, source
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "state"),
+    [
+        ({}, State.TO_DO),
+        (
+            {"prefix": "calls/", "call_time": {"key_pattern": r"/(?P<time>[\d-]{10})", "format": "%Y-%m-%d"}},
+            State.NEVER_RUN,
+        ),
+    ],
+)
+def test_large_year_takes_less_than_a_hundred_requests(web: Web, source: dict[str, Any], state: State) -> None:
+    year = days("2025-01-01", "2025-12-31")
+    keys = [f"calls/{day}/{number:03}.mp3" for day in year for number in range(550)]
+    # Runs that ended have left all of their days' leases, and no object to read.
+    keys += [f"state/ledger/dt={day}/lease.json" for day in year[:100]]
+    keys += [f"tables/calls/dt={day}/calls.parquet" for day in year[100:200]]
+    found = read_calendar(pipeline(recordings=source), s3_of(web, keys), year[0], year[-1], now=NOW)
+    assert [day.state for day in found.days] == [State.FAILED] * 100 + [State.PUBLISHED] * 100 + [state] * 165
+    assert found.requests == len(web.requests) <= 100
+
+
+@pytest.mark.slow
 def test_years_of_days_without_summaries_are_read_within_their_requests(s3: Store) -> None:
     years = days("2024-01-01", "2025-12-31")
     put_all(s3.warehouse, (f"tables/calls/dt={day}/calls.parquet" for day in years), parquet(CALLS, call("a")))
@@ -229,7 +251,7 @@ def test_years_of_days_without_summaries_are_read_within_their_requests(s3: Stor
 
 def test_saved_plan_gives_the_first_day_and_the_price(s3: Store) -> None:
     pipeline = s3.pipeline(recordings={"prefix": "calls/", "call_time": "last_modified"})
-    planned = Planned({dt.date(2026, 11, 19): 10, dt.date(2026, 11, 20): 5}, 0.25)
+    planned = Planned({dt.date(2026, 11, 19): DayCount(10), dt.date(2026, 11, 20): DayCount(5)}, 0.25)
     found = read(s3, None, None, pipeline=pipeline, planned=planned)
     assert states(found) == "to_do to_do"
     assert (found.left, found.to_pay_usd, found.counts.source) == (15, 3.75, Source.PLAN)

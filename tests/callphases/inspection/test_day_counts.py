@@ -3,71 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from typing import Any
-from xml.sax.saxutils import escape
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archives import days
+from archives import days, s3_of
 from callphases.inspection.day_counts import DayCount, DayCounter, Planned, Requests, Source, _common_beginning, _groups
 from callphases.listing.archive import Archive
 from callphases.pipeline import Pipeline
 from callphases.state.bucket import RecordingBucket
 from callphases.state.storage import ObjectPrefix
-from doubles import KEY, Answer, Request, Store, Web, pipeline, text_answer
+from doubles import Store, Web, pipeline
 
 YEAR = days("2025-01-01", "2025-12-31")
 BY_KEY = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
 
 
-def s3_of(web: Web, keys: Sequence[str]) -> Any:
-    """A client of a bucket with any number of objects, of which only the keys exist; no other object is anywhere."""
-    keys = sorted(keys)
-
-    def respond(request: Request) -> Answer:
-        if "list-type" not in request.query:
-            return text_answer("<Error><Code>NoSuchKey</Code></Error>", 404, "application/xml")
-        prefix, delimiter = request.query.get("prefix", ""), request.query.get("delimiter", "")
-        most = 1000
-        place = bisect_left(keys, request.query.get("continuation-token", prefix))
-        found: list[str] = []
-        while place < len(keys) and keys[place].startswith(prefix) and len(found) < most:
-            key = keys[place]
-            end = key.find(delimiter, len(prefix)) if delimiter else -1
-            if end < 0:
-                found.append(
-                    f"<Contents><Key>{escape(key)}</Key><ETag>&quot;e&quot;</ETag><Size>9</Size>"
-                    "<LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
-                )
-                place += 1
-            else:
-                found.append(f"<CommonPrefixes><Prefix>{escape(key[: end + 1])}</Prefix></CommonPrefixes>")
-                place = bisect_right(keys, key[: end + 1] + "\U0010ffff")
-        more = place < len(keys) and keys[place].startswith(prefix)
-        rest = f"<NextContinuationToken>{escape(keys[place])}</NextContinuationToken>" if more else ""
-        truncated = f"<IsTruncated>{str(more).lower()}</IsTruncated>"
-        body = f"<ListBucketResult>{truncated}{rest}{''.join(found)}</ListBucketResult>"
-        return text_answer(body, kind="application/xml")
-
-    web.respond = respond
-    return boto3.client(
-        "s3", endpoint_url=web.url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key=KEY
-    )
-
-
-def counter(client: Any, ours: Pipeline, most: int = 90, planned: Planned | None = None) -> DayCounter:
+def counter(client: Any, ours: Pipeline, most: int = 45, planned: Planned | None = None) -> DayCounter:
     state = ObjectPrefix(client, ours.output.state, "output.state")
     bucket = RecordingBucket(client, ours.recordings.bucket)
     return DayCounter(bucket, ours, state, Requests(most), planned)
 
 
-def large(template: str, of_each: int = 550) -> list[str]:
-    """A year of 200,000 recordings."""
+def large(template: str, of_each: int = 100) -> list[str]:
+    """A year of 36,500 recordings, with requests for half of it."""
     return [template.format(day=day, number=number) for day in YEAR for number in range(of_each)]
 
 
@@ -83,52 +44,52 @@ def test_folders_of_a_large_year_say_which_days_there_are(web: Web, prefix: str,
     absent = dt.date(2025, 3, 7)
     keys = [one for one in large(key) if key.format(day=absent, number=0)[:-8] not in one]
     ours = counter(s3_of(web, keys), pipeline(recordings={"prefix": prefix}))
-    found = ours.count(YEAR, reserve=40)
+    found = ours.count(YEAR, reserve=15)
     assert found.source is Source.FOLDERS
     assert found.of(absent) == DayCount(0)
     assert all(
-        count == DayCount(None) for day, count in found.days.items() if day != absent and count.recordings != 550
+        count == DayCount(None) for day, count in found.days.items() if day != absent and count.recordings != 100
     )
     assert len(found.days) == len(YEAR)
-    assert ours.requests.used == len(web.requests) <= 50
+    assert ours.requests.used == len(web.requests) <= 30
 
 
 def test_days_that_were_listed_before_it_was_given_up_have_their_numbers(web: Web) -> None:
     ours = counter(s3_of(web, large("calls/{day:%Y-%m-%d}/{number:04}.mp3")), pipeline())
     found = ours.count(YEAR)
     known = {day: count.recordings for day, count in found.days.items() if count.recordings is not None}
-    assert known == dict.fromkeys(YEAR[: len(known)], 550)
+    assert known == dict.fromkeys(YEAR[: len(known)], 100)
     assert len(known) == found.listed_days > 0
 
 
 def test_saved_plan_is_taken_in_place_of_a_large_listing(web: Web) -> None:
     made_at = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
-    planned = Planned(dict.fromkeys(YEAR, 550), 0.02, made_at)
+    planned = Planned(dict.fromkeys(YEAR, DayCount(100, 1)), 0.02, made_at)
     for source in ({}, {"prefix": "calls/", "call_time": BY_KEY}):
         web.requests.clear()
         client = s3_of(web, large("calls/{day:%Y-%m-%d}/{number:04}.mp3"))
         ours = counter(client, pipeline(recordings=source), planned=planned)
-        found = ours.count(YEAR)
+        found = ours.count(YEAR, reserve=15)
         assert (found.source, found.counted_at) == (Source.PLAN, made_at)
-        assert found.days == dict.fromkeys(YEAR, DayCount(550))
+        assert found.days == dict.fromkeys(YEAR, DayCount(100, 1))
         assert ours.requests.used == len(web.requests) <= 1
 
 
 def test_large_archive_without_plan_and_index_is_not_known(web: Web) -> None:
     client = s3_of(web, large("calls/{day:%Y%m%d}-{number:04}.mp3"))
     ours = counter(client, pipeline(recordings={"prefix": "calls/", "call_time": BY_KEY}))
-    found = ours.count(YEAR, reserve=40)
+    found = ours.count(YEAR, reserve=15)
     assert (found.source, found.days) == (Source.NOTHING, {})
-    assert ours.requests.used == len(web.requests) <= 50
+    assert ours.requests.used == len(web.requests) <= 30
 
 
 @pytest.mark.parametrize("prefix", ["calls/{date:%Y%m%d}", "{date:%Y%m%d}_"])
 def test_days_without_folders_are_counted_as_far_as_requests_reach(web: Web, prefix: str) -> None:
     keys = large(prefix.replace("date:", "day:") + "{number:04}.mp3")
     ours = counter(s3_of(web, keys), pipeline(recordings={"prefix": prefix}))
-    found = ours.count(YEAR, reserve=40)
-    assert ours.requests.used == len(web.requests) <= 51
-    assert all(count.recordings in (550, None) for count in found.days.values())
+    found = ours.count(YEAR, reserve=15)
+    assert ours.requests.used == len(web.requests) <= 31
+    assert all(count.recordings in (100, None) for count in found.days.values())
 
 
 @pytest.mark.integration
