@@ -12,8 +12,10 @@ ISO 14496-12 (MP4), RFC 8794 and 9559 (Matroska), RFC 4867 (AMR), AIFF and Sun's
 from __future__ import annotations
 
 import itertools
+import random
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -22,8 +24,12 @@ HEAD_BYTES = 1 << 16
 """What is read of the start of a file, and of its end where that tells more."""
 LONG_TAIL_BYTES = 1 << 18
 """What is read of the end of a file whose fragments or clusters are large."""
-WINDOWS, WINDOW_BYTES = 12, 1 << 13
-"""Stretches of a file without a header, whose frames tell its bytes per second, and their size."""
+WINDOWS = 24
+"""Stretches of ``HEAD_BYTES`` of a file without a header, whose frames tell its bytes per second."""
+WHOLE_BYTES = 1 << 22
+"""A file without a header and with a rate that varies is read as a whole up to this size."""
+LEAST_COVERED = 0.2
+"""Frames that make up less of what was read are chance."""
 CHAIN = 3
 """Frames in a row that no other bytes are taken for."""
 TOLERANCE = 0.01
@@ -202,6 +208,47 @@ def _au(file: File, head: bytes) -> Audio | None:
     return Audio(length / (rate * channels * _AU_BITS[encoding] / 8), channels)
 
 
+# CAF, W64
+
+
+def _caf(file: File, _: bytes) -> Audio | None:
+    place, rate, packet_bytes, packet_frames, channels, frames = 8, 0.0, 0, 0, 1, 0
+    for _number in range(_MOST_CHUNKS):
+        read = file.read(place, 12)
+        if len(read) < 12:
+            break
+        name, size = struct.unpack(">4sq", read)
+        if name == b"desc":
+            rate, _kind, _flags, packet_bytes, packet_frames, channels = struct.unpack(
+                ">d4sIIII", file.read(place + 12, 28)
+            )
+        elif name == b"pakt":
+            _packets, frames = struct.unpack(">qq", file.read(place + 12, 16))
+        elif name == b"data" and packet_bytes and packet_frames and rate:
+            there = max(file.size - place - 16, 0)
+            length = there if size < 0 else min(size - 4, there)
+            return Audio(length / packet_bytes * packet_frames / rate, channels)
+        if size < 0:
+            break
+        place += 12 + size
+    return Audio(frames / rate, channels) if rate else None
+
+
+def _w64(file: File, _: bytes) -> Audio | None:
+    place, form = 40, None
+    for _number in range(_MOST_CHUNKS):
+        read = file.read(place, 24)
+        name, size = read[:4], int.from_bytes(read[16:24], "little")
+        if size < 24:
+            break
+        if name == b"fmt ":
+            form = _wav_format(file.read(place + 24, 40))
+        elif name == b"data" and form is not None:
+            return Audio(min(size - 24, max(file.size - place - 24, 0)) / _wav_bytes_per_second(form), form.channels)
+        place += size + -size % 8
+    return None
+
+
 # MP3 and AAC without a container
 
 
@@ -280,24 +327,24 @@ def _frames(data: bytes, *, is_all: bool = False) -> Iterator[_Frame]:
 def _framed(file: File, head: bytes) -> Audio | None:
     start = _tag_end(file, head)
     data = head[start:] if start < HEAD_BYTES // 2 else file.read(start, HEAD_BYTES)
-    is_all = file.size - start <= len(data)
-    first = _chain(data, is_all=is_all)
+    first = _chain(data, is_all=file.size - start <= len(data))
     if first is None:
         return None
     frame = _frame(data, first)
     assert frame is not None
-    begin = start + first
-    end = file.size - (128 if file.read(max(file.size - 128, 0), 3) == b"TAG" else 0)
-    if is_all:
-        found = list(_frames(data[first : end - start], is_all=True))
-        counted = _counted_frames(data[first : first + frame.size])
-        seconds = sum(one.samples / one.rate for one in found[counted is not None :])
-        trimmed = counted.trimmed / frame.rate if counted is not None else 0.0
-        return Audio(max(seconds - trimmed, 0.0), frame.channels)
+    begin, end = start + first, file.size
     counted = _counted_frames(data[first : first + frame.size])
+    trimmed = counted.trimmed / frame.rate if counted is not None else 0.0
     if counted is not None and counted.frames and _agrees(counted, end - begin, frame):
-        return Audio(max(counted.frames * frame.samples - counted.trimmed, 0) / frame.rate, frame.channels)
-    return Audio((end - begin) * _seconds_per_byte(file, begin, end, _window_of_frames), frame.channels)
+        return Audio(max(counted.frames * frame.samples / frame.rate - trimmed, 0.0), frame.channels)
+    if end - begin > HEAD_BYTES:
+        per_byte = _seconds_per_byte(file, begin, end, _window_of_frames)
+        return Audio((end - begin) * per_byte, frame.channels) if per_byte else None
+    found = list(_frames(file.read(begin, end - begin), is_all=True))
+    if sum(one.size for one in found) < LEAST_COVERED * (end - begin):
+        return None
+    seconds = sum(one.samples / one.rate for one in found[counted is not None :])
+    return Audio(max(seconds - trimmed, 0.0), frame.channels)
 
 
 def _tag_end(file: File, head: bytes) -> int:
@@ -349,27 +396,29 @@ def _window_of_frames(data: bytes) -> tuple[float, int]:
     seconds, size = 0.0, 0
     for frame in _frames(data):
         seconds, size = seconds + frame.samples / frame.rate, size + frame.size
-    return seconds, size
+    return (seconds, size) if size >= LEAST_COVERED * len(data) else (0.0, 0)
 
 
-def _seconds_per_byte(
-    file: File, begin: int, end: int, window: Callable[[bytes], tuple[float, int]], size: int = WINDOW_BYTES
-) -> float:
-    """The mean over places that are evenly spread over a file; ``window`` gives the seconds and bytes of one.
+def _seconds_per_byte(file: File, begin: int, end: int, window: Callable[[bytes], tuple[float, int]]) -> float:
+    """The mean over places all over a file; ``window`` gives the seconds and the bytes of what was read.
 
     A file whose first, middle and last stretch have the same rate is taken to have it throughout.
     """
-    places = [begin + round((end - begin - size) * number / (WINDOWS - 1)) for number in range(WINDOWS)]
-    order = [0, WINDOWS // 2, WINDOWS - 1]
-    order += [number for number in range(WINDOWS) if number not in order]
+    chance = random.Random(end)  # noqa: S311 - the same file is measured alike each time
+    count = max(min(WINDOWS, (end - begin) // HEAD_BYTES), 1)
+    width = (end - begin) / count
+    # At random within equal parts: what recurs in a call has no influence.
+    places = [begin + round(width * number + chance.random() * max(width - HEAD_BYTES, 0)) for number in range(count)]
     rates: dict[int, float] = {}
-    for number in order:
-        place = max(places[number], begin)
-        seconds, length = window(file.read(place, min(size, end - place)))
-        if length:
-            rates[number] = seconds / length
+    for number in dict.fromkeys([0, count // 2, count - 1, *range(count)]):
         if len(rates) == 3 and max(rates.values()) - min(rates.values()) <= 0.002 * max(rates.values()):
             break
+        if len(rates) == min(count, 3) and end - begin <= WHOLE_BYTES:
+            seconds, length = window(file.read(begin, end - begin))
+            return seconds / length if length else 0.0
+        seconds, length = window(file.read(places[number], min(HEAD_BYTES, end - places[number])))
+        if length:
+            rates[number] = seconds / length
     return sum(rates.values()) / len(rates) if rates else 0.0
 
 
@@ -395,22 +444,27 @@ class _Page(NamedTuple):
     place: int
     serial: int
     position: int
+    number: int
     begins: bool
     body: bytes
 
 
 _NO_POSITION = 0xFFFF_FFFF_FFFF_FFFF
+MOST_PAGES_OFF = 1.4
+"""A file that is larger, by this factor, than its number of pages says is several files."""
 
 
 def _pages(data: bytes) -> Iterator[_Page]:
     """The pages that begin in ``data``; the last may be cut."""
     place = 0
     while (place := data.find(b"OggS\0", place)) != -1 and place + 27 <= len(data):
-        kind, position, serial, _, _, count = struct.unpack_from("<BQIIIB", data, place + 5)
+        kind, position, serial, number, _, count = struct.unpack_from("<BQIIIB", data, place + 5)
         lacing = data[place + 27 : place + 27 + count]
         body = place + 27 + count
         size = sum(lacing)
-        yield _Page(place, serial, position, bool(kind & 2), data[body : body + size])
+        if len(lacing) < count or body + size > len(data):
+            position = _NO_POSITION  # its audio is not there
+        yield _Page(place, serial, position, number, bool(kind & 2), data[body : body + size])
         place = body + size if len(lacing) == count and data[body + size : body + size + 4] in (b"OggS", b"") else place + 5
 
 
@@ -443,6 +497,10 @@ def _ogg(file: File, head: bytes) -> Audio | None:
     known = {page.serial for page in begun}
     last = next((page for page in reversed(pages) if page.serial == serial), None)
     is_one = all(page.serial in known for page in pages)
+    if is_one and last is not None and file.size > HEAD_BYTES:
+        # Recorders may give all their files the same serial number.
+        per_page = max(_bytes_per_page(head), _bytes_per_page(tail))
+        is_one = file.size <= MOST_PAGES_OFF * per_page * (last.number + 2) * len(begun)
     if not is_one or last is None:  # files one after the other
         def window(data: bytes) -> tuple[float, int]:
             seconds, size = 0.0, 0
@@ -452,8 +510,13 @@ def _ogg(file: File, head: bytes) -> Audio | None:
                     size += other.place - one.place
             return seconds, size
 
-        return Audio(file.size * _seconds_per_byte(file, 0, file.size, window, HEAD_BYTES), channels)
+        return Audio(file.size * _seconds_per_byte(file, 0, file.size, window), channels)
     return Audio(max(last.position - skipped - _ogg_start(head, serial, rate), 0) / rate, channels)
+
+
+def _bytes_per_page(data: bytes) -> float:
+    places = [page.place for page in _pages(data)]
+    return (places[-1] - places[0]) / (len(places) - 1) if len(places) > 1 else float(len(data))
 
 
 def _ogg_start(head: bytes, serial: int, rate: int) -> int:
@@ -563,11 +626,16 @@ def _child(file: File, box: _Box, *names: bytes) -> _Box | None:
     return found
 
 
+MOST_SAMPLES = 1_000_000
+"""Of a track whose table of sizes is read: 6 hours of AAC."""
+
+
 class _Mp4Track(NamedTuple):
     number: int
     timescale: int
     duration: int
     channels: int
+    sizes: _Box | None
 
 
 def _mp4(file: File, head: bytes) -> Audio | None:
@@ -593,8 +661,29 @@ def _mp4(file: File, head: bytes) -> Audio | None:
     if _child(file, moov, b"mvex") is not None:
         seconds = max(_fragments_end_s(file, track, moov), seconds if not media else 0.0) or seconds
     elif is_cut > 0:
-        seconds *= max(1 - is_cut / media, 0.0)
+        seconds *= _share_left(file, track.sizes, media - is_cut, media)
+    following = _next_mp4(file, moov)
+    if following is not None:
+        rest = audio_in(_Part(file, following, file.size - following))
+        seconds += rest.seconds if rest is not None else 0.0
     return Audio(seconds, track.channels)
+
+
+def _next_mp4(file: File, moov: _Box) -> int | None:
+    """Where another file begins behind this one."""
+    boxes = _boxes(file, moov.end, file.size, most=8)
+    return next((box.start - 8 for box in boxes if box.name == b"ftyp"), None)
+
+
+def _share_left(file: File, sizes: _Box | None, left: int, whole: int) -> float:
+    """The share of a track's samples that are in the first ``left`` of ``whole`` bytes of all tracks."""
+    if sizes is not None:
+        each, count = struct.unpack(">II", file.read(sizes.start + 4, 8))
+        table = b"" if each or count > MOST_SAMPLES else file.read(sizes.start + 12, 4 * count)
+        if table and len(table) == 4 * count:
+            ends = list(itertools.accumulate(size for (size,) in struct.iter_unpack(">I", table)))
+            return bisect_right(ends, left * ends[-1] / whole) / count
+    return max(left / whole, 0.0)
 
 
 def _mp4_track(file: File, trak: _Box) -> _Mp4Track | None:
@@ -618,7 +707,8 @@ def _mp4_track(file: File, trak: _Box) -> _Mp4Track | None:
     counted = None if table is None else _child(file, table, b"stts")
     if counted is not None and (by_samples := _time_of_samples(file.read(counted.start, 4096))):
         duration = by_samples
-    return _Mp4Track(number, timescale, duration, channels)
+    sizes = None if table is None else _child(file, table, b"stsz")
+    return _Mp4Track(number, timescale, duration, channels, sizes)
 
 
 def _time_of_samples(body: bytes) -> int:
@@ -673,9 +763,12 @@ def _fragment_end(file: File, moof: _Box, track: _Mp4Track, default: int) -> int
             return 0
         body = file.read(base.start, 12)
         (time,) = struct.unpack_from(">Q" if body[0] == 1 else ">I", body, 4)
-        return int(time) + sum(
-            _run_duration(file, box, each) for box in _boxes(file, traf.start, traf.end) if box.name == b"trun"
-        )
+        runs = (box for box in _boxes(file, traf.start, traf.end) if box.name == b"trun")
+        lasts = sum(_run_duration(file, box, each) for box in runs)
+        media = next(_boxes(file, moof.end, file.size), None)
+        if media is not None and media.end > file.size:
+            lasts = lasts * (file.size - media.start) // (media.end - media.start)
+        return int(time) + lasts
     return 0
 
 
@@ -755,6 +848,9 @@ def _matroska(file: File, head: bytes) -> Audio | None:
     if not sound:
         return Audio(0.0)
     seconds = stated * scale / 1e9
+    if not segment.is_endless and file.read(segment.end, 4) == _EBML.to_bytes(4, "big"):
+        rest = audio_in(_Part(file, segment.end, file.size - segment.end))
+        return Audio(seconds + (rest.seconds if rest is not None else 0.0), channels)
     last_s = _last_block_s(file, sound, scale)
     if last_s is not None and abs(last_s - seconds) > max(1.0, TOLERANCE * seconds):
         return Audio(last_s, channels)
@@ -797,6 +893,8 @@ _KINDS: tuple[tuple[re.Pattern[bytes], Callable[[File, bytes], Audio | None]], .
         (rb"(?:RIFF|RF64).{4}WAVE", _wav),
         (rb"FORM.{4}AIF[FC]", _aiff),
         (rb"\.snd", _au),
+        (rb"caff", _caf),
+        (rb"riff\x2e\x91\xcf\x11", _w64),
         (rb"#!AMR(?:-WB)?\n", _amr),
         (rb"OggS", _ogg),
         (rb"fLaC", _flac),

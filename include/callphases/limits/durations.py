@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 PIECE_BYTES = HEAD_BYTES
 LEAST_BYTES = 1 << 13
 """The least that a range request asks for."""
-MOST_REQUESTS = 24
+MOST_REQUESTS = 32
 """The number of range requests that a recording may take; most formats take one or two."""
 BYTES_PER_SECOND = {".wav": 16_000.0, ".flac": 8_000.0}
 """Of telephone audio, in the formats that hardly compress speech."""
