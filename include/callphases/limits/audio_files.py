@@ -24,7 +24,7 @@ HEAD_BYTES = 1 << 16
 """What is read of the start of a file, and of its end where that tells more."""
 LONG_TAIL_BYTES = 1 << 18
 """What is read of the end of a file whose fragments or clusters are large."""
-WINDOWS = 24
+WINDOWS = 16
 """Stretches of ``HEAD_BYTES`` of a file without a header, whose frames tell its bytes per second."""
 WHOLE_BYTES = 1 << 22
 """A file without a header and with a rate that varies is read as a whole up to this size."""
@@ -409,17 +409,20 @@ def _seconds_per_byte(file: File, begin: int, end: int, window: Callable[[bytes]
     width = (end - begin) / count
     # At random within equal parts: what recurs in a call has no influence.
     places = [begin + round(width * number + chance.random() * max(width - HEAD_BYTES, 0)) for number in range(count)]
-    rates: dict[int, float] = {}
-    for number in dict.fromkeys([0, count // 2, count - 1, *range(count)]):
-        if len(rates) == 3 and max(rates.values()) - min(rates.values()) <= 0.002 * max(rates.values()):
-            break
-        if len(rates) == min(count, 3) and end - begin <= WHOLE_BYTES:
-            seconds, length = window(file.read(begin, end - begin))
-            return seconds / length if length else 0.0
+    rates: list[float] = []
+    order = list(dict.fromkeys([0, count // 2, count - 1, *range(count)]))
+    for number in order:
         seconds, length = window(file.read(places[number], min(HEAD_BYTES, end - places[number])))
         if length:
-            rates[number] = seconds / length
-    return sum(rates.values()) / len(rates) if rates else 0.0
+            rates.append(seconds / length)
+        if number != order[:3][-1]:
+            continue
+        if len(rates) == 3 and max(rates) - min(rates) <= 0.002 * max(rates):
+            break
+        if end - begin <= WHOLE_BYTES:
+            seconds, length = window(file.read(begin, end - begin))
+            return seconds / length if length else 0.0
+    return sum(rates) / len(rates) if rates else 0.0
 
 
 # AMR
@@ -465,7 +468,9 @@ def _pages(data: bytes) -> Iterator[_Page]:
         if len(lacing) < count or body + size > len(data):
             position = _NO_POSITION  # its audio is not there
         yield _Page(place, serial, position, number, bool(kind & 2), data[body : body + size])
-        place = body + size if len(lacing) == count and data[body + size : body + size + 4] in (b"OggS", b"") else place + 5
+        place = (
+            body + size if len(lacing) == count and data[body + size : body + size + 4] in (b"OggS", b"") else place + 5
+        )
 
 
 def _ogg_rate(body: bytes) -> tuple[int, int, int] | None:
@@ -502,6 +507,7 @@ def _ogg(file: File, head: bytes) -> Audio | None:
         per_page = max(_bytes_per_page(head), _bytes_per_page(tail))
         is_one = file.size <= MOST_PAGES_OFF * per_page * (last.number + 2) * len(begun)
     if not is_one or last is None:  # files one after the other
+
         def window(data: bytes) -> tuple[float, int]:
             seconds, size = 0.0, 0
             for one, other in itertools.pairwise(page for page in _pages(data) if page.position != _NO_POSITION):
@@ -731,7 +737,9 @@ def _fragments_end_s(file: File, track: _Mp4Track, moov: _Box) -> float:
         tail = file.read(begin, size)
         place = len(tail)
         while (place := tail.rfind(b"moof", 0, place)) != -1:
-            fragment = _Box(b"moof", begin + place + 4, begin + place - 4 + int.from_bytes(tail[place - 4 : place], "big"))
+            fragment = _Box(
+                b"moof", begin + place + 4, begin + place - 4 + int.from_bytes(tail[place - 4 : place], "big")
+            )
             if place >= 4 and fragment.end <= file.size and (end := _fragment_end(file, fragment, track, default)):
                 return end / track.timescale
     # Fragments that are larger than that: those at the start tell how much of the file a second takes.
@@ -883,7 +891,7 @@ def _block_times(data: bytes, cluster: _Element, track: int) -> Iterator[int]:
         if element.number == _BLOCK_GROUP:
             blocks = [one for one in _inside(data, element) if one.number == _BLOCK]
         for block in blocks:
-            if time is not None and data[block.start] & 0x7F == track:
+            if time is not None and block.start + 3 <= len(data) and data[block.start] & 0x7F == track:
                 yield time + struct.unpack_from(">h", data, block.start + 1)[0]
 
 
