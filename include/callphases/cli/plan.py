@@ -66,8 +66,8 @@ def plan(
     written. Exits with 1 if nothing is there for any of the days because nothing at all is below the prefix, or because
     they are still to come.
 
-    With --from and --to, or --all: by month, hours of audio and dollars, measured on a sample of the recordings. Nothing
-    is paid for. The plan is kept in output.state, and later shown beside what the days did cost.
+    With --from and --to, or --all: by month, hours of audio and dollars, measured on a sample of the recordings.
+    Nothing is paid for. The plan is kept in output.state, and later shown beside what the days did cost.
     """
     pipeline = load(pipeline_file)
     if date and not (first or last or all_days):

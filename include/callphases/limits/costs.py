@@ -1,8 +1,8 @@
 """Costs of calls in US dollars: prices, what a run has spent, and estimates to compare with a budget beforehand.
 
 Defaults are the providers' public list prices of November 2026, and those of options of April 2026 (a public copy of
-AssemblyAI's price list); the pipeline file's ``prices`` override them. A model without a price has no cost in the tables. Against a budget it counts at the dearest price that is known, as an
-estimate.
+AssemblyAI's price list); the pipeline file's ``prices`` override them. A model without a price has no cost in the
+tables. Against a budget it counts at the dearest price that is known, as an estimate.
 """
 
 from __future__ import annotations
@@ -58,14 +58,19 @@ TOKENS_PER_SECOND_IN, TOKENS_PER_SECOND_OUT = 7.5, 1.1
 """Tokens per second of audio: a call of six minutes has about 2,500 tokens and an answer of 400."""
 QUESTION_TOKENS, ANSWER_TOKENS = 700, 60
 """Tokens of the instructions, and of an answer without its phases."""
+USUAL_CHANNELS = 2
+"""Of a recording whose channels are transcribed one by one (``multichannel``), in estimates: agent and customer."""
 MARGIN = 1.1
 """Allows for answers that are requested twice."""
 
 
-def speech_usd(pipeline: Pipeline, model: str | None, audio_s: float) -> float | None:
-    """The price of transcribing ``audio_s`` seconds with ``model``; None if the model's price is unknown."""
+def speech_usd(pipeline: Pipeline, model: str | None, audio_s: float, channels: int | None = None) -> float | None:
+    """The price of transcribing ``audio_s`` seconds with ``model``; None if the model's price is unknown.
+
+    With the option ``multichannel`` the service bills each of the ``channels``, but options only once.
+    """
     per_hour = _speech_prices(pipeline).get(model or "")
-    return None if per_hour is None else _speech_usd(pipeline, per_hour, audio_s)
+    return None if per_hour is None else _speech_usd(pipeline, per_hour, audio_s, channels or 1)
 
 
 def llm_usd(pipeline: Pipeline, model: str | None, input_tokens: int, output_tokens: int) -> float | None:
@@ -111,7 +116,7 @@ def expected_speech_usd(pipeline: Pipeline, audio_s: float, channel_s: float | N
     if per_hour is None:
         per_hour = max(_speech_prices(pipeline).values())
     more_s = 0.0 if channel_s is None else channel_s - audio_s
-    return _speech_usd(pipeline, per_hour, audio_s) + more_s / 3600 * per_hour
+    return _speech_usd(pipeline, per_hour, audio_s, 1) + more_s / 3600 * per_hour
 
 
 def expected_llm_usd(pipeline: Pipeline, tokens_in: float, tokens_out: float) -> float:
@@ -226,8 +231,9 @@ def _dearest_speech_usd(pipeline: Pipeline, audio_s: float) -> float:
     return _speech_usd(pipeline, max(_speech_prices(pipeline).values()), audio_s)
 
 
-def _speech_usd(pipeline: Pipeline, per_hour: float, audio_s: float) -> float:
-    return audio_s / 3600 * (per_hour + sum(priced_options(pipeline).values()))
+def _speech_usd(pipeline: Pipeline, per_hour: float, audio_s: float, channels: float = USUAL_CHANNELS) -> float:
+    billed = channels if pipeline.speech_options.get("multichannel") else 1
+    return audio_s / 3600 * (per_hour * billed + sum(priced_options(pipeline).values()))
 
 
 def _llm_usd(price: LlmPrice, input_tokens: float, output_tokens: float) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 
 from tinytag import TinyTag, TinyTagException
 
-from callphases.limits.audio_files import HEAD_BYTES, Audio, audio_in
+from callphases.limits.audio_files import audio_in
+from callphases.limits.audio_files.stretches import HEAD_BYTES, Audio
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
 

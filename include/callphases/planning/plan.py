@@ -53,8 +53,8 @@ class MonthPlan:
         tokens_in, tokens_out: of the language model, still to pay.
         calls: recordings to transcribe that are audio.
         questions: to the language model.
-        not_audio, not_read: recordings that are expected to fail, and cost nothing: that are no audio of a known format,
-            or that S3 refuses.
+        not_audio, not_read: recordings that are expected to fail, and to cost nothing: they are no audio of a known
+            format, or S3 refuses them.
         planned: what all of the month's recordings were expected to come to when it was first planned.
         actual: what the published days have come to.
     """

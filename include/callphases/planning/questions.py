@@ -1,4 +1,4 @@
-"""The tokens of the questions about calls, before there are transcripts: by what calls took before, or by their length."""
+"""The tokens of questions about calls without transcripts: by what calls took before, or by assumption."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from callphases.errors import CallphasesError
+from callphases.limits import costs
 from callphases.listing.listing import chunk_counts
 from callphases.pipeline import Pipeline
 from callphases.segmentation import segmenter, tokens, windows
@@ -19,8 +20,7 @@ from callphases.tables.reading import read_table_day
 
 TOKENS_PER_SECOND = 5.6
 """Of a call's cues, as JSON, in a question. Measured on 36 calls of the corpus HarperValleyBank (5.1; held over real
-telephones, with pauses) and on the 12 sample calls of this repository (5.8), at 4 characters a token; sentences that are
-divided at commas add some more."""
+telephones, with pauses) and on the 12 sample calls of this repository (5.8), at 4 characters a token."""
 SECONDS_PER_CUE = 3.8
 """Of the same calls: 3.5 and 4.3."""
 CALL_TOKENS_IN, CALL_TOKENS_OUT = 7, 10
@@ -87,8 +87,8 @@ class CallTokens:
 
     def _questions(self, audio_s: float, tokens_in: float) -> float:
         """A call's share of a question, if all calls of a chunk are like it."""
-        tokens_out = tokens.ANSWER_TOKENS + max(
-            tokens.TOKENS_PER_SECOND_OUT * audio_s, tokens.TOKENS_PER_PHASE * self.phases
+        tokens_out = costs.ANSWER_TOKENS + max(
+            costs.TOKENS_PER_SECOND_OUT * audio_s, tokens.TOKENS_PER_PHASE * self.phases
         )
         together = min(
             self.calls_per_question,

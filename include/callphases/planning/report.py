@@ -72,7 +72,7 @@ def remarks(plan: Plan) -> Iterator[str]:
         )
     if plan.tokens.calls:
         days = f"{plan.tokens.days[0]} to {plan.tokens.days[-1]}"
-        yield f"The language model's tokens are estimated from {plan.tokens.calls:,} calls that were published ({days})."
+        yield f"The language model's tokens are estimated from {plan.tokens.calls:,} published calls ({days})."
     elif todo or count.ask_s:
         yield (
             "The language model's tokens are assumed, as there are too few published calls to learn from: run a day or "
@@ -96,18 +96,14 @@ def remarks(plan: Plan) -> Iterator[str]:
         )
     if count.empty:
         yield f"Empty: {counted(count.empty)}, which will fail and cost nothing."
-    for name, number, why in (
-        ("not_audio", total.not_audio, "are no audio of a known format; they are taken to fail and to cost nothing"),
-        ("not_read", total.not_read, "could not be read (check s3:GetObject and the encryption key), and are left out"),
+    for name, failing, why in (
+        ("not_audio", total.not_audio, "that are no audio of a known format, taken to fail and to cost nothing"),
+        ("not_read", total.not_read, "that could not be read: check s3:GetObject and kms:Decrypt. They are left out"),
     ):
-        if number:
+        if failing:
             about = "" if plan.is_exact else "about "
             keys = ", ".join(map(repr, plan.examples.get(name, [])))
-            yield (
-                f"{about}{round(number):,} recordings {why}: {keys}.".capitalize()
-                if about
-                else (f"{round(number):,} recordings {why}: {keys}.")
-            )
+            yield f"Recordings {why}: {about}{round(failing):,}, such as {keys}."
     for finding in plan.findings:
         yield f"{finding.health.value} {finding.what}: {finding.detail}"
     if todo or count.ask_s:

@@ -7,8 +7,8 @@
      "months": {"2026-09": {"audio_s": 7200.0, "speech_usd": 0.46, "llm_usd": 0.3}},
      "days": {"2026-09-01": {"recordings": 20, "bytes": 31250000, "unreadable": 0}}}
 
-``months`` is what all of a month's recordings were expected to come to, with what was paid for already. It stays as it was
-first planned as soon as anything has been paid for since; ``days`` are those of the last plan, only days with
+``months`` is what all of a month's recordings were expected to come to, with what was paid for already. It stays as it
+was first planned as soon as anything has been paid for since; ``days`` are those of the last plan, only days with
 recordings. ``unreadable`` recordings have to be restored from an archived storage class.
 """
 

@@ -1,11 +1,10 @@
-"""Lists the recordings of many days: what is paid for, and what is still to pay for, which is kept on disk to sample."""
+"""Lists the recordings of many days: counts what is paid for, and keeps on disk what is still to pay for."""
 
 from __future__ import annotations
 
 import datetime as dt
 import heapq
-import logging
-import os
+import itertools
 import re
 import sqlite3
 from bisect import bisect_right
@@ -29,8 +28,6 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import read_ledger_day
 from callphases.state.storage import ObjectPrefix
-
-log = logging.getLogger(__name__)
 
 Told = Callable[[str, int, int | None], object]
 """Is told what is being done, how much of it is done, and of how much; None where that is not known."""
@@ -183,8 +180,8 @@ def survey(
 ) -> Iterator[Survey]:
     """List the recordings of days, all that there are by default.
 
-    The bucket takes one LIST request for each thousand keys, and one for each day if each has its own prefix; the ledger
-    one for each thousand objects of these days, and one for each object of a day that has a ledger.
+    The bucket takes one LIST request for each thousand keys, and one for each day if each has its own prefix; the
+    ledger one for each thousand objects of these days, and one for each object of a day that has a ledger.
 
     Raises:
         ConfigurationError, ServiceUnavailable: a bucket can't be listed; without days, if it has no recording.
@@ -286,7 +283,7 @@ def _count(found: Survey, day: dt.date, recording: Recording, progress: Progress
 
 def _days_with_ledgers(state: ObjectPrefix, days: DayRange) -> set[dt.date]:
     """The days of a range that a run has worked on: one listing for all of them."""
-    common = os.path.commonprefix([layout.ledger_of(days.first), layout.ledger_of(days.last)])
+    common = _common_start(layout.ledger_of(days.first), layout.ledger_of(days.last))
     return {day for name in state.names(common) if (day := layout.ledger_day(name)) is not None}
 
 
@@ -300,7 +297,7 @@ def _days_with_prefixes(pipeline: Pipeline, bucket: RecordingBucket) -> list[dt.
         day = dt.date.fromordinal(number)
         day_of.setdefault(source.prefix_of(day), day)
     in_order, lengths = sorted(day_of), sorted({len(prefix) for prefix in day_of}, reverse=True)
-    fixed = os.path.commonprefix(in_order)
+    fixed = _common_start(in_order[0], in_order[-1])
     found: list[dt.date] = []
     after = ""
     while objects := bucket.look_below(fixed, after=after, most=1):
@@ -315,6 +312,11 @@ def _days_with_prefixes(pipeline: Pipeline, bucket: RecordingBucket) -> list[dt.
                 break
             after = max(key, _before(in_order[place]))
     return sorted(found)
+
+
+def _common_start(one: str, other: str) -> str:
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(sign for sign, _ in pairs)
 
 
 def _before(prefix: str) -> str:

@@ -152,9 +152,7 @@ def test_what_is_paid_for_is_told_from_what_is_not(s3: Store) -> None:
     done, changed, new = (s3.put(f"calls/2026-11-20/{name}.wav", body) for name in ("done", "changed", "new"))
     transcribe(s3, done, dt.date(2026, 11, 20))
     transcribe(s3, changed, dt.date(2026, 11, 20), speech_models=["universal-2"], speaker_labels=False)
-    s3.client.put_object(
-        Bucket=s3.recordings, Key="calls/2026-11-21/cold.wav", Body=body, StorageClass="DEEP_ARCHIVE"
-    )
+    s3.client.put_object(Bucket=s3.recordings, Key="calls/2026-11-21/cold.wav", Body=body, StorageClass="DEEP_ARCHIVE")
     found = planned(s3)
     month = found.total
     assert (month.count.settled, month.count.to_transcribe, month.count.paid_again) == (1, 2, 1)
@@ -163,9 +161,9 @@ def test_what_is_paid_for_is_told_from_what_is_not(s3: Store) -> None:
     assert "1 were transcribed before and are paid for again, because transcription.speaker_labels" in found.paid_again
     assert month.count.archived == {"DEEP_ARCHIVE": 1}
     assert month.count.archived_bytes == {"DEEP_ARCHIVE": len(body)}
-    asked = planned(s3, phases=[{"name": "All of it"}])
+    asked = planned(s3, segmentation={"models": ["claude-sonnet-4-6"]})
     assert len(asked.total.count.ask_s) == 1
-    assert "phases changed" in asked.paid_again
+    assert "segmentation.models changed" in asked.paid_again
     assert asked.total.tokens_in > month.tokens_in
     assert new.size == len(body)
 

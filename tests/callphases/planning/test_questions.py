@@ -85,7 +85,9 @@ def published(s3: Store, day: dt.date, *rows: dict[str, Any]) -> None:
 @pytest.mark.integration
 def test_tokens_are_learned_from_calls_with_and_without_speech(s3: Store) -> None:
     spoken = [
-        call(f"{number}", duration_s=10.0 * number, llm_input_tokens=50 + 60 * number, llm_output_tokens=40 + 5 * number)
+        call(
+            f"{number}", duration_s=10.0 * number, llm_input_tokens=50 + 60 * number, llm_output_tokens=40 + 5 * number
+        )
         for number in range(1, 31)
     ]
     silent = [call(f"s{number}", status="no_speech", duration_s=10.0 * number) for number in range(1, 31)]

@@ -18,7 +18,9 @@ NOVEMBER = DayRange(dt.date(2026, 11, 1), dt.date(2026, 11, 30))
 
 
 def saved(days: DayRange, hours: int, **by_day: int) -> SavedPlan:
-    counts = {dt.date.fromisoformat(f"2026-11-{day[1:]}"): DayCount(count, 100 * count) for day, count in by_day.items()}
+    counts = {
+        dt.date.fromisoformat(f"2026-11-{day[1:]}"): DayCount(count, 100 * count) for day, count in by_day.items()
+    }
     at = NOON + dt.timedelta(hours=hours)
     return SavedPlan(days, "support", at, {"2026-11": MonthCost(60.0, 0.5, 0.25)}, counts)
 
