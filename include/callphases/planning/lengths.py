@@ -88,7 +88,7 @@ def measure(
     found = Measured()
     total = len(todo)
     most = total if most is None else min(most, total)
-    certain = todo.largest() if most < total else set()
+    certain = todo.largest(most // 4) if most < total else set()
     groups = _groups(todo, most)
     found.strata = [group.stratum for group in groups]
 
@@ -121,9 +121,11 @@ def measure(
         for group in groups:
             look(_all(todo, group))
         return found
-    first = [min(count, LEAST_OF_STRATUM) for count in counts]
-    rest = max(left // 2 - sum(first), 0)
     sizes = [float(group.stratum.size) for group in groups]
+    first = [min(count, LEAST_OF_STRATUM) for count in counts]
+    if sum(first) > left:
+        first = allotted(counts, sizes, left)
+    rest = max(left // 2 - sum(first), 0)
     more = allotted([count - one for count, one in zip(counts, first, strict=True)], sizes, rest)
     shares = [one + two for one, two in zip(first, more, strict=True)]
     look(_recordings(todo, groups, _drawn(groups, shares, chance)))

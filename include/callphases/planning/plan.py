@@ -99,6 +99,8 @@ class Plan:
         total: of all months.
         paid_again: why calls would be paid for again, in sentences; empty if none would.
         findings: how the times of calls were read.
+        keys_without_time: keys that ``recordings.call_time`` finds no time in; the upload's counts.
+        without_day: recordings that no day's run would list.
         tokens: what was assumed or learned of the language model's tokens.
         pace: at the pipeline's limits.
         s3_requests: of a run of all of it.
@@ -118,6 +120,8 @@ class Plan:
     total: MonthPlan
     paid_again: str
     findings: list[Finding]
+    keys_without_time: int
+    without_day: int
     tokens: CallTokens
     pace: Pace
     s3_requests: int
@@ -194,6 +198,8 @@ def plan(
         total=total,
         paid_again=str(found.paid_again),
         findings=list(found.times.findings()),
+        keys_without_time=found.times.unmatched.count,
+        without_day=found.times.dayless.count,
         tokens=tokens,
         pace=pace(
             jobs=total.calls,

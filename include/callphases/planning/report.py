@@ -114,7 +114,7 @@ def remarks(plan: Plan) -> Iterator[str]:
             f"{plan.pace.night_hours:g} hours. S3 requests: about {plan.s3_requests:,}."
         )
     if plan.first_planned_at is not None:
-        yield f"planned: as on {plan.first_planned_at:%Y-%m-%d}, before anything was paid. actual: the published days."
+        yield f"planned: what was expected on {plan.first_planned_at:%Y-%m-%d}. actual: the published days."
     if plan.problem:
         yield f"This plan is not kept, so it can't be compared with the costs later: {plan.problem}"
 
@@ -124,7 +124,11 @@ def _hours(hours: float) -> str:
 
 
 def as_json(plan: Plan) -> str:
-    """A plan as JSON; ``docs/archives.md`` has the keys. Amounts are not rounded."""
+    """A plan as JSON, with what the table has and more.
+
+    Names end with their units. An estimate is an object of ``total``, ``low`` and ``high``, which are the same where
+    everything was measured. ``total`` has the keys of a month. Keys are only ever added.
+    """
     document = {
         "pipeline": plan.pipeline,
         "from": str(plan.days.first),
@@ -135,6 +139,8 @@ def as_json(plan: Plan) -> str:
         "total": _month(plan.total),
         "months": [_month(month) for month in plan.months],
         "paid_again": plan.paid_again,
+        "keys_without_time": plan.keys_without_time,
+        "recordings_without_day": plan.without_day,
         "first_planned_at": None if plan.first_planned_at is None else plan.first_planned_at.isoformat(),
         "tokens_learned_from_calls": plan.tokens.calls,
         "options_usd_per_hour": plan.options,

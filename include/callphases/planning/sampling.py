@@ -120,16 +120,20 @@ def deviation(stratum: Stratum, place: int) -> float | None:
 def totals(strata: Iterable[Stratum], place: int, months: Iterable[str]) -> dict[str | None, Estimate]:
     """The total of the value at ``place`` in each month, and in all of them by None."""
     strata = list(strata)
-    spreads = [_spread(one, place) for one in strata]
+    spreads = [one.sampled.residual_variance(place) for one in strata]
     # A stratum with one drawn recording is taken to vary as much, relative to its values, as all others together.
     known = [(spread, one.sampled) for spread, one in zip(spreads, strata, strict=True) if spread is not None]
     mean = sum(sums.value(place) for _, sums in known) / max(sum(sums.count for _, sums in known), 1)
-    relative = (sum(spread for spread, _ in known) / len(known) / mean**2) if known and mean else 0.0
+    all_bytes = sum(one.sampled.x for one in strata)
+    others = _Others(
+        ratio=sum(one.sampled.value(place) for one in strata) / all_bytes if all_bytes else 0.0,
+        variance=(sum(spread for spread, _ in known) / len(known) / mean**2) if known and mean else 0.0,
+    )
     found: dict[str | None, Estimate] = {}
     for month in [*months, None]:
         total = variance = weighted = 0.0
         for stratum, spread in zip(strata, spreads, strict=True):
-            part, uncertainty = _predicted(stratum, place, month, spread, relative)
+            part, uncertainty = _predicted(stratum, place, month, spread, others)
             total += part
             variance += uncertainty
             weighted += uncertainty**2 / max(stratum.sampled.count - 1, 1)
@@ -139,12 +143,15 @@ def totals(strata: Iterable[Stratum], place: int, months: Iterable[str]) -> dict
     return found
 
 
-def _spread(stratum: Stratum, place: int) -> float | None:
-    return stratum.sampled.residual_variance(place)
+class _Others(NamedTuple):
+    """All strata together: their ratio, and the variance of a value relative to its square."""
+
+    ratio: float
+    variance: float
 
 
 def _predicted(
-    stratum: Stratum, place: int, month: str | None, spread: float | None, relative: float
+    stratum: Stratum, place: int, month: str | None, spread: float | None, others: _Others
 ) -> tuple[float, float]:
     """A stratum's total in a month, and the variance of it."""
 
@@ -157,11 +164,13 @@ def _predicted(
     size = stratum.size if month is None else stratum.sizes.get(month, 0)
     left = count - sum(one.count for one in drawn)
     left_bytes = max(size - sum(one.x for one in drawn), 0.0)
-    if left <= 0 or not all_drawn.count:
+    if left <= 0:
         return total, 0.0
+    if not all_drawn.count:
+        return total + others.ratio * left_bytes, others.variance * (others.ratio * left_bytes) ** 2
     ratio = all_drawn.value(place) / all_drawn.x if all_drawn.x else 0.0
     mean = all_drawn.value(place) / all_drawn.count
-    variance = relative * mean**2 if spread is None else spread
+    variance = others.variance * mean**2 if spread is None else spread
     of_ratio = variance * all_drawn.count / all_drawn.x**2 if all_drawn.x else 0.0
     return total + ratio * left_bytes, variance * left + of_ratio * left_bytes**2
 

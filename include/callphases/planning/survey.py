@@ -126,9 +126,9 @@ class ToTranscribe:
         if len(self._rows) == _AT_ONCE:
             self._flush()
 
-    def largest(self) -> set[tuple[int, int]]:
-        """The ``CERTAIN`` largest: numbers of their cells, and theirs within them."""
-        return {(cell, number) for _, cell, number in self._largest}
+    def largest(self, most: int = CERTAIN) -> set[tuple[int, int]]:
+        """The largest, ``CERTAIN`` at most: numbers of their cells, and theirs within them."""
+        return {(cell, number) for _, cell, number in heapq.nlargest(most, self._largest)}
 
     def get(self, cell: CellCount, numbers: Collection[int] | None = None) -> Iterator[tuple[int, Recording]]:
         """Recordings of a cell with their numbers, all or some."""

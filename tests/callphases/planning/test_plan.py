@@ -14,7 +14,7 @@ import pytest
 from callphases.day_range import DayRange
 from callphases.limits import costs
 from callphases.planning.plan import Plan, Window, plan
-from callphases.planning.report import as_json
+from callphases.planning.report import as_json, remarks
 from callphases.planning.saved import read_plan, saved_days
 from callphases.recordings import Recording
 from callphases.segmentation.segmenter import prompt_version
@@ -248,6 +248,17 @@ def test_json_has_amounts_with_units_in_their_names(s3: Store) -> None:
     assert document["total"]["billed_s"] == {"total": 60.0, "low": 60.0, "high": 60.0}
     assert document["months"][0]["month"] == "2026-11"
     assert document["exact"] is True
+    assert document["keys_without_time"] == document["recordings_without_day"] == 0
+
+
+def test_keys_without_a_time_are_counted(s3: Store) -> None:
+    body = encoded(WAV, tone(440, 1, 8_000))
+    for name in ("20261120-a", "voicemail"):
+        s3.put(f"calls/{name}.wav", body)
+    rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
+    found = planned(s3, None, recordings={"prefix": "calls/", "call_time": rule})
+    assert (found.total.count.recordings, found.keys_without_time) == (2, 1)
+    assert any("voicemail" in line for line in remarks(found))
 
 
 def test_window_of_a_backfill_decides_the_nights(s3: Store) -> None:

@@ -83,6 +83,15 @@ def test_stratum_with_one_drawn_recording_is_as_uncertain_as_others() -> None:
     assert both.high - both.low > alone.high - alone.low
 
 
+def test_stratum_without_a_drawn_recording_is_taken_to_be_like_the_others() -> None:
+    chance = random.Random(2)
+    known = sampled(population(chance, 0.5)[0], 20, chance)
+    none = Stratum({"2026-01": 50}, {"2026-01": 5000})
+    alone, both = totals([known], 0, [])[None], totals([known, none], 0, [])[None]
+    assert both.total == pytest.approx(alone.total * (known.size + 5000) / known.size, rel=0.01)
+    assert both.high - both.low > alone.high - alone.low
+
+
 @pytest.mark.parametrize(("freedom", "percentile"), [(4, 2.776), (10, 2.228), (30, 2.042), (float("inf"), 1.96)])
 def test_percentiles_of_student(freedom: float, percentile: float) -> None:
     assert student(freedom) == pytest.approx(percentile, rel=0.02)
