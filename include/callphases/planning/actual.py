@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from callphases.day_range import DayRange
 from callphases.planning.saved import MonthCost
@@ -47,4 +46,4 @@ def actual_costs(state: ObjectPrefix, tables: ObjectPrefix, days: DayRange) -> d
 
 
 def _sums(table: pa.Table) -> Iterator[float]:
-    return (float(pc.sum(table[name]).as_py() or 0.0) for name in _COLUMNS)
+    return (sum(value or 0.0 for value in table[name].to_pylist()) for name in _COLUMNS)
