@@ -19,6 +19,8 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from callphases.day_range import DayRange
+from callphases.inspection import day_counts
+from callphases.inspection.day_counts import Planned
 from callphases.planning.survey import DayCount
 from callphases.state import layout
 from callphases.state.storage import ObjectPrefix
@@ -75,8 +77,8 @@ def read_plan(state: ObjectPrefix, days: DayRange) -> SavedPlan | None:
     return _parsed(state.get(layout.plan(days)))
 
 
-def saved_days(state: ObjectPrefix) -> dict[dt.date, DayCount]:
-    """The recordings of each day by all plans that are kept, of a day in several by the latest; in order.
+def planned(state: ObjectPrefix) -> Planned | None:
+    """What all plans that are kept say together, of a day in several the latest; None if there is none.
 
     One LIST request, and one GET for each plan.
 
@@ -84,11 +86,19 @@ def saved_days(state: ObjectPrefix) -> dict[dt.date, DayCount]:
         ConfigurationError, ServiceUnavailable: the state area can't be read.
     """
     plans = [plan for name in state.names(layout.PLANS) if (plan := _parsed(state.get(name))) is not None]
-    found: dict[dt.date, DayCount] = {}
-    for plan in sorted(plans, key=lambda one: one.planned_at):
-        found = {day: count for day, count in found.items() if not plan.days.first <= day <= plan.days.last}
-        found |= plan.by_day
-    return dict(sorted(found.items()))
+    if not plans:
+        return None
+    plans.sort(key=lambda one: one.planned_at)
+    none = DayCount(0, 0, 0)
+    counts = {day: plan.by_day.get(day, none) for plan in plans for day in plan.days}
+    latest = plans[-1]
+    recordings = sum(one.recordings for one in latest.by_day.values())
+    usd = sum(one.usd for one in latest.months.values())
+    return Planned(
+        {day: day_counts.DayCount(one.recordings, one.unreadable) for day, one in sorted(counts.items())},
+        usd / recordings if recordings else None,
+        latest.planned_at,
+    )
 
 
 def _parsed(body: bytes | None) -> SavedPlan | None:
