@@ -26,6 +26,7 @@ from callphases.errors import (
     failure_classes,
 )
 from callphases.limits import costs
+from callphases.limits.backfill import backfill_jobs, backfill_questions
 from callphases.limits.budget import within_budget
 from callphases.limits.quota import RateLimits, Slots
 from callphases.listing.archive import Archive
@@ -100,7 +101,10 @@ class DayRun:
         self.bucket = RecordingBucket(s3, pipeline.recordings.bucket)
         self.state = ObjectPrefix(s3, pipeline.output.state, "output.state")
         self.tables = ObjectPrefix(s3, pipeline.output.tables, "output.tables")
-        self.gateway = gateway.limited_by(RateLimits(self.state, pipeline.limits.llm_requests_per_minute))
+        per_minute = pipeline.limits.llm_requests_per_minute
+        self.gateway = gateway.limited_by(RateLimits(self.state, per_minute))
+        after_nights = RateLimits(self.state, per_minute, backfill_limit=backfill_questions(pipeline))
+        self._backfill_gateway = gateway.limited_by(after_nights)
         self._keys = RecordingKeys(pipeline)
         self._has_warned = False
 
@@ -276,7 +280,7 @@ class DayRun:
     def segment(self, chunk: Manifest) -> None:
         """Have the calls of a chunk divided into phases, and write its part; raises as ``transcribe``."""
         with self._working_on(chunk) as ledger:
-            segmenter = Segmenter(self.gateway, self.pipeline)
+            segmenter = Segmenter(self._backfill_gateway if chunk.is_archive else self.gateway, self.pipeline)
             ChunkSegmenter(segmenter, self.pipeline, TranscriptReader(self.state), ledger, chunk).run()
             # At the end and no sooner: publishing takes a part for all that there is of a chunk.
             part = PartWriter(self.state, self.pipeline, chunk)
@@ -337,12 +341,20 @@ class DayRun:
     def _lease(self, day: dt.date, run_token: str, task: str | None = None) -> Lease:
         return Lease(self.state, day, run_token, task, clock=self.clock)
 
-    def _slots(self, chunk: Manifest) -> Slots | None:
-        """What the run's tasks share of ``limits.transcriptions_at_once``, where the run has more recordings."""
-        limit = self.pipeline.limits.transcriptions_at_once
-        if chunk.total <= limit:
-            return None
-        return Slots(self.state, layout.slots(chunk.day, chunk.run_token), limit, chunk.name, chunk.first)
+    def _slots(self, chunk: Manifest) -> Slots:
+        """A chunk's share of ``limits.transcriptions_at_once``."""
+        limits, name = self.pipeline.limits, layout.jobs_limit()
+        return Slots(
+            self.state,
+            name,
+            limits.transcriptions_at_once,
+            chunk.run_token,
+            chunk.name,
+            chunk.first,
+            chunk.total,
+            backfill_limit=backfill_jobs(self.pipeline) if chunk.is_archive else None,
+            clock=self.clock,
+        )
 
     def _stopped(self, progress: Progress, error: AccountError | ServiceUnavailable | OverBudget) -> Stopped:
         return stopped(stop_key(progress.key), error, progress.recording.key)

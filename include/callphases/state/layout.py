@@ -6,11 +6,12 @@
     ledger/dt=<day>/<run token>/<task>[.<n>].jsonl    what a task of a run recorded
     runs/dt=<day>/<run token>/day.json                a day as a run listed it
     runs/dt=<day>/<run token>/<chunk>.jsonl           a chunk's manifest
-    runs/dt=<day>/<run token>/slots.json              jobs at once, shared by the run's tasks
     runs/dt=<day>/<run token>/rows/<part>.arrow       rows on their way to the tables
     transcripts/dt=<day>/<transcript key>.json, .vtt  a transcript and its captions
     transcripts/dt=<day>/cues-<hex>.jsonl             the cues of transcripts that were collected together
+    limits/jobs.json                                  jobs at once, shared by the tasks of all runs
     limits/llm-<digest>.json                          requests a minute to a model
+    limits/backfill-usd.json                          what backfills spend on a calendar day
     index/<digest>/…                                  the listing of an archive
     summaries/<year>-<month>.json                     what each day of a month has come to
 """
@@ -56,11 +57,6 @@ def manifest(day: dt.date, run_token: str, chunk: str) -> str:
     return f"{_run(day, run_token)}{chunk}.jsonl"
 
 
-def slots(day: dt.date, run_token: str) -> str:
-    """The jobs that a run's tasks have at the speech service."""
-    return f"{_run(day, run_token)}slots.json"
-
-
 def part(day: dt.date, run_token: str, name: str) -> str:
     """A part: rows that publishing merges."""
     return f"{_run(day, run_token)}rows/{name}.arrow"
@@ -94,6 +90,16 @@ def transcript_key(transcript_name: str) -> str:
 def new_cue_bundle(day: dt.date) -> str:
     """A new object for the cues of transcripts that are collected together."""
     return f"{_transcripts(day)}cues-{uuid.uuid4().hex}.jsonl"
+
+
+def jobs_limit() -> str:
+    """The jobs that the tasks of all runs have at the speech service."""
+    return "limits/jobs.json"
+
+
+def backfill_spending() -> str:
+    """What the runs of backfills spend on a calendar day."""
+    return "limits/backfill-usd.json"
 
 
 def llm_limit(model: str) -> str:

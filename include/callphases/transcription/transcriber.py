@@ -73,7 +73,7 @@ class Transcriber:
         state: ``output.state``.
         ledger: of the task, open.
         chunk: its recordings.
-        slots: what the run's tasks share of ``limits.transcriptions_at_once``; None where the run is smaller than that.
+        slots: the task's share of ``limits.transcriptions_at_once``.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Transcriber:
         state: ObjectPrefix,
         ledger: Ledger,
         chunk: Manifest,
-        slots: Slots | None = None,
+        slots: Slots,
     ) -> None:
         self.ledger, self.chunk = ledger, chunk
         self.pacing = Pacing(ledger.lease, ramp=pipeline.limits.ramp, slots=slots)

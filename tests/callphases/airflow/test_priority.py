@@ -14,7 +14,7 @@ from callphases.airflow.priority import NightsFirst, weight_rule
 from doubles import pipeline
 from versions import serialized
 
-NIGHTS = ("scheduled__2026-11-20T00:00:00+00:00", "manual__2026-11-20T08:00:00+00:00", "asset_triggered__2026-11-20", "x")
+NIGHTS = ("scheduled__2026-11-20T00:00:00+00:00", "manual__2026-11-20T08:00:00+00:00", "asset_triggered__2026", "x")
 BACKFILLS = ("backfill__2026-01-01T00:00:00+00:00", "archive__2026-01-01_2026-01-31")
 TASKS = ("list", "calls.transcribe", "calls.segment", "publish", "verify")
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,8 +62,9 @@ def state(clock: WallClock) -> MemoryPrefix:
     return MemoryPrefix(clock)
 
 
-def slots(state: MemoryPrefix, task: int, limit: int = 10, first: int = 0) -> Slots:
-    return Slots(state, "runs/slots.json", limit, f"chunk-{task:04}", first)  # type: ignore[arg-type]
+def slots(state: MemoryPrefix, task: int, limit: int = 10, first: int = 0, total: int = 99, **of_run: Any) -> Slots:
+    run = of_run.pop("run", "run-1")
+    return Slots(state, "jobs.json", limit, run, f"chunk-{task:04}", first, total, **of_run)  # type: ignore[arg-type]
 
 
 def test_slots_of_one_task_are_unavailable_to_others(state: MemoryPrefix) -> None:
