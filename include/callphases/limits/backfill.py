@@ -1,4 +1,4 @@
-"""What the runs of backfills may do, which come after nights: ``limits.backfill``, and what nights leave of the rest."""
+"""What the runs of backfills may do: ``limits.backfill``, and what nights leave them of the other limits."""
 
 from __future__ import annotations
 

@@ -195,7 +195,8 @@ class Slots:
         for token, run in runs.items():
             of_class = backfills if run.get("backfill") else nights
             for task, entry in run["tasks"].items():
-                if (token, task) != (self._run, self._task) and now - entry.get("at", 0.0) < ENTRY_LIFE_S:
+                is_other = (token, task) != (self._run, self._task)
+                if is_other and "at" in entry and now - entry["at"] < ENTRY_LIFE_S:
                     of_class.jobs += entry["jobs"]
                     of_class.wants += entry["wants"]
         return nights, backfills
