@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from callphases.day_run import DayRun, Listed
+    from callphases.day_run import DayRun
     from callphases.state.manifests import Manifest
+    from callphases.work_list import Listed
 
 POLL_IN_WORKER_S = 30.0
 """A job that ends sooner is awaited in the worker: the scheduler fails a task whose trigger fires within seconds."""
