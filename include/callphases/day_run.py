@@ -19,7 +19,7 @@ from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.day_range import DayRange, Span
 from callphases.errors import AccountError, CallphasesError, ServiceUnavailable
 from callphases.limits import costs
-from callphases.limits.backfill import backfill_jobs, backfill_questions
+from callphases.limits.backfill import Backfill, backfill_jobs, backfill_questions
 from callphases.limits.quota import RateLimits, Slots
 from callphases.listing.late import late_days
 from callphases.local_days import exists
@@ -199,22 +199,22 @@ class DayRun:
         """Have a chunk transcribed; returns what is still to come after ``patience_s`` seconds, None if nothing is.
 
         Raises:
-            DayHeld: another run works on this day.
+            DayHeld: another run works on this day, or a backfill may not pay now.
             RunStopped: another chunk has met an error of the account.
             AccountError, ConfigurationError, ServiceUnavailable: the ledger says how far it got.
         """
         with self._working_on(chunk) as ledger:
             describe(self.bucket, chunk.recordings, self.pipeline, ledger, DayPass.of(chunk))
-            transcriber = Transcriber(
-                self.service, self.bucket, self.pipeline, self.state, ledger, chunk, self._slots(chunk)
-            )
+            limits = self._slots(chunk), self._backfill(chunk, ledger)
+            transcriber = Transcriber(self.service, self.bucket, self.pipeline, self.state, ledger, chunk, *limits)
             return transcriber.run(patience_s)
 
     def segment(self, chunk: Manifest) -> None:
         """Have the calls of a chunk divided into phases, and write its part; raises as ``transcribe``."""
         with self._working_on(chunk) as ledger:
             segmenter = Segmenter(self._backfill_gateway if chunk.is_archive else self.gateway, self.pipeline)
-            ChunkSegmenter(segmenter, self.pipeline, TranscriptReader(self.state), ledger, chunk).run()
+            transcripts, backfill = TranscriptReader(self.state), self._backfill(chunk, ledger)
+            ChunkSegmenter(segmenter, self.pipeline, transcripts, ledger, chunk, backfill).run()
             # At the end and no sooner: publishing takes a part for all that there is of a chunk.
             for day, recordings in chunk.by_day():
                 part = PartWriter(self.state, self.pipeline, chunk, day)
@@ -335,6 +335,9 @@ class DayRun:
             backfill_limit=backfill_jobs(self.pipeline) if chunk.is_archive else None,
             clock=self.clock,
         )
+
+    def _backfill(self, chunk: Manifest, ledger: Ledger) -> Backfill | None:
+        return Backfill(self.pipeline, chunk, ledger) if chunk.is_archive else None
 
     def _stopped(self, progress: Progress, error: AccountError | ServiceUnavailable) -> Stopped:
         return stopped(stop_key(progress.key), error, progress.recording.key)

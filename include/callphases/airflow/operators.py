@@ -22,6 +22,7 @@ from callphases.airflow.schedule import day_of_run
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import (
     AccountError,
+    BackfillWaits,
     CallphasesError,
     ConfigurationError,
     DayHeld,
@@ -46,6 +47,8 @@ POLL_INTERVAL_S = 20.0
 LONGEST_WAIT = dt.timedelta(hours=12)
 LONGEST_SLEEP_S = 600.0
 """After this a task that waits for others checks on them, whatever it expected."""
+LONGEST_SLEEP_OF_BACKFILL_S = 11 * 3600.0
+"""The same for a task of a backfill that waits for its hours or for the next day: less than ``LONGEST_WAIT``."""
 DAYS = "days"
 """The XCom key of the URIs of the days' lists, the run's own day first; the list task returns the chunks' URIs."""
 SCHEDULED, BACKFILL = "scheduled", "backfill"
@@ -83,6 +86,9 @@ class _PipelineOperator(BaseOperator):
         while True:
             try:
                 return self.work(context)
+            except BackfillWaits as waits:
+                self.log.info("%s", waits)
+                self._wait_without_worker(min(max(waits.wait_s, self.poll_interval_s), LONGEST_SLEEP_OF_BACKFILL_S))
             except DayHeld as held:
                 if not told:
                     self.log.info("%s", held)

@@ -60,8 +60,7 @@ def audio_length(bucket: RecordingBucket, recording: Recording) -> Length:
         tag = TinyTag.get(file_obj=io.BufferedReader(file, PIECE_BYTES), tags=False)
     except (TinyTagException, OSError, ValueError) as error:
         log.debug("%s: its header can't be read (%s)", recording.key, type(error).__name__)
-    rate = BYTES_PER_SECOND.get(".flac" if tag.bitdepth else suffix, FALLBACK_BYTES_PER_SECOND)
-    by_size = Length(size / rate, size / DENSEST_BYTES_PER_SECOND)
+    by_size = length_by_size(recording, ".flac" if tag.bitdepth else None)
     stated_s = float(tag.duration or 0.0)
     if (wav_rate := _wav_bytes_per_second(file.head)) is not None:
         # Its samples have a fixed size, so the file's size tells the length better than the header does.
@@ -70,6 +69,13 @@ def audio_length(bucket: RecordingBucket, recording: Recording) -> Length:
     if stated_s and _is_plausible(size, stated_s, tag, suffix):
         return Length(stated_s, max(stated_s, by_size.most_s))
     return by_size
+
+
+def length_by_size(recording: Recording, suffix: str | None = None) -> Length:
+    """The length of a recording without a look at its header, as of a file with ``suffix``, its own by default."""
+    suffix = suffix or recording.key[recording.key.rfind(".") :].lower()
+    rate = BYTES_PER_SECOND.get(suffix, FALLBACK_BYTES_PER_SECOND)
+    return Length(recording.size / rate, recording.size / DENSEST_BYTES_PER_SECOND)
 
 
 def _wav_bytes_per_second(head: bytes) -> float | None:

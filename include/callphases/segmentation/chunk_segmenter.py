@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from callphases.cues import Cue
 from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, OverBudget, RequestRefused
 from callphases.limits import costs
+from callphases.limits.backfill import Backfill
 from callphases.limits.chunk_budget import ChunkBudget
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
@@ -77,6 +78,7 @@ class ChunkSegmenter:
         transcripts: reads the cues.
         ledger: of the task, open.
         chunk: its recordings.
+        backfill: what ``limits.backfill`` allows, if the run is one of a backfill.
     """
 
     def __init__(
@@ -86,9 +88,10 @@ class ChunkSegmenter:
         transcripts: TranscriptReader,
         ledger: Ledger,
         chunk: Manifest,
+        backfill: Backfill | None = None,
     ) -> None:
         self._segmenter, self._pipeline, self._transcripts = segmenter, pipeline, transcripts
-        self._ledger, self._chunk = ledger, chunk
+        self._ledger, self._chunk, self._backfill = ledger, chunk, backfill
         self._spent_usd = 0.0
         self._budget_lock = threading.Lock()
         self._stop = threading.Event()
@@ -102,6 +105,7 @@ class ChunkSegmenter:
             AccountError, ServiceUnavailable, ConfigurationError: every other call would fail the same way. What was
                 answered until then is in the ledger.
             DayHeld, RunStopped: as ``Lease.hold``.
+            BackfillWaits: ``limits.backfill`` does not let others be asked now.
         """
         self._ledger.replace_earlier_process()
         if self._chunk.budget_usd is not None:
@@ -110,6 +114,8 @@ class ChunkSegmenter:
             self._ledger, self._tasks(), threads=QUESTIONS_AT_ONCE, write_every_s=WRITE_EVERY_S, stop=self._stop
         )
         self._ledger.write()
+        if self._backfill is not None:
+            self._backfill.settle()
         if worked.problem is not None:
             raise worked.problem
 
@@ -240,20 +246,22 @@ class ChunkSegmenter:
         return prompt_version(self._pipeline)
 
     def _payer(self, pack: Sequence[_Call]) -> Sender:
-        """Sends a request about some calls if the chunk's budget allows it, and raises OverBudget otherwise."""
-        budget_usd = self._chunk.budget_usd
-        if budget_usd is None:
+        """Sends a request about some calls if the limits of spending allow it, and raises OverBudget otherwise."""
+        budget_usd, backfill = self._chunk.budget_usd, self._backfill
+        if budget_usd is None and backfill is None:
             return lambda ask: ask(may_send=self._may_send)
         cues = [cue for call in pack for cue in call.cues]
         estimate = estimated_question_usd(self._pipeline, sum(call.audio_s for call in pack), cues, len(pack))
 
         def pay(ask: Callable[..., Answer]) -> Answer:
             with self._budget_lock:
-                if self._spent_usd + estimate > budget_usd:
+                if budget_usd is not None and self._spent_usd + estimate > budget_usd:
                     raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
                 self._spent_usd += estimate
             used_usd = 0.0
             try:
+                if backfill is not None:
+                    backfill.pay(estimate, self._left_usd)
                 answer = ask(may_send=self._may_send)
                 tokens = answer.input_tokens, answer.output_tokens
                 known_usd = costs.llm_usd(self._pipeline, answer.model, *tokens)
@@ -262,12 +270,24 @@ class ChunkSegmenter:
             finally:
                 with self._budget_lock:
                     self._spent_usd += used_usd - estimate
+                if backfill is not None:
+                    backfill.paid(estimate, used_usd)
 
         return pay
+
+    def _left_usd(self) -> float:
+        """What the questions that are left are expected to cost in all."""
+        return sum(
+            costs.estimated_llm_usd(self._pipeline, float(progress.transcribed.audio_s))
+            for progress in self._todo()
+            if progress.transcribed is not None
+        )
 
     def _may_send(self) -> None:
         """Called right before each attempt of a question is sent."""
         self._unless_ended()
+        if self._backfill is not None:
+            self._backfill.hold()
         self._ledger.hold()
 
     def _unless_ended(self) -> None:
