@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count, zip_longest
@@ -59,6 +60,10 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+def _seconds(wait: dt.timedelta) -> float:
+    return float(math.ceil(wait.total_seconds()))
+
+
 class Backfill:
     """What ``limits.backfill`` allows one task of a backfill. Thread-safe.
 
@@ -99,7 +104,7 @@ class Backfill:
             raise BackfillWaits(
                 f"Backfills submit and ask in the hours {self._limits.hours} (limits.backfill.hours); waiting until "
                 f"{self._shown(opens)}.",
-                (opens - now).total_seconds(),
+                _seconds(opens - now),
             )
 
     def affordable(self, waiting: Sequence[str]) -> int:
@@ -182,7 +187,7 @@ class Backfill:
         return BackfillWaits(
             f"The ${self._limits.usd_per_day:.2f} that backfills may spend a day (limits.backfill.usd_per_day) are "
             f"used up or reserved; waiting until {self._shown(opens)}.",
-            (opens - utc_now()).total_seconds(),
+            _seconds(opens - utc_now()),
         )
 
     def _shown(self, moment: dt.datetime) -> str:

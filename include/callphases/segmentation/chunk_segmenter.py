@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 
 from callphases.cues import Cue
-from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, OverBudget, RequestRefused
+from callphases.errors import (
+    AnswerCut,
+    AnswerInvalid,
+    BackfillWaits,
+    CallFailure,
+    ModelRefused,
+    OverBudget,
+    RequestRefused,
+)
 from callphases.limits import costs
 from callphases.limits.backfill import Backfill
 from callphases.limits.chunk_budget import ChunkBudget
@@ -95,6 +103,7 @@ class ChunkSegmenter:
         self._spent_usd = 0.0
         self._budget_lock = threading.Lock()
         self._stop = threading.Event()
+        self._waits: BackfillWaits | None = None
 
     def run(self) -> None:
         """Ask for each transcribed recording that has no answer.
@@ -116,8 +125,8 @@ class ChunkSegmenter:
         self._ledger.write()
         if self._backfill is not None:
             self._backfill.settle()
-        if worked.problem is not None:
-            raise worked.problem
+        if (problem := worked.problem or self._waits) is not None:
+            raise problem
 
     def _tasks(self) -> Iterator[Task]:
         """A question for each pack of the calls that need an answer; transcripts are read as packs are asked for."""
@@ -125,6 +134,8 @@ class ChunkSegmenter:
 
         def readable() -> Iterator[_Call]:
             for progress in self._todo():
+                if self._waits is not None:
+                    return
                 read = self._read(progress)
                 if isinstance(read, Failed):
                     unreadable.append(read)
@@ -159,8 +170,16 @@ class ChunkSegmenter:
     def _ask(self, pack: list[_Call]) -> Done:
         """Ask about some calls; of several, those without a valid answer go into smaller questions.
 
-        A call fails only when it is asked about alone.
+        A call fails only when it is asked about alone. Where a backfill has to wait, the questions that it has paid
+        for are asked, and no others.
         """
+        try:
+            return self._ask_now(pack)
+        except BackfillWaits as waits:
+            self._waits = waits
+            return Done()
+
+    def _ask_now(self, pack: list[_Call]) -> Done:
         if len(pack) == 1:
             return Done([self._ask_one(pack[0])])
         together = self._segmenter.segment_pack(
