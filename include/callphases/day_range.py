@@ -11,6 +11,8 @@ from typing import Literal
 from callphases.local_days import DAY
 
 By = Literal["day", "week", "month"]
+Again = Literal["none", "failed", "completed"]
+"""Which published days a run over several runs again: none of those that are done, those with failed calls, or all."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from callphases.clock import SYSTEM_CLOCK, Clock
-from callphases.day_range import DayRange, Span
+from callphases.day_range import Again, DayRange, Span
 from callphases.errors import AccountError, CallphasesError, ServiceUnavailable
 from callphases.limits import costs
 from callphases.limits.backfill import Backfill, backfill_jobs, backfill_questions
@@ -39,7 +39,7 @@ from callphases.state.ledger import Fold, Ledger, LedgerView, read_ledger_day, r
 from callphases.state.manifests import DayList, Manifest, load_days, new_run_token, save_days
 from callphases.state.range_lease import RangeLease
 from callphases.state.storage import ObjectPrefix
-from callphases.state.summaries import DaySummary, read_summaries, record
+from callphases.state.summaries import DaySummary, days_to_do, record
 from callphases.state.transcripts import TranscriptReader
 from callphases.tables.columns import describe
 from callphases.tables.parts import PartWriter
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 log = logging.getLogger(__name__)
-
-Again = Literal["none", "failed", "completed"]
-"""Which published days are run again: none of those that are done, those with failed calls, or all."""
 
 
 class DayRun:
@@ -137,11 +134,7 @@ class DayRun:
 
     def days_to_do(self, days: DayRange, again: Again) -> list[dt.date]:
         """Which of the days there is something to do for; ``again`` as for ``begin_range``."""
-        summaries = {} if again == "completed" else read_summaries(self.state, days.first, days.last)
-        done = {
-            day for day, one in summaries.items() if one.is_done and (again == "none" or "failed" not in one.statuses)
-        }
-        return [day for day in days if day not in done and exists(day, self.pipeline.zone)]
+        return [day for day in days_to_do(self.state, days, again) if exists(day, self.pipeline.zone)]
 
     def _begin(
         self,
@@ -195,8 +188,12 @@ class DayRun:
         """The days of a run over several, as they were listed."""
         return load_days(self.state, uri)
 
-    def transcribe(self, chunk: Manifest, patience_s: float) -> Waiting | None:
+    def transcribe(
+        self, chunk: Manifest, patience_s: float, progress: Callable[[str], object] = lambda _: None
+    ) -> Waiting | None:
         """Have a chunk transcribed; returns what is still to come after ``patience_s`` seconds, None if nothing is.
+
+        ``progress`` is told how far it is, in words, when that changes.
 
         Raises:
             DayHeld: another run works on this day, or a backfill may not pay now.
@@ -206,7 +203,9 @@ class DayRun:
         with self._working_on(chunk) as ledger:
             describe(self.bucket, chunk.recordings, self.pipeline, ledger, DayPass.of(chunk))
             limits = self._slots(chunk), self._backfill(chunk, ledger)
-            transcriber = Transcriber(self.service, self.bucket, self.pipeline, self.state, ledger, chunk, *limits)
+            transcriber = Transcriber(
+                self.service, self.bucket, self.pipeline, self.state, ledger, chunk, *limits, progress=progress
+            )
             return transcriber.run(patience_s)
 
     def segment(self, chunk: Manifest) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import WeightRule
 from airflow.task.priority_strategy import PriorityWeightStrategy
 
+from callphases.airflow.ranges import RUN_ID_PREFIX
+
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
 
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 
 NIGHT = 1000
 """What a task has more than the same task of a backfill; more than there are tasks in a Dag."""
-BACKFILLS = ("backfill__", "archive__")
+BACKFILLS = ("backfill__", RUN_ID_PREFIX)
 """What the ids of backfills' runs begin with: Airflow's own, and those of ranges of days."""
 
 

@@ -128,7 +128,7 @@ class Backfill:
         return allowed
 
     def pay(self, usd: float, left_usd: Callable[[], float]) -> None:
-        """Return when a question of some ``usd`` may be asked; ``paid`` is to be called when it was, or was not.
+        """Return when a question of some ``usd`` may be asked; ``paid`` is to be called then, even if it was not asked.
 
         Args:
             usd: what it is expected to cost.
@@ -141,11 +141,11 @@ class Backfill:
             return
         with self._lock:
             asked_usd = self._asked_usd()
-            self._asked = self._today(), asked_usd + usd
             if not self._share.covers(self._today(), asked_usd + usd):
                 wanted = [usd] * max(round(left_usd() / usd), 1)
                 if not self._share.reserve(self._today(), asked_usd, wanted):
                     raise self._used_up()
+            self._asked = self._today(), asked_usd + usd
 
     def paid(self, expected_usd: float, usd: float) -> None:
         """Take note of what a question cost, of which ``pay`` was told that it would be ``expected_usd``."""

@@ -273,14 +273,15 @@ class ChunkSegmenter:
         estimate = estimated_question_usd(self._pipeline, sum(call.audio_s for call in pack), cues, len(pack))
 
         def pay(ask: Callable[..., Answer]) -> Answer:
-            with self._budget_lock:
-                if budget_usd is not None and self._spent_usd + estimate > budget_usd:
-                    raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
-                self._spent_usd += estimate
-            used_usd = 0.0
+            if backfill is not None:
+                backfill.pay(estimate, self._left_usd)
+            used_usd = reserved_usd = 0.0
             try:
-                if backfill is not None:
-                    backfill.pay(estimate, self._left_usd)
+                with self._budget_lock:
+                    if budget_usd is not None and self._spent_usd + estimate > budget_usd:
+                        raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
+                    reserved_usd = estimate
+                    self._spent_usd += reserved_usd
                 answer = ask(may_send=self._may_send)
                 tokens = answer.input_tokens, answer.output_tokens
                 known_usd = costs.llm_usd(self._pipeline, answer.model, *tokens)
@@ -288,7 +289,7 @@ class ChunkSegmenter:
                 return answer
             finally:
                 with self._budget_lock:
-                    self._spent_usd += used_usd - estimate
+                    self._spent_usd += used_usd - reserved_usd
                 if backfill is not None:
                     backfill.paid(estimate, used_usd)
 

@@ -194,6 +194,18 @@ def load_days(state: ObjectPrefix, uri: str) -> list[DayList]:
     return [DayList._of(one) for one in json.loads(_body(state, uri))]
 
 
+def save_published(state: ObjectPrefix, one: DayList, days: Sequence[dict[str, Any]]) -> str:
+    """Write what each day of a run over several has come to, of which ``one`` is any; returns the object's URI."""
+    assert one.days is not None
+    name = layout.published(one.days, one.run_token)
+    return state.put(name, json.dumps(days).encode(), "application/json")
+
+
+def load_published(state: ObjectPrefix, uri: str) -> list[dict[str, Any]]:
+    """Read it; raises as ``Manifest.load``."""
+    return list(json.loads(_body(state, uri)))
+
+
 def _body(state: ObjectPrefix, uri: str) -> bytes:
     body = state.get(uri.removeprefix(state.uri)) if uri.startswith(state.uri) else None
     if body is None:
