@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from callphases.errors import ServiceUnavailable
 from callphases.limits.quota import ENTRY_LIFE_S, TYPICAL_JOB_S, RateLimits, Slots, left_to_backfills
 from callphases.state import shared_document
 from callphases.state.storage import StoredObject
-from doubles import Clock
+from doubles import Clock, Store
 
 
 class WallClock(Clock):
@@ -375,3 +376,90 @@ def test_threads_of_several_tasks_record_every_turn() -> None:
     assert len(sent) == 40
     taken = json.loads(next(iter(state.objects.values()))[0])["taken"]
     assert sum(count for _, count in taken) == 40, "each turn was written down"
+
+
+class Task:
+    """A task that submits a chunk's recordings as its slots allow; jobs take ``job_s``."""
+
+    def __init__(self, slots: Slots, clock: WallClock, calls: int, job_s: float) -> None:
+        self._slots, self._clock, self._job_s = slots, clock, job_s
+        self.unsent, self._calls = calls, calls
+        self.under_way: list[float] = []
+
+    def step(self) -> None:
+        """Look at the jobs, and submit what may be."""
+        self.under_way = [at for at in self.under_way if self._clock.now - at < self._job_s]
+        sent = self._slots.acquire(len(self.under_way), self.unsent, self._calls - self.unsent, self._job_s)
+        self.under_way += [self._clock.now] * sent
+        self.unsent -= sent
+
+    @property
+    def is_done(self) -> bool:
+        return not self.unsent and not self.under_way
+
+
+def night_s(state: MemoryPrefix, clock: WallClock, backfill: list[Task], calls: int, job_s: float) -> float:
+    """How long a night of three chunks takes while the tasks of a backfill go on."""
+    begun = clock.now
+    night = [
+        Task(slots(state, task, 200, calls // 3 * task, calls, run=f"night-{begun}"), clock, calls // 3, job_s)
+        for task in range(3)
+    ]
+    while not all(task.is_done for task in night):
+        for task in [*backfill, *night]:
+            task.step()
+        clock.now += 0.5
+    return clock.now - begun
+
+
+@pytest.mark.parametrize("calls", [60, 600, 3000])
+def test_night_in_the_middle_of_a_backfill_takes_little_longer_than_alone(
+    state: MemoryPrefix, clock: WallClock, calls: int
+) -> None:
+    job_s = 20.0
+    alone_s = night_s(state, clock, [], calls, job_s)
+    backfill = [
+        Task(archive(state, task, 200, left_to_backfills(200, nights=True)), clock, 5000, job_s) for task in range(16)
+    ]
+    for _ in range(240):  # two minutes, in which its jobs come to end at any time
+        for task in backfill:
+            task.step()
+        clock.now += 0.5
+    assert sum(len(task.under_way) for task in backfill) >= 160
+    together_s = night_s(state, clock, backfill, calls, job_s)
+    assert together_s <= alone_s + job_s + 1, "until the jobs that were under way have ended"
+    assert sum(task.unsent for task in backfill) > 0
+
+
+@pytest.mark.integration
+def test_processes_of_nights_and_backfills_keep_the_limit_on_a_real_store(s3: Store) -> None:
+    under_way, most, guard = Counter[str](), Counter[str](), threading.Lock()
+    night_is_over = threading.Event()
+
+    def work(run: str, number: int, calls: int, backfill_limit: int | None) -> None:
+        task = Slots(s3.state, "limits/jobs.json", 20, run, f"chunk-{number}", backfill_limit=backfill_limit)
+        mine, unsent = 0, calls
+        while (mine or unsent) and not (backfill_limit and night_is_over.is_set()):
+            with guard:
+                ended = min(mine, 3)
+                under_way[run] -= ended
+            mine -= ended
+            sent = task.acquire(mine, unsent, calls - unsent)
+            with guard:
+                under_way[run] += sent
+                most[run] = max(most[run], under_way[run])
+                most["both"] = max(most["both"], sum(under_way.values()))
+            mine, unsent = mine + sent, unsent - sent
+
+    backfill = [threading.Thread(target=work, args=("archive", number, 10_000, 18)) for number in range(4)]
+    night = [threading.Thread(target=work, args=("night", number, 30, None)) for number in range(3)]
+    for thread in [*backfill, *night]:
+        thread.start()
+    for thread in night:
+        thread.join(60)
+    night_is_over.set()
+    for thread in backfill:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in night), "it got all the slots that it needed"
+    assert most["archive"] <= 18
+    assert most["both"] <= 20
