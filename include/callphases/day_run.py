@@ -79,10 +79,7 @@ class DayRun:
         self.bucket = RecordingBucket(s3, pipeline.recordings.bucket)
         self.state = ObjectPrefix(s3, pipeline.output.state, "output.state")
         self.tables = ObjectPrefix(s3, pipeline.output.tables, "output.tables")
-        per_minute = pipeline.limits.llm_requests_per_minute
-        self.gateway = gateway.limited_by(RateLimits(self.state, per_minute))
-        after_nights = RateLimits(self.state, per_minute, backfill_limit=backfill_questions(pipeline))
-        self._backfill_gateway = gateway.limited_by(after_nights)
+        self.gateway = gateway.limited_by(RateLimits(self.state, pipeline.limits.llm_requests_per_minute))
         self._keys = RecordingKeys(pipeline)
         self._has_warned = False
 
@@ -211,8 +208,8 @@ class DayRun:
     def segment(self, chunk: Manifest) -> None:
         """Have the calls of a chunk divided into phases, and write its part; raises as ``transcribe``."""
         with self._working_on(chunk) as ledger:
-            segmenter = Segmenter(self._backfill_gateway if chunk.is_archive else self.gateway, self.pipeline)
             transcripts, backfill = TranscriptReader(self.state), self._backfill(chunk, ledger)
+            segmenter = Segmenter(self.gateway if backfill is None else self._after_nights(backfill), self.pipeline)
             ChunkSegmenter(segmenter, self.pipeline, transcripts, ledger, chunk, backfill).run()
             # At the end and no sooner: publishing takes a part for all that there is of a chunk.
             for day, recordings in chunk.by_day():
@@ -333,6 +330,13 @@ class DayRun:
             chunk.total,
             backfill_limit=backfill_jobs(self.pipeline) if chunk.is_archive else None,
             clock=self.clock,
+        )
+
+    def _after_nights(self, backfill: Backfill) -> Gateway:
+        """The language models, for a task of a backfill."""
+        per_minute, own = self.pipeline.limits.llm_requests_per_minute, backfill_questions(self.pipeline)
+        return self.gateway.limited_by(
+            RateLimits(self.state, per_minute, backfill_limit=own, hold=backfill.hold, clock=self.clock)
         )
 
     def _backfill(self, chunk: Manifest, ledger: Ledger) -> Backfill | None:

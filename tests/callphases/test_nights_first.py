@@ -243,3 +243,44 @@ def test_backfill_that_is_killed_while_it_waits_or_works_pays_once(archive: Arch
         archive.clock.now += 12 * 3600
         archive.finish(listed, **settings)
     assert archive.is_whole
+
+
+def test_backfill_gives_its_worker_back_and_goes_on(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("callphases.segmentation.chunk_segmenter.QUESTIONS_AT_ONCE", 2)
+    listed = archive.process().begin_range(DAYS, "archive__1")
+    [uri] = listed.chunks
+    archive.until_done("transcribe", uri)
+
+    def slow() -> None:
+        archive.clock.now += 50
+
+    archive.when_asked = slow
+    day_run = archive.process()
+    with pytest.raises(BackfillWaits, match="gives its worker back") as held:
+        day_run.segment(day_run.load(uri))
+    assert held.value.wait_s == 0
+    assert 3 <= len(archive.asked_at) <= 5
+    archive.finish(listed)
+    assert archive.is_whole
+    assert len(archive.asked_at) == 8
+
+
+def test_backfill_without_nights_keeps_its_worker(archive: Archive) -> None:
+    listed = archive.process(schedule=None).begin_range(DAYS, "archive__1")
+    archive.when_asked = lambda: setattr(archive.clock, "now", archive.clock.now + 50)
+    assert archive.finish(listed, schedule=None) == 0
+    assert archive.is_whole
+
+
+def test_backfill_that_waits_for_turns_ends_its_wait_with_its_hours(archive: Archive) -> None:
+    settings = merged(NIGHTLY, {"schedule": None, "limits": {"llm_requests_per_minute": 1}})
+    listed = archive.process(**settings).begin_range(DAYS, "archive__1")
+    [uri] = listed.chunks
+    archive.until_done("transcribe", uri, **settings)
+    archive.clock.now += 10 * 3600 - 300  # five minutes before six
+    day_run = archive.process(**settings)
+    with pytest.raises(BackfillWaits, match="20:00-06:00"):
+        day_run.segment(day_run.load(uri))
+    assert len(archive.asked_at) <= 7
+    assert archive.now.hour == 6
+    assert archive.now.minute <= 1, "it does not wait for turns that it can't use"

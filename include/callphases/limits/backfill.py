@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from itertools import count, zip_longest
 from zoneinfo import ZoneInfo
@@ -23,6 +24,9 @@ from callphases.state.ledger import Ledger
 from callphases.state.manifests import Manifest
 
 MINUTE = dt.timedelta(minutes=1)
+STINT_S = 120.0, 180.0
+"""How long a task of a backfill pays for calls before it gives its worker back: nights go first where Airflow starts
+tasks, and no task of theirs is started while all workers are busy. Each task has its own time between these two."""
 
 
 def backfill_jobs(pipeline: Pipeline) -> int:
@@ -90,15 +94,20 @@ class Backfill:
                 for recording, length in zip_longest(chunk.recordings, chunk.lengths)
                 for key in (keys.transcript(recording), Progress(recording, keys, ledger).due_key)
             }
+        shortest_s, longest_s = STINT_S
+        stint_s = shortest_s + (longest_s - shortest_s) * zlib.crc32(chunk.name.encode()) / 2**32
+        self._stops_at = ledger.clock.monotonic() + stint_s if pipeline.schedule is not None else math.inf
         self._asked: tuple[dt.date, float] | None = None
         self._lock = threading.Lock()
 
     def hold(self) -> None:
-        """Return if it is a time of day at which backfills may pay.
+        """Return if the task may pay: it is within the hours of backfills, and has not had its worker for too long.
 
         Raises:
-            BackfillWaits: it is not.
+            BackfillWaits: it may not.
         """
+        if self._ledger.clock.monotonic() >= self._stops_at:
+            raise BackfillWaits("A backfill gives its worker back every few minutes, for tasks of nights.", 0.0)
         now = utc_now()
         if (opens := self._open_from(now)) > now:
             raise BackfillWaits(

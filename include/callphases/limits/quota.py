@@ -13,7 +13,7 @@ import math
 import random
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,8 @@ BACKFILL_AHEAD_S = 1.0
 BACKFILL_PARTS = 12
 """Backfills spread their turns over a minute, by so many parts of it. A night that needs more than they leave gets some
 as soon as the next of these parts is over, and not a minute after a burst of theirs."""
+NAP_S = 5.0
+"""The longest sleep of a backfill that waits for a turn before it looks whether it may still wait."""
 AFTER_NIGHT_S = 5.0
 """How long after a turn that a night had to wait for backfills still leave the next to nights."""
 
@@ -227,6 +229,7 @@ class RateLimits:
         state: ``output.state``.
         per_minute: the limit for each model.
         backfill_limit: how many of these backfills may have, if the tasks are theirs; None if they are not.
+        hold: called while a task of a backfill waits for a turn; may raise, which ends the wait.
         clock: waits for the turns.
     """
 
@@ -236,10 +239,11 @@ class RateLimits:
         per_minute: int,
         *,
         backfill_limit: int | None = None,
+        hold: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._state, self._per_minute, self._clock = state, per_minute, clock
-        self._backfill_limit = backfill_limit
+        self._backfill_limit, self._hold = backfill_limit, hold
         self._by_model: dict[str, _ModelTurns] = {}
         self._lock = threading.Lock()
 
@@ -258,7 +262,7 @@ class RateLimits:
                 if self._backfill_limit is None:
                     turns = _ModelTurns(shared, self._per_minute, self._clock)
                 else:
-                    turns = _BackfillTurns(shared, self._backfill_limit, self._clock)
+                    turns = _BackfillTurns(shared, self._backfill_limit, self._clock, self._hold)
                 self._by_model[model] = turns
             return self._by_model[model]
 
@@ -323,8 +327,11 @@ class _ModelTurns:
                 self._write_s = self._clock.monotonic() - before
                 return [at] * number
             jitter_s = random.random()  # noqa: S311 - spreads requests, no security use
-            self._clock.sleep(max(at - self._shared.now() - self._ahead_s, 0.0) + jitter_s)
+            self._sleep(max(at - self._shared.now() - self._ahead_s, 0.0) + jitter_s)
             self._shared.read()  # other tasks may have taken the free turns meanwhile
+
+    def _sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
     def _next(self, document: dict[str, Any], now: float, wanted: int) -> tuple[float, int]:
         """The first time from ``now`` on with a free turn, and how many of the ``wanted`` turns are free then."""
@@ -346,6 +353,18 @@ class _BackfillTurns(_ModelTurns):
     """The turns that backfills have of one model: ``per_minute`` is what they may have of the limit."""
 
     _ahead_s = BACKFILL_AHEAD_S
+
+    def __init__(self, shared: SharedDocument, per_minute: int, clock: Clock, hold: Callable[[], None]) -> None:
+        super().__init__(shared, per_minute, clock)
+        self._hold = hold
+
+    def _take(self) -> float:
+        self._hold()
+        return super()._take()
+
+    def _sleep(self, seconds: float) -> None:
+        self._clock.sleep(min(seconds, NAP_S))
+        self._hold()
 
     def _next(self, document: dict[str, Any], now: float, wanted: int) -> tuple[float, int]:
         taken = document.get("taken", [])
