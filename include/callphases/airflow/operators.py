@@ -17,6 +17,7 @@ from callphases.airflow.compat import AirflowFailException, AirflowSkipException
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.notify import tell
 from callphases.airflow.params import replay_classes
+from callphases.airflow.priority import processor_share
 from callphases.airflow.ranges import RangeRun, backfill_of, create
 from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence, total
 from callphases.airflow.schedule import day_of_run
@@ -84,6 +85,10 @@ class _PipelineOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the task; an error that a retry can't fix fails it at once."""
+        with processor_share(context["run_id"]):
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> Any:
         defer_at = time.monotonic() + self.poll_in_worker_s
         told = False
         while True:

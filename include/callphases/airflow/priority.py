@@ -1,8 +1,11 @@
-"""Which tasks Airflow starts first: those of nights before those of backfills, and then those furthest along."""
+"""Nights before backfills: which tasks Airflow starts first, and which get the processor when both are running."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,10 @@ BACKFILLS = ("backfill__", RUN_ID_PREFIX)
 """What the ids of backfills' runs begin with: Airflow's own, and those of ranges of days."""
 
 
+NICENESS = 15
+"""Of the processes of backfills: those that run when a night begins go on beside its own, which have 0 as usual."""
+
+
 class NightsFirst(PriorityWeightStrategy):
     """Tasks of nights, and of runs by hand, before those of backfills; of either the furthest along.
 
@@ -34,6 +41,21 @@ class NightsFirst(PriorityWeightStrategy):
         further: int = task.priority_weight + len(task.get_flat_relative_ids(upstream=True))
         # Airflow 3.1 asks a first time before the run is known, and again when it is.
         return further if (ti.run_id or "").startswith(BACKFILLS) else NIGHT + further
+
+
+@contextlib.contextmanager
+def processor_share(run_id: str) -> Iterator[None]:
+    """Let this process yield the processor to others while it works on a task of a backfill."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    if run_id.startswith(BACKFILLS):
+        os.setpriority(os.PRIO_PROCESS, 0, max(before, NICENESS))
+    try:
+        yield
+    finally:
+        # A task's process ends here; that of a test goes on, and needs the right to have its priority back.
+        if os.getpriority(os.PRIO_PROCESS, 0) != before:
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def weight_rule() -> str:

@@ -223,7 +223,7 @@ def test_task_of_a_backfill_that_must_wait_gives_its_worker_back_at_once(
     monkeypatch.setattr(operator, "defer", lambda self, **how: defer(**how))
     before = dt.datetime.now(dt.UTC)
     with pytest.raises(EOFError):
-        task.execute({})
+        task.execute({"run_id": "scheduled__1"})
     [deferred] = deferrals
     sleeps = deferred.trigger.moment - before
     assert slept_s <= sleeps.total_seconds() < slept_s + 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from importlib.metadata import PackageNotFoundError
 
@@ -10,6 +11,7 @@ from airflow.models.taskinstance import TaskInstance
 
 from callphases.airflow import priority
 from callphases.airflow.dag import call_phases
+from callphases.airflow.operators import SegmentCalls
 from callphases.airflow.priority import NightsFirst, weight_rule
 from doubles import pipeline
 from versions import serialized
@@ -55,3 +57,15 @@ def test_without_the_plugin_the_dag_is_as_valid_as_before(
     monkeypatch.setattr(priority, "distribution", missing)
     assert weights(NIGHTS[0]) == weights(BACKFILLS[0]) == [1, 2, 3, 4, 5]
     assert "not installed as a package" in caplog.text
+
+
+@pytest.mark.parametrize(("run_id", "niceness"), [*((one, 0) for one in NIGHTS), *((one, 15) for one in BACKFILLS)])
+def test_process_of_a_backfill_yields_the_processor(
+    run_id: str, niceness: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    seen: list[int] = []
+    monkeypatch.setattr(SegmentCalls, "work", lambda *_: seen.append(os.getpriority(os.PRIO_PROCESS, 0)))
+    task = SegmentCalls(task_id="segment", pipeline=pipeline(), manifest="s3://warehouse/state/runs/chunk")
+    task.execute({"run_id": run_id})  # type: ignore[typeddict-item]
+    assert seen == [max(before, niceness)]
