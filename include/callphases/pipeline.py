@@ -325,17 +325,50 @@ class Output(_Section):
         return self
 
 
+def _daily_hours(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,2}):([0-5]\d)\s*[-–]\s*(\d{1,2}):([0-5]\d)", text.strip())
+    if not found or int(found[1]) > 23 or (int(found[3]), int(found[4])) > (24, 0):
+        raise ValueError('expected two times of day from 00:00 to 24:00, such as "20:00-06:00"')
+    start, end = f"{int(found[1]):02}:{found[2]}", f"{int(found[3]) % 24:02}:{found[4]}"
+    if start == end:
+        raise ValueError("expected two different times; without hours, backfills run all day")
+    return f"{start}-{end}"
+
+
+class BackfillLimits(_Section):
+    """Limits on the runs of backfills. Nights, and days that are run by hand, go before these in all limits."""
+
+    transcriptions_at_once: int | None = Field(default=None, ge=1)
+    """Jobs that all backfill runs of the pipeline together have at the speech service at the same time. Without it:
+    what nights leave of ``limits.transcriptions_at_once``."""
+    usd_per_day: float | None = Field(default=None, gt=0)
+    """What all backfill runs of the pipeline together may spend on a calendar day in its time zone, in US dollars. What
+    is over it waits for the next day; nothing fails. Without it, there is no limit."""
+    hours: Annotated[str, AfterValidator(_daily_hours)] | None = None
+    """When backfills submit recordings and ask models: two times of day in the pipeline's time zone, which may have
+    midnight between them. Outside, their tasks wait without a worker. Without it, all day."""
+
+    @property
+    def open_hours(self) -> tuple[dt.time, dt.time] | None:
+        """When ``hours`` begin and end; the end may come before the beginning, on the next day."""
+        if self.hours is None:
+            return None
+        start, end = (dt.time.fromisoformat(part) for part in self.hours.split("-"))
+        return start, end
+
+
 class Limits(_Section):
     """Limits on concurrency, on requests per minute, and on the share of failed recordings."""
 
     transcriptions_at_once: int = Field(default=200, ge=1)
-    """Jobs that one run has at the speech service at the same time."""
+    """Jobs that all runs of the pipeline together have at the speech service at the same time."""
     ramp: bool = True
-    """Start slowly, as the provider recommends: 25 submissions in 15 s, then 8.5 % more every 15 s."""
+    """Start slowly, as the provider recommends: 25 submissions in 15 s, then 8.5 % more every 15 s. Each run does."""
     llm_requests_per_minute: int = Field(default=30, ge=1)
     """Questions to each language model in any 60 s, over all runs of the pipeline."""
     max_failed_ratio: float = Field(default=0.05, ge=0, le=1)
     """The run fails if a larger share of the day's recordings failed. All rows are published either way."""
+    backfill: BackfillLimits = BackfillLimits()
 
 
 class Privacy(_Section):

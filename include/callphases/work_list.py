@@ -149,7 +149,8 @@ class WorkList:
     def _chunks(self, cap_usd: float | None) -> tuple[list[str], float | None]:
         """Write the manifests; returns their URIs, and what is left of ``cap_usd``."""
         hold = self._ledger.lease.hold
-        budget = within_budget(self.todo, cap_usd, self._pipeline, self._bucket, self._ledger, hold)
+        measure = self._is_archive and self._pipeline.limits.backfill.usd_per_day is not None
+        budget = within_budget(self.todo, cap_usd, self._pipeline, self._bucket, self._ledger, hold, measure=measure)
         sizes = self.todo.sizes if cap_usd is None else self.todo.sizes[: len(budget.estimates_usd)]
         waiting, days = iter(self.todo), iter(self._in_order())
         first, uris = 0, []

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from callphases.errors import ConfigurationError
 from callphases.pipeline import (
     DEFAULT_SPEECH_MODELS,
+    BackfillLimits,
     DagSettings,
     Pipeline,
     load,
@@ -59,7 +60,12 @@ segmentation: {models: [claude-sonnet-4-5-20250929], side_by_side: false, calls_
 output:
   tables: s3://warehouse/call_phases/support_calls/
   state: s3://warehouse/_callphases/support_calls/
-limits: {transcriptions_at_once: 200, ramp: true, llm_requests_per_minute: 30, max_failed_ratio: 0.05}
+limits:
+  transcriptions_at_once: 200
+  ramp: true
+  llm_requests_per_minute: 30
+  max_failed_ratio: 0.05
+  backfill: {transcriptions_at_once: 50, usd_per_day: 100, hours: "20:00-06:00"}
 privacy: {delete_after: false}
 prices:
   speech_usd_per_hour: {universal-3-pro: 0.15}
@@ -201,6 +207,19 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"pipeline": "support calls"}, "pipeline: String should match pattern"),
         ({"limits": {"llm_requests_per_minute": "many"}}, "limits.llm_requests_per_minute: should be a valid integer"),
         ({"limits": {"max_failed_ratio": 5}}, "limits.max_failed_ratio: should be less than or equal to 1 (it is 5)"),
+        *(
+            ({"limits": {"backfill": {"hours": hours}}}, "limits.backfill.hours: expected two times of day from 00:00")
+            for hours in ("at night", "20-6", "20:00", "20:00-25:00", "24:00-06:00", "20:00-24:01", "20:60-06:00")
+        ),
+        ({"limits": {"backfill": {"hours": "6:00-06:00"}}}, "limits.backfill.hours: expected two different times"),
+        ({"limits": {"backfill": {"hours": "00:00-24:00"}}}, "limits.backfill.hours: expected two different times"),
+        ({"limits": {"backfill": {"hours": 20}}}, "limits.backfill.hours: should be a valid string (it is 20)"),
+        ({"limits": {"backfill": {"usd_per_day": 0}}}, "limits.backfill.usd_per_day: should be greater than 0"),
+        ({"limits": {"backfill": {"usd_a_day": 1}}}, "limits.backfill.usd_a_day: no such setting"),
+        (
+            {"limits": {"backfill": {"transcriptions_at_once": 0}}},
+            "limits.backfill.transcriptions_at_once: should be greater than or equal to 1",
+        ),
         ({"budget": {"usd_per_run": 0}}, "budget.usd_per_run: should be greater than 0"),
         ({"recordings": {"bucket": "s3://calls"}}, "recordings.bucket: expected only a bucket's name"),
         ({"recordings": {"bucket": "calls/2026"}}, "recordings.bucket: expected only a bucket's name"),
@@ -578,3 +597,16 @@ def test_upgrade_is_true_or_false_and_not_sent() -> None:
     assert pipeline().upgrades_transcripts is False
     with pytest.raises(ValidationError, match="expected true or false for upgrade, not 'once'"):
         pipeline(transcription={"upgrade": "once"})
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        ("20:00-06:00", (dt.time(20), dt.time(6))),
+        (" 8:30 – 17:05 ", (dt.time(8, 30), dt.time(17, 5))),
+        ("18:00-24:00", (dt.time(18), dt.time(0))),
+        (None, None),
+    ],
+)
+def test_hours_of_backfills_are_two_times_of_day(hours: str | None, expected: object) -> None:
+    assert BackfillLimits(hours=hours).open_hours == expected

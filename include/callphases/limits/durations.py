@@ -51,10 +51,15 @@ def audio_length(bucket: RecordingBucket, recording: Recording) -> Length:
         log.debug("%s: it can't be read (%s)", recording.key, type(error).__name__)
         found = None
     if found is None or not found.seconds:
-        suffix = recording.key[recording.key.rfind(".") :].lower()
-        rate = BYTES_PER_SECOND.get(suffix, FALLBACK_BYTES_PER_SECOND)
-        return Length(size / rate, size / DENSEST_BYTES_PER_SECOND)
+        return length_by_size(recording)
     return Length(found.seconds, max(found.seconds, found.most_seconds or size / DENSEST_BYTES_PER_SECOND))
+
+
+def length_by_size(recording: Recording) -> Length:
+    """The length of a recording without a look at its file."""
+    suffix = recording.key[recording.key.rfind(".") :].lower()
+    rate = BYTES_PER_SECOND.get(suffix, FALLBACK_BYTES_PER_SECOND)
+    return Length(recording.size / rate, recording.size / DENSEST_BYTES_PER_SECOND)
 
 
 def audio_of(bucket: RecordingBucket, recording: Recording) -> Audio | None:

@@ -6,11 +6,12 @@
     ledger/dt=<day>/<run token>/<task>[.<n>].jsonl    what a task of a run recorded
     runs/dt=<day>/<run token>/day.json                a day as a run listed it
     runs/dt=<day>/<run token>/<chunk>.jsonl           a chunk's manifest
-    runs/dt=<day>/<run token>/slots.json              jobs at once, shared by the run's tasks
     runs/dt=<day>/<run token>/rows/<part>.arrow       rows on their way to the tables
     transcripts/dt=<day>/<transcript key>.json, .vtt  a transcript and its captions
     transcripts/dt=<day>/cues-<hex>.jsonl             the cues of transcripts that were collected together
+    limits/jobs.json                                  jobs at once, shared by the tasks of all runs
     limits/llm-<digest>.json                          requests a minute to a model
+    limits/backfill-usd.json                          what backfills spend on a calendar day
     index/<digest>/…                                  the listing of an archive
     summaries/<year>-<month>.json                     what each day of a month has come to
     plans/<first>_<last>.json                         what these days were expected to cost; see planning/saved.py
@@ -83,11 +84,6 @@ def published(days: DayRange, run_token: str) -> str:
     return f"{_run(days, run_token)}published.json"
 
 
-def slots(span: Span, run_token: str) -> str:
-    """The jobs that a run's tasks have at the speech service."""
-    return f"{_run(span, run_token)}slots.json"
-
-
 def part(day: dt.date, run_token: str, name: str) -> str:
     """A part: rows that publishing merges."""
     return f"{_run(day, run_token)}rows/{name}.arrow"
@@ -121,6 +117,16 @@ def transcript_key(transcript_name: str) -> str:
 def new_cue_bundle(span: Span) -> str:
     """A new object for the cues of transcripts that are collected together."""
     return f"{_transcripts(span)}cues-{uuid.uuid4().hex}.jsonl"
+
+
+def jobs_limit() -> str:
+    """The jobs that the tasks of all runs have at the speech service."""
+    return "limits/jobs.json"
+
+
+def backfill_spending() -> str:
+    """What the runs of backfills spend on a calendar day."""
+    return "limits/backfill-usd.json"
 
 
 def llm_limit(model: str) -> str:

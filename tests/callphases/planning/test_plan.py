@@ -13,9 +13,9 @@ import pytest
 
 from callphases.day_range import DayRange
 from callphases.limits import costs
+from callphases.planning import saved as kept_plans
 from callphases.planning.plan import Plan, Window, plan
 from callphases.planning.report import as_json, remarks
-from callphases.planning.saved import read_plan
 from callphases.recordings import Recording
 from callphases.segmentation.segmenter import prompt_version
 from callphases.state.events import Answered, Intended, ModelUsage, Transcribed
@@ -183,10 +183,10 @@ def test_planned_and_actual_costs_are_compared_once_days_are_published(s3: Store
     first = planned(s3)
     assert first.first_planned_at is None
     assert first.total.actual is None
-    saved = read_plan(s3.state, AUTUMN)
+    saved = kept_plans.read_plan(s3.state, AUTUMN)
     assert saved is not None
     assert saved.months["2026-11"].speech_usd == pytest.approx(first.months[-1].speech_usd.total, abs=1e-6)
-    kept = saved.planned(s3.state)
+    kept = kept_plans.planned(s3.state)
     assert kept is not None
     counts = {str(day): one.recordings for day, one in kept.days.items() if one.recordings}
     assert counts == {"2026-10-01": 1, "2026-11-20": 1}
