@@ -28,9 +28,9 @@ from callphases.errors import (
 from callphases.limits import costs
 from callphases.limits.budget import within_budget
 from callphases.limits.quota import RateLimits, Slots
-from callphases.listing.archive import Archive
+from callphases.listing.archive import Archive, listed_day
 from callphases.listing.late import late_days
-from callphases.listing.listing import Listing, Spool, chunk_counts
+from callphases.listing.listing import Spool, chunk_counts
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress, unsettled
 from callphases.recordings import Recording, counted
@@ -185,7 +185,7 @@ class DayRun:
         """The recordings of the lease's day, and the listing of an archive that they are taken from, if any."""
         source = self.pipeline.recordings
         if source.is_daily:
-            return None, Listing(self.bucket, self.pipeline, source.prefix_of(lease.day), lease.hold)
+            return None, listed_day(self.bucket, self.pipeline, self.state, lease.day, lease.hold)
         archive = Archive(self.bucket, self.pipeline, self.state, lease.hold)
         return archive.take(lease.day, lease.index, lease.run_token)
 

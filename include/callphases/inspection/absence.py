@@ -84,7 +84,7 @@ def no_recordings(bucket: RecordingBucket, pipeline: Pipeline, day: dt.date) -> 
     source = pipeline.recordings
     if is_to_come(day, pipeline):
         return Finding(Health.BAD, str(day), f"This day is in the future (in {pipeline.timezone}).")
-    listed = [_below(bucket, prefix) for prefix in source.prefixes(day)]
+    listed = [_below(bucket, one) for prefix in source.prefixes(day) for one in bucket.expanded(prefix)]
     for place in listed:
         if names := place.folders():
             detail = f"No recording of this day is below {place.uri}, which has {_some(names)}"

@@ -6,12 +6,11 @@ import io
 import logging
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 from tinytag import TinyTag, TinyTagException
 
 from callphases.recordings import Recording
-from callphases.state.bucket import RecordingBucket
+from callphases.state.bucket import RangeReader, RecordingBucket
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def audio_length(bucket: RecordingBucket, recording: Recording) -> Length:
     if size == 0:
         return Length(0.0, 0.0)
     suffix = recording.key[recording.key.rfind(".") :].lower()
-    file = _RangeReader(bucket, recording)
+    file = RangeReader(bucket, recording.key, recording.size, MOST_PIECES)
     tag = TinyTag()
     try:
         tag = TinyTag.get(file_obj=io.BufferedReader(file, PIECE_BYTES), tags=False)
@@ -94,41 +93,3 @@ def _is_plausible(size: int, stated_s: float, tag: TinyTag, suffix: str) -> bool
     if not may_be_video:  # compressed audio is not larger than what it is decoded to
         most = decoded if tag.bitdepth else min(decoded or MOST_BYTES_PER_SECOND, MOST_BYTES_PER_SECOND)
     return LEAST_BYTES_PER_SECOND * stated_s <= size <= most * stated_s * TOLERANCE
-
-
-class _RangeReader(io.RawIOBase):
-    """A recording as a file object: each read is a range request. ``head`` keeps the first bytes that were read."""
-
-    def __init__(self, bucket: RecordingBucket, recording: Recording) -> None:
-        self._bucket = bucket
-        self._recording = recording
-        self._position = 0
-        self._pieces = 0
-        self.head = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._recording.size}[whence]
-        self._position = max(start + offset, 0)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._recording.size)
-        if end <= self._position:
-            return 0
-        self._pieces += 1
-        if self._pieces > MOST_PIECES:
-            raise OSError("reading the header takes too many requests")
-        body = self._bucket.byte_range(self._recording.key, self._position, end)
-        buffer[: len(body)] = body
-        self.head = self.head or body
-        self._position += len(body)
-        return len(body)

@@ -198,8 +198,11 @@ def test_reserved_names_are_those_of_the_tables() -> None:
     [
         ({"status": {"tag": "x"}}, "the tables already have a column status"),
         ({"Agent": {"tag": "x"}}, "lower-case letters"),
-        ({"agent": {}}, "expected one of key_pattern, metadata and tag"),
-        ({"agent": {"tag": "x", "metadata": "x"}}, "expected one of key_pattern, metadata and tag"),
+        ({"agent": {}}, "expected one of key_pattern, metadata, tag, audio_tag, sidecar and inventory"),
+        (
+            {"agent": {"tag": "x", "metadata": "x"}},
+            "expected one of key_pattern, metadata, tag, audio_tag, sidecar and inventory",
+        ),
         ({"agent": {"key_pattern": "agent"}}, r"agent.key_pattern: expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),

@@ -1,0 +1,138 @@
+"""The times of calls that are neither in the keys nor known: read from elsewhere, a page of a listing at once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from callphases import time_formats
+from callphases.errors import AccessDenied, CallFailure, ConfigurationError
+from callphases.pipeline import Pipeline, TimeElsewhere
+from callphases.sources.elsewhere import Reader
+from callphases.state.bucket import ListedObject, RecordingBucket
+
+THREADS = 16
+HEARTBEAT_S = 5.0
+
+
+class Times(Protocol):
+    """Reads the times of calls from elsewhere."""
+
+    def of(self, items: Sequence[ListedObject]) -> Iterable[dt.datetime | str]:
+        """The time of each, in UTC, or why it has none."""
+
+
+class _NoTimes:
+    def of(self, items: Sequence[ListedObject]) -> list[dt.datetime | str]:
+        """See ``Times``."""
+        return [item.last_modified for item in items]
+
+
+NO_TIMES: Times = _NoTimes()
+"""Reads nothing, for those who do not need the times: each is LastModified."""
+
+
+@contextmanager
+def times_elsewhere(bucket: RecordingBucket, pipeline: Pipeline, heartbeat: Callable[[], object]) -> Iterator[Times]:
+    """Reads times where ``recordings.call_time`` says that they are elsewhere.
+
+    Args:
+        bucket: ``recordings.bucket``.
+        pipeline: whose ``recordings.call_time`` is a ``TimeElsewhere``.
+        heartbeat: called every few seconds meanwhile, on the caller's thread.
+
+    Raises:
+        ConfigurationError: an inventory can't be read; or S3 refuses to show what the times are in of every recording.
+        ServiceUnavailable: S3 does not answer.
+    """
+    rule = pipeline.recordings.call_time
+    assert isinstance(rule, TimeElsewhere)
+    with Reader(bucket, [rule], heartbeat) as reader, ThreadPoolExecutor(THREADS) as pool:
+        try:
+            times = _Elsewhere(reader, rule, pipeline, pool, heartbeat)
+            yield times
+            times.check_rights()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Elsewhere:
+    def __init__(
+        self,
+        reader: Reader,
+        rule: TimeElsewhere,
+        pipeline: Pipeline,
+        pool: ThreadPoolExecutor,
+        heartbeat: Callable[[], object],
+    ) -> None:
+        self._reader, self._rule, self._pool, self._heartbeat = reader, rule, pool, heartbeat
+        self._zone: dt.tzinfo = ZoneInfo(rule.timezone) if rule.timezone else pipeline.zone
+        self._is_prepared = False
+        self._read = 0
+        self._refused: AccessDenied | None = None
+
+    def of(self, items: Sequence[ListedObject]) -> list[dt.datetime | str]:
+        """See ``Times``."""
+        if not items:
+            return []
+        if not self._is_prepared:
+            self._prepare()
+        futures = [self._pool.submit(self._one, item) for item in items]
+        waiting = set(futures)
+        while waiting:
+            _, waiting = wait(waiting, HEARTBEAT_S)
+            self._heartbeat()
+        return [future.result() for future in futures]
+
+    def check_rights(self) -> None:
+        """Raise if S3 has refused all that it was asked: then the rights are wrong, and no recording is."""
+        if self._refused is not None and not self._read:
+            raise ConfigurationError(
+                f"No recording's time can be read where recordings.call_time says: {self._refused} Check the rights of "
+                "the AWS connection."
+            )
+
+    def _prepare(self) -> None:
+        """Read an inventory on this thread, which holds the lease meanwhile."""
+        self._is_prepared = True
+        self._reader.prepare()
+        rule = self._rule
+        if rule.inventory is not None and rule.timezone is None and self._reader.inventory(rule).is_of_s3:
+            self._zone = dt.UTC
+
+    def _one(self, item: ListedObject) -> dt.datetime | str:
+        try:
+            found = self._reader.read(item, [self._rule])
+        except CallFailure as failure:
+            if isinstance(failure, AccessDenied):
+                self._refused = failure
+            return str(failure)
+        self._read += 1
+        for text in found.texts.values():
+            try:
+                return moment_of(text, self._rule.format, self._zone)
+            except ValueError as error:
+                return f"{text[:40]!r} is no time: {error}"
+        return next(iter(found.reasons.values()))
+
+
+def moment_of(text: str, format: str | None, zone: dt.tzinfo) -> dt.datetime:
+    """The time that a text gives, in UTC; without a format, of ISO 8601 or seconds or milliseconds since 1970.
+
+    Raises:
+        ValueError: it gives none.
+    """
+    text = text.strip()
+    if format is None:
+        format = time_formats.EPOCH if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else None
+    if format == time_formats.EPOCH:
+        text = text.partition(".")[0]
+    moment = time_formats.parse_iso(text, zone) if format is None else time_formats.parse(text, format, zone)
+    if not 1 < moment.year < dt.MAXYEAR:
+        raise ValueError("its year is out of range")
+    return moment
