@@ -99,4 +99,4 @@ def as_text(value: Any) -> str | None:
         return str(int(value))  # an integer of a column that has nulls, in pandas
     if isinstance(value, bool | int | float | list | dict):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return str(value)
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)

@@ -16,7 +16,7 @@ PIECE_BYTES, MOST_PIECES = 1 << 16, 16
 DATE, BEXT = "date", "bext"
 _NAMES = {DATE: "year"}
 """Our names of tags where TinyTag has another: its year is whatever the file says, also a time."""
-_BEXT_DATE_AND_TIME = 320, 18
+_BEXT_DATE, _BEXT_TIME = slice(320, 330), slice(330, 338)
 """Where OriginationDate and OriginationTime are in a bext chunk: EBU Tech 3285, section 2.3."""
 
 
@@ -40,7 +40,8 @@ def audio_tag(bucket: RecordingBucket, key: str, size: int, name: str) -> str | 
         tags = TinyTag.get(file_obj=file, duration=False).as_dict()
     except (TinyTagException, ValueError, struct.error) as error:
         raise OSError(f"its tags can't be read ({type(error).__name__})") from None
-    found = tags.get(_NAMES.get(name, name))
+    ours = _NAMES.get(name, name)
+    found = tags.get(ours, tags.get(f"_{ours}"))  # a user-defined tag of ID3 that has a standard one's name
     if isinstance(found, list):
         found = found[0] if found else None
     return None if found in (None, "") else str(found)
@@ -54,8 +55,8 @@ def _origination(file: BinaryIO) -> str | None:
     while len(chunk := file.read(8)) == 8:
         name, size = struct.unpack("<4sI", chunk)
         if name == b"bext":
-            start, length = _BEXT_DATE_AND_TIME
-            digits = re.findall(rb"\d+", file.read(start + length)[start:])
+            content = file.read(_BEXT_TIME.stop)
+            digits = re.findall(rb"\d+", content[_BEXT_DATE] + b" " + content[_BEXT_TIME])
             if [len(one) for one in digits] != [4, 2, 2, 2, 2, 2]:
                 return None
             year, month, day, hour, minute, second = (one.decode() for one in digits)

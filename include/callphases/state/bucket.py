@@ -65,7 +65,7 @@ class Page:
 
 @dataclass(frozen=True)
 class RecordingBucket:
-    """``recordings.bucket`` of a pipeline. Thread-safe.
+    """``recordings.bucket`` of a pipeline. Thread-safe. ``page_size``: objects of a LIST response.
 
     Unless a method says otherwise it raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable. What
     is wrong with one object alone is a CallFailure: RecordingGone, Archived or AccessDenied.
@@ -73,6 +73,7 @@ class RecordingBucket:
 
     client: S3Client
     name: str
+    page_size: int = MOST_LISTED
 
     def pages(self, prefix: str) -> Iterator[Page]:
         """The objects whose keys start with ``prefix``, in key order, one page for each LIST request.
@@ -139,13 +140,14 @@ class RecordingBucket:
     def _list(self, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
         """LIST responses that say of archived objects whether they are restored, where the store knows that option."""
         paginator = self.client.get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=self.name, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]))
+        what: Any = {"Bucket": self.name, "Prefix": prefix, "PaginationConfig": {"PageSize": self.page_size}}
+        pages = iter(paginator.paginate(**what, OptionalObjectAttributes=["RestoreStatus"]))
         try:
             first = next(pages)
         except ClientError as error:
             if status_of(error) not in (400, 501) or code_of(error) in ("NoSuchBucket", "InvalidBucketName"):
                 raise
-            pages = iter(paginator.paginate(Bucket=self.name, Prefix=prefix))
+            pages = iter(paginator.paginate(**what))
             first = next(pages)
         yield first
         yield from pages
