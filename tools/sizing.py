@@ -18,7 +18,7 @@ from benchmarks.figures import number
 from callphases.cues import Cue
 from callphases.limits.quota import LEAST_SHARE, TURNS_FOR_S, TYPICAL_JOB_S, WINDOW_S
 from callphases.limits.throttle import SPEECH_REQUESTS_PER_S, ramp_s
-from callphases.listing.listing import MAX_CHUNKS, TASK_EACH_UP_TO
+from callphases.listing.listing import LEAST_CALLS, MAX_CHUNKS
 from callphases.pipeline import Limits, Output, Pipeline, Recordings
 from callphases.segmentation.segmenter import packed
 from callphases.segmentation.tokens import expected_tokens
@@ -99,9 +99,7 @@ ALONE = 3
 
 def chunks_of(calls: int) -> int:
     """Return the number of chunks of a night whose recordings have the same size."""
-    if calls <= TASK_EACH_UP_TO:
-        return calls
-    return min(max(round(math.sqrt(calls) / 2), 2), MAX_CHUNKS)
+    return max(min(max(round(math.sqrt(calls) / 2), 2), calls // LEAST_CALLS, MAX_CHUNKS), min(calls, 1))
 
 
 def tasks_of(calls: int) -> int:

@@ -8,14 +8,14 @@ import json
 import math
 import wave
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from callphases.day_run import DayRun, Listed
+from callphases.day_run import DayRun
 from callphases.errors import (
     BadAudio,
     CallFailure,
@@ -30,6 +30,8 @@ from callphases.errors import (
     WrongKey,
 )
 from callphases.limits import costs
+from callphases.listing import listing
+from callphases.listing.listing import chunk_counts
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
 from callphases.state.events import Deleted, Event, Intended, Stopped, Submitted, Transcribed, failed
@@ -40,6 +42,7 @@ from callphases.tables.publishing import Published
 from callphases.tables.reading import read_rows
 from callphases.transcription.assemblyai import AssemblyAI
 from callphases.transcription.pacing import LONGEST_PAUSE_S
+from callphases.work_list import Listed
 from doubles import (
     DAY,
     KEY,
@@ -117,6 +120,17 @@ class Runner:
     @property
     def questions(self) -> int:
         return sum(bool(request.json["messages"]) for request in self.models.requests)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What chunks do is shown with a few recordings: up to twenty get a chunk each."""
+    monkeypatch.setattr(listing, "LEAST_CALLS", 1)
+
+    def counts(sizes: Sequence[int], *, is_archive: bool = False) -> list[int]:
+        return [1] * len(sizes) if len(sizes) <= 20 else chunk_counts(sizes, is_archive=is_archive)
+
+    monkeypatch.setattr("callphases.work_list.chunk_counts", counts)
 
 
 @pytest.fixture
@@ -278,7 +292,7 @@ def test_chunks_of_long_calls_have_fewer_recordings(runner: Runner) -> None:
 
 
 def test_rows_of_recordings_in_no_chunk_are_written_in_parts(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callphases.day_run.REST_PART", 2)
+    monkeypatch.setattr("callphases.work_list.REST_PART", 2)
     for one in runner.put("a", "b", "c"):
         runner.failed(one, BadAudio("No audio."))
     runner.put("d")
@@ -715,7 +729,7 @@ def test_run_does_as_many_calls_as_its_budget_pays_for(runner: Runner) -> None:
 
 
 def test_recordings_over_budget_are_in_the_ledger_and_in_parts(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callphases.day_run.REST_PART", 2)
+    monkeypatch.setattr("callphases.work_list.REST_PART", 2)
     recordings = runner.put(*"abcdef", body=wav(60))
     day_run = runner.day_run(**capped(1.5 * price(runner, 60)))
     listed = day_run.begin(DAY, "run-1")

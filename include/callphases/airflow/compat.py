@@ -34,6 +34,8 @@ __all__ = [
     "DeadlineReference",
     "TestableDag",
     "named_deadline",
+    "show_label",
+    "trigger_run",
 ]
 
 BACKOFF: float | bool = 2 if AIRFLOW >= (3, 2) else True
@@ -57,3 +59,28 @@ class TestableDag(DAG):
         """See ``DAG.test``, which ``airflow dags test`` calls."""
         self.deadline = None
         return super().test(*arguments, **named)
+
+
+def trigger_run(dag_id: str, run_id: str, conf: dict[str, Any]) -> bool:
+    """Create a run from a task, as ``TriggerDagRunOperator`` does; False if there is one with this id."""
+    from airflow.sdk.exceptions import ErrorType
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
+
+    answer = task_runner.SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=conf))
+    if not isinstance(answer, ErrorResponse):
+        return True
+    if answer.error is ErrorType.DAGRUN_ALREADY_EXISTS:
+        return False
+    raise AirflowException(f"The run {run_id} can't be created: {answer.error}: {answer.detail}")
+
+
+def show_label(text: str) -> None:
+    """Show a text in the grid in place of the running task's map index, where Airflow can (3.2)."""
+    if AIRFLOW < (3, 2):
+        return
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import SetRenderedMapIndex
+
+    if hasattr(task_runner, "SUPERVISOR_COMMS"):
+        task_runner.SUPERVISOR_COMMS.send(SetRenderedMapIndex(rendered_map_index=text))

@@ -33,6 +33,10 @@ from callphases.airflow.params import params
 from callphases.airflow.schedule import timetable
 from callphases.pipeline import Pipeline, load_all, pipeline_folder
 
+MAX_ACTIVE_RUNS = 16
+"""Nights, days by hand, and the few runs that ``callphases backfill`` keeps going. Airflow leaves the runs of its own
+backfills waiting while 20 others are running."""
+
 
 def call_phases(pipeline: Pipeline) -> DAG:
     """The Dag of one pipeline."""
@@ -42,7 +46,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
         schedule=timetable(pipeline),
         start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
         catchup=False,
-        max_active_runs=4,
+        max_active_runs=MAX_ACTIVE_RUNS,
         default_args={
             "owner": "callphases",
             "retries": 2,

@@ -83,10 +83,11 @@ def stored_xcoms(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, 
 
 def _day(dag_run: DagRun) -> str | None:
     """The day of a run that begins; None if the Dag has no schedule, as the time zone is not known then."""
-    from callphases.airflow.schedule import day_of_dag_run
+    from callphases.airflow.schedule import span_of_dag_run
 
     zone = dag_run.get_dag().timetable.serialize().get("timezone")
     if not isinstance(zone, str):
-        asked = (dag_run.conf or {}).get("date")
-        return None if asked is None else str(asked)
-    return str(day_of_dag_run(dag_run, ZoneInfo(zone)))
+        conf = dag_run.conf or {}
+        days = [str(conf[name]) for name in ("date", "from", "to") if conf.get(name)]
+        return " to ".join(days) or None
+    return str(span_of_dag_run(dag_run, ZoneInfo(zone)))

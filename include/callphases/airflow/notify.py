@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, Literal
 
 from callphases.airflow.compat import AirflowException
+from callphases.airflow.ranges import RUN_ID_PREFIX
 from callphases.airflow.report import Report, again, remedies
-from callphases.airflow.schedule import day_of_dag_run
+from callphases.airflow.schedule import span_of_dag_run
 from callphases.pipeline import Channel, DagSettings, EmailChannel, Notify
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def _tell_of_failure(settings: DagSettings, notify: Notify, context: Any) -> Non
     run = context.get("dag_run")
     report = Report.of(
         partial(_pull, settings.dag_id, context["run_id"]),
-        lambda: None if run is None else str(day_of_dag_run(run, settings.zone)),
+        lambda: None if run is None else str(span_of_dag_run(run, settings.zone)),
     )
     lines = [f"The run for {report.day} failed." if report.day else "A run failed.", report.text]
     lines += remedies(report.failures)
@@ -82,7 +83,7 @@ def tell(settings: DagSettings, notify: Notify, event: Event, lines: Sequence[st
     """
     targets, run_id = getattr(notify, event), context.get("run_id")
     run_type = getattr(context.get("dag_run"), "run_type", None)
-    if not targets or run_type == "backfill" or str(run_id).startswith("backfill__"):
+    if not targets or run_type == "backfill" or str(run_id).startswith(("backfill__", RUN_ID_PREFIX)):
         return
     title, lines = f"{settings.pipeline}: {event.replace('_', ' ')}", [*lines, f"Dag {settings.dag_id}, run {run_id}."]
     for target in targets:

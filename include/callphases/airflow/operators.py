@@ -8,16 +8,17 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from callphases.airflow.compat import AirflowFailException, AirflowSkipException
+from callphases.airflow.compat import AirflowFailException, AirflowSkipException, show_label, trigger_run
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.notify import tell
 from callphases.airflow.params import replay_classes
-from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence
+from callphases.airflow.ranges import RangeRun, backfill_of, create
+from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence, total
 from callphases.airflow.schedule import day_of_run
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import (
@@ -31,13 +32,15 @@ from callphases.errors import (
 from callphases.local_days import day_end, left_out
 from callphases.pipeline import Pipeline
 from callphases.recordings import counted
+from callphases.state.manifests import load_published, save_published
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from callphases.day_run import DayRun, Listed
+    from callphases.day_run import DayRun
     from callphases.state.manifests import Manifest
+    from callphases.work_list import Listed
 
 POLL_IN_WORKER_S = 30.0
 """A job that ends sooner is awaited in the worker: the scheduler fails a task whose trigger fires within seconds."""
@@ -45,8 +48,9 @@ POLL_INTERVAL_S = 20.0
 LONGEST_WAIT = dt.timedelta(hours=12)
 LONGEST_SLEEP_S = 600.0
 """After this a task that waits for others checks on them, whatever it expected."""
-DAYS = "days"
-"""The XCom key of the URIs of the days' lists, the run's own day first; the list task returns the chunks' URIs."""
+DAYS, RANGE = "days", "range"
+"""XCom keys of the URIs of the days' lists, the run's own day first; and of the list of a run over several days. The
+list task returns the chunks' URIs."""
 SCHEDULED, BACKFILL = "scheduled", "backfill"
 """Values of Airflow's ``DagRunType``."""
 
@@ -132,7 +136,10 @@ class ListRecordings(_PipelineOperator):
 
     def work(self, context: Context) -> list[str]:
         """See the class."""
-        day, run_id, replay = self.day(context), context["run_id"], replay_classes(context["params"])
+        run_id, replay = context["run_id"], replay_classes(context["params"])
+        if (of_range := RangeRun.of(context["params"])) is not None:
+            return self._list_range(context, of_range, replay)
+        day = self.day(context)
         self.log.info("%s: the day of the calls that this run lists.", day)
         is_backfill = context["dag_run"].run_type == BACKFILL
         listed = [self.day_run.begin(day, run_id, replay, is_archive=is_backfill)]
@@ -141,6 +148,13 @@ class ListRecordings(_PipelineOperator):
             listed += self._other_days(context, day, listed[0].budget_usd)
         context["ti"].xcom_push(DAYS, [one.day for one in listed])
         return [chunk for one in listed for chunk in one.chunks]
+
+    def _list_range(self, context: Context, run: RangeRun, replay: str | None) -> list[str]:
+        self._check_has_begun(run.days.last)
+        push(context, DAY, str(run.days))
+        listed = self.day_run.begin_range(run.days, context["run_id"], replay, run.again)
+        context["ti"].xcom_push(RANGE, listed.day)
+        return listed.chunks
 
     def day(self, context: Context) -> dt.date:
         """The day to process: the Param ``date``, else the last day that is complete when the run may begin.
@@ -157,12 +171,15 @@ class ListRecordings(_PipelineOperator):
             )
         day = day_of_run(asked, context.get("logical_date"), interval, context["dag_run"].run_after, zone)
         push(context, DAY, str(day))
-        now = dt.datetime.now(dt.UTC)
+        self._check_has_begun(day)
+        return day
+
+    def _check_has_begun(self, day: dt.date) -> None:
+        zone, now = self.pipeline.zone, dt.datetime.now(dt.UTC)
         if day > now.astimezone(zone).date():
             raise ConfigurationError(f"{day} has not begun in {zone.key}: run the day once it is over.")
         if day_end(day, zone) > now:
             self.log.warning("%s is not over in %s: calls that come later are for the next run.", day, zone.key)
-        return day
 
     def _other_days(self, context: Context, day: dt.date, budget_usd: float | None) -> Iterator[Listed]:
         """Begins the other days of the run: those that Airflow left out, and those that have changed."""
@@ -216,13 +233,15 @@ class _ChunkOperator(_PipelineOperator):
     def __init__(self, *, manifest: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.manifest = manifest
+        self.name = ""
 
     def chunk(self, context: Context) -> Manifest:
         """The chunk; also names the task's map index after it."""
         chunk = self.day_run.load(self.manifest)
         first, count = chunk.recordings[0], len(chunk.recordings)
         name = first.key.rsplit("/", 1)[-1]
-        context["chunk"] = name if count == 1 else f"{name} and {count - 1} more"  # type: ignore[typeddict-unknown-key]
+        self.name = name if count == 1 else f"{name} and {count - 1} more"
+        context["chunk"] = self.name  # type: ignore[typeddict-unknown-key]
         return chunk
 
 
@@ -235,7 +254,7 @@ class TranscribeRecordings(_ChunkOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
         chunk = self.chunk(context)
-        waiting = self.day_run.transcribe(chunk, self.poll_in_worker_s)
+        waiting = self.day_run.transcribe(chunk, self.poll_in_worker_s, partial(self._show, context))
         if waiting is not None:
             in_s = min(max(waiting.in_s, self.poll_interval_s), LONGEST_SLEEP_S)
             if not waiting.jobs:
@@ -246,6 +265,11 @@ class TranscribeRecordings(_ChunkOperator):
             trigger = TranscriptsTrigger(service, waiting.jobs, self.poll_interval_s, enough, in_s)
             self.defer(trigger=trigger, method_name="resume", timeout=LONGEST_WAIT)
         return {"recordings": len(chunk.recordings)}
+
+    def _show(self, context: Context, progress: str) -> None:
+        """Show how far the chunk is in the grid."""
+        context["chunk"] = f"{self.name}: {progress}"  # type: ignore[typeddict-unknown-key]
+        show_label(f"{self.name}: {progress}")
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """The recordings that the service reads, for OpenLineage."""
@@ -284,6 +308,8 @@ class PublishDay(_PipelineOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """See the class."""
+        if (of_range := context["ti"].xcom_pull(task_ids=self.listed, key=RANGE)) is not None:
+            return self._publish_range(context, of_range)
         manifests = context["ti"].xcom_pull(task_ids=self.listed, key=DAYS)
         if manifests is None:
             raise AirflowFailException(f"The day was not listed, so nothing is published: see the task {self.listed}.")
@@ -295,12 +321,30 @@ class PublishDay(_PipelineOperator):
             calls, phases = (_rows(days[-1], table) for table in ("calls", "phases"))
             self.log.info("%s: %s in calls, %d in phases, below %s", listed.day, counted(calls, "row"), phases, tables)
         published = {**days[0], "late": days[1:]}
-        for outlet in self.outlets:
-            table = outlet.name.rpartition(".")[2]
-            rows = _rows(days[0], table)
-            context["outlet_events"][outlet].extra = {**published, "table": f"{tables}{table}/", "rows": rows}
+        self._announce(context, published)
         self.days = days
         return published
+
+    def _publish_range(self, context: Context, listed: str) -> dict[str, Any]:
+        lists = self.day_run.load_days(listed)
+        ended = self.day_run.end_range(lists)
+        days = [{"dt": str(one.day), **asdict(published)} for one, published in zip(lists, ended, strict=True)]
+        run = RangeRun.of(context["params"])
+        assert run is not None
+        published = {**total(str(run.days), days), "late": [], "days": [day["dt"] for day in days]}
+        if days:
+            # An XCom has no room for the figures of a year of days.
+            published["of_days"] = save_published(self.day_run.state, lists[0], days)
+            self._announce(context, published)
+        self.days = days
+        return published
+
+    def _announce(self, context: Context, published: dict[str, Any]) -> None:
+        """Add the counts to the events of the Assets."""
+        for outlet in self.outlets:
+            table = outlet.name.rpartition(".")[2]
+            place = f"{self.pipeline.output.tables}{table}/"
+            context["outlet_events"][outlet].extra = {**published, "table": place, "rows": _rows(published, table)}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """The recordings, and both tables with their columns and rows, for OpenLineage."""
@@ -324,6 +368,9 @@ class VerifyDay(_PipelineOperator):
 
     def work(self, context: Context) -> None:
         """See the class."""
+        if "days" in self.published:
+            self._verify_range(context)
+            return
         days = [self.published, *self.published["late"]]
         sentences = [sentence(day) for day in days]
         for one in sentences:
@@ -339,6 +386,39 @@ class VerifyDay(_PipelineOperator):
             self._tell(day, one, context)
         if problems:
             raise AirflowFailException(" ".join(problems.values()))
+
+    def _verify_range(self, context: Context) -> None:
+        """Verify each day of a run over several, and create the next run of its backfill."""
+        of_run = self.published
+        days = load_published(self.day_run.state, of_run["of_days"]) if of_run["days"] else []
+        said = sentence(of_run) if days else f"{of_run['dt']}: nothing to do, as every day of it is done."
+        self.log.info("%s", said)
+        problems = []
+        for day in days:
+            self.log.info("%s", sentence(day))
+            if (problem := self._problem(day, most_failed=1.0)) is not None:
+                problems.append(problem)
+        problems = problems or [one for one in [self._problem(of_run)] if one is not None]
+        # A note has room for the first.
+        push(context, NOTE, " ".join([said, *problems[:1]]))
+        self._tell(of_run, said, context)
+        if not of_run["stopped"]:
+            self._go_on(context)
+        if problems:
+            raise AirflowFailException(" ".join(problems))
+
+    def _go_on(self, context: Context) -> None:
+        run = RangeRun.of(context["params"])
+        assert run is not None
+        created = create(
+            run.following(),
+            backfill_of(context["run_id"]),
+            lambda days: bool(self.day_run.days_to_do(days, run.again)),
+            partial(trigger_run, self.pipeline.dag_id),
+        )
+        if run.then is not None:
+            after = created[0].days if created else "none"
+            self.log.info("The backfill's next run: %s.", after)
 
     def _tell(self, day: dict[str, Any], said: str, context: Context) -> None:
         """Tell of the budget and, in the log too, of other models, whatever becomes of the run."""
@@ -356,8 +436,11 @@ class VerifyDay(_PipelineOperator):
                 self.log.warning("%s", other)
             tell(self.pipeline, self.pipeline.notify, "model_fallback", [*others, said], context)
 
-    def _problem(self, day: dict[str, Any]) -> str | None:
-        """The problem with a day, if any."""
+    def _problem(self, day: dict[str, Any], most_failed: float | None = None) -> str | None:
+        """The problem with a day, or with all days of a run, if any.
+
+        ``most_failed`` is the share of failed recordings that is none; None stands for ``limits.max_failed_ratio``.
+        """
         listed, failed = day["listed"], day["statuses"].get("failed", 0)
         summary = counts(day)
         if sum(day["statuses"].values()) != listed:
@@ -374,7 +457,7 @@ class VerifyDay(_PipelineOperator):
         if "budget" in day["failures"]:
             over = " For what is over the budget, raise budget.usd_per_run and run the day again."
             self.log.warning("%s: %s over the budget.%s", day["dt"], counted(day["failures"]["budget"]), over)
-        most = self.pipeline.limits.max_failed_ratio
+        most = self.pipeline.limits.max_failed_ratio if most_failed is None else most_failed
         if listed and failed / listed > most:
             return (
                 f"{summary}: {failed / listed:.1%} failed, more than limits.max_failed_ratio ({most:.1%}).{over} The "

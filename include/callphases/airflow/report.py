@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ DAY, NOTE, PROBLEM = "day", "note", "problem"
 LONGEST_NOTE = 1000
 """Characters that Airflow stores."""
 
-_OWN_LINE = re.compile(r"\d{4}-\d{2}-\d{2}(: (\d+ listed = |not published\. ).*)?")
+_DATE = r"\d{4}-\d{2}-\d{2}"
+_OWN_LINE = re.compile(rf"{_DATE}( to {_DATE})?(: (\d+ listed = |not published\. |nothing to do).*)?")
 
 Pull = Callable[[str, str], Any]
 """The XCom of a task by its key, None if there is none."""
@@ -53,6 +54,28 @@ def sentence(day: Mapping[str, Any]) -> str:
     )
 
 
+def total(name: str, days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sums of what ``publish`` knows of some days; ``dt`` is ``name``, and ``stopped`` says why the run was."""
+    found: dict[str, Any] = {"dt": name, "listed": 0, "kept": 0, "statuses": {}, "failures": {}, "unfinished": 0}
+    found |= {"run_speech_usd": 0.0, "run_llm_usd": 0.0, "speech_usd": 0.0, "llm_usd": 0.0, "stopped": None}
+    for day in days:
+        for field, value in day.items():
+            if isinstance(value, dict):
+                found[field] = _added(found.get(field, {}), value)
+            elif isinstance(value, int | float):
+                found[field] = found.get(field, 0) + value
+        found["stopped"] = found["stopped"] or day["stopped"]
+    return found
+
+
+def _added(sums: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers added up by name; they may be in dicts themselves."""
+    added = dict(sums)
+    for name, value in more.items():
+        added[name] = _added(sums.get(name, {}), value) if isinstance(value, Mapping) else sums.get(name, 0) + value
+    return added
+
+
 def _usd(amount: float) -> str:
     return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
 
@@ -63,8 +86,9 @@ def remedies(failures: Mapping[str, int]) -> list[str]:
 
 
 def again(dag_id: str, day: str) -> str:
-    """How to run a day again."""
-    conf = json.dumps({"date": day})
+    """How to run a day again, or several as ``2026-11-01 to 2026-11-30``."""
+    first, _, last = day.partition(" to ")
+    conf = json.dumps({"from": first, "to": last, "again": "failed"} if last else {"date": day})
     return f"To run the day again, which pays for nothing twice: airflow dags trigger {dag_id} --conf '{conf}'"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from callphases.airflow.compat import CronDataIntervalTimetable
+from callphases.airflow.ranges import RangeRun
+from callphases.day_range import Span
 from callphases.local_days import last_complete_day
 from callphases.pipeline import DagSettings
 
@@ -16,10 +18,18 @@ def timetable(settings: DagSettings) -> CronDataIntervalTimetable | None:
     return None if settings.cron is None else CronDataIntervalTimetable(settings.cron, timezone=settings.timezone)
 
 
-def day_of_dag_run(run: Any, zone: ZoneInfo) -> dt.date:
-    """The day that a Dag run processes, from Airflow's object of it; raises as ``day_of_run``."""
-    interval = run.data_interval_start, run.data_interval_end
-    return day_of_run((run.conf or {}).get("date"), run.logical_date, interval, run.run_after, zone)
+def span_of_dag_run(run: Any, zone: ZoneInfo) -> Span:
+    """The day that a Dag run processes, or the days, from Airflow's object of it.
+
+    Raises:
+        ConfigurationError, ValueError: its Params are no dates.
+    """
+    conf = run.conf or {}
+    if (of_range := RangeRun.of(conf)) is not None:
+        return of_range.days
+    return day_of_run(
+        conf.get("date"), run.logical_date, (run.data_interval_start, run.data_interval_end), run.run_after, zone
+    )
 
 
 def day_of_run(

@@ -1,10 +1,10 @@
-"""``callphases backfill``: a range of days in Airflow."""
+"""``callphases backfill``: an archive, or a part of it, in Airflow."""
 
 from __future__ import annotations
 
 import datetime as dt
 import os
-import shlex
+import secrets
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +13,28 @@ from typing import Annotated
 import typer
 
 from callphases.cli.console import console
+from callphases.connections import s3_of
+from callphases.day_range import DayRange, cut
 from callphases.errors import ConfigurationError
-from callphases.pipeline import load
+from callphases.local_days import day_end, exists
+from callphases.pipeline import Pipeline, load
+from callphases.state.storage import ObjectPrefix
+from callphases.state.summaries import days_to_do
+
+MOST_RUNS = 12
+"""That may be there at a time, so that nights need not wait for Airflow to start theirs; see ``airflow.dag``."""
+
+
+class By(StrEnum):
+    """How many days a run of a backfill is over."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
 
 
 class Reprocess(StrEnum):
-    """Which days that have a run ``backfill`` runs again."""
+    """Which published days ``backfill`` runs again."""
 
     NONE = "none"
     FAILED = "failed"
@@ -29,50 +45,82 @@ def backfill(
     pipeline_file: Annotated[Path, typer.Argument(help="The file of the pipeline to backfill.")],
     first: Annotated[dt.datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day of calls.")],
     last: Annotated[dt.datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, included.")],
-    max_active_runs: Annotated[int, typer.Option(min=1, help="How many days are run at a time.")] = 4,
+    by: Annotated[By, typer.Option(help="How many days a run is over.")] = By.MONTH,
+    max_active_runs: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="How many runs go on at a time.")] = 3,
     reprocess_behavior: Annotated[
         Reprocess,
-        typer.Option(help="Days to run again: none; failed: if their run failed; completed: whatever its result."),
+        typer.Option(help="Published days to run again: none; failed: with failed calls; completed: all."),
     ] = Reprocess.NONE,
-    run_backwards: Annotated[bool, typer.Option("--run-backwards", help="Run the latest day first.")] = False,
+    run_backwards: Annotated[bool, typer.Option("--run-backwards", help="Run the latest days first.")] = False,
+    airflow_url: Annotated[
+        str | None, typer.Option("--airflow", help="The address of Airflow's API. Default: that of its settings here.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs without creating them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Create the runs without asking.")] = False,
 ) -> None:
     """Have Airflow run a range of days, each from midnight to midnight in the pipeline's time zone.
 
-    Creates a backfill in Airflow's database, as airflow backfill create does, so it needs that program's environment.
-    Airflow's scheduler then runs the days; nothing waits for them here.
+    Creates runs over several days each through Airflow's API; each of them creates the next one when it is over. Days
+    that are done are left out, so the same command goes on with a backfill that was stopped. Nothing waits for the runs
+    here: callphases archive shows how far they are.
     """
     pipeline = load(pipeline_file)
-    # Airflow logs a line or two for each run.
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
-    try:
-        from callphases.airflow import backfill as airflow_backfill
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "airflow":
-            raise
-        raise ConfigurationError("Airflow is not installed here: install callphases[airflow].") from None
-    plan = airflow_backfill.plan(pipeline, first.date(), last.date())
-    several = f", {plan.runs} runs" if plan.runs != len(plan.days) else ""
+    days = _checked(DayRange(first.date(), last.date()), pipeline)
+    s3 = s3_of(pipeline)
+    state = ObjectPrefix(s3, pipeline.output.state, "output.state")
+    todo = {day for day in days_to_do(state, days, reprocess_behavior.value) if exists(day, pipeline.zone)}
+    count = sum(exists(day, pipeline.zone) for day in days)
     console.print(
-        f"{plan.dag_id}: {plan.days[0]} to {plan.days[-1]} in {pipeline.timezone} (days: {len(plan.days)}{several}), "
-        f"{max_active_runs} at a time.",
+        f"{pipeline.dag_id}: {days} in {pipeline.timezone} (days: {count}, of which {count - len(todo)} are done).",
         soft_wrap=True,
     )
-    options = ["--max-active-runs", str(max_active_runs), "--reprocess-behavior", reprocess_behavior.value]
-    options += ["--run-backwards"] if run_backwards else []
-    console.print(f"airflow {shlex.join([*plan.arguments(), *options])}", soft_wrap=True)
-    if states := airflow_backfill.earlier_runs(plan):
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        console.print(f"Runs of these days: {counts}. --reprocess-behavior is {reprocess_behavior.value}.")
+    steps = [step for step in cut(days, by.value) if not todo.isdisjoint(step)]
+    if not steps:
+        console.print("Nothing to do. To run days that are done again: --reprocess-behavior completed.")
+        return
+    console.print(f"Runs: {len(steps)}, each over a {by.value} at most, {max_active_runs} at a time:", soft_wrap=True)
+    for step in steps[:_SHOWN]:
+        console.print(f"  {step}")
+    if len(steps) > _SHOWN:
+        console.print(f"  … and {len(steps) - _SHOWN} more, to {steps[-1].last}")
     if dry_run:
         return
-    airflow_backfill.check_runs_can_start(plan)
+    # Airflow logs a line or two for each run.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+    from callphases.airflow.api import airflow
+    from callphases.airflow.ranges import RangeRun, Then, create
+
+    api = airflow(airflow_url)
+    if api.is_paused(pipeline.dag_id):
+        raise ConfigurationError(
+            f"The Dag {pipeline.dag_id} is paused, and Airflow would not start its runs: airflow dags unpause "
+            f"{pipeline.dag_id}"
+        )
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError("Nobody can be asked, as standard input is no terminal: give --yes.")
-        typer.confirm("Create it?", abort=True)
-    airflow_backfill.create(plan, *options)
-    runs, others = airflow_backfill.created(plan)
-    reasons = "".join(f", {count} left as they are ({reason})" for reason, count in sorted(others.items()))
-    console.print(f"Runs to do: {runs}{reasons}.")
+        typer.confirm("Create them?", abort=True)
+    start = RangeRun(days, reprocess_behavior.value, Then(days, by.value, run_backwards))
+    created = create(
+        start.following(),
+        f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
+        lambda step: not todo.isdisjoint(step),
+        lambda run_id, conf: api.trigger(pipeline.dag_id, run_id, conf),
+        max_active_runs,
+    )
+    console.print(f"Created: {len(created)}. The others follow, each when one of these is over.")
+    console.print(f"How far it is: callphases archive {pipeline_file} --watch", soft_wrap=True)
+
+
+_SHOWN = 12
+
+
+def _checked(days: DayRange, pipeline: Pipeline) -> DayRange:
+    zone = pipeline.zone
+    if days.first > days.last:
+        raise ConfigurationError(f"--from {days.first} is after --to {days.last}.")
+    if day_end(days.last, zone) > dt.datetime.now(dt.UTC):
+        raise ConfigurationError(f"{days.last} is not over in {zone.key}: give an earlier day to --to.")
+    if not any(exists(day, zone) for day in days):
+        raise ConfigurationError(f"{zone.key} has no {days.first}.")
+    return days

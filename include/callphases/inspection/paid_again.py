@@ -81,7 +81,7 @@ def paid_again_findings(
     days: list[dt.date] = []
     left = LEDGER_OBJECTS
     for day in reversed(published_days(tables)[-LATEST_DAYS:]):
-        objects = sum(layout.is_ledger_segment(name) for name in state.names(layout.ledger_of_day(day)))
+        objects = sum(layout.is_ledger_segment(name) for name in state.names(layout.ledger_of(day)))
         left -= objects
         if left < 0:
             break

@@ -22,8 +22,9 @@ from callphases.state.bucket import ListedObject, RecordingBucket
 
 log = logging.getLogger(__name__)
 
-TASK_EACH_UP_TO = 20
-"""Up to this many recordings get a task each, so that each call has a square of its own in Airflow's grid."""
+LEAST_CALLS, LEAST_CALLS_OF_ARCHIVE = 45, 150
+"""Recordings that a chunk has at least, on average. Two tasks cost about as much processor time as a hundred calls; for
+an archive it matters more what it costs than when the first of its calls is done."""
 MAX_CHUNKS = 200
 """Mapped tasks per run: Airflow's grid gets slow with more, and its max_map_length is 1024."""
 HEAVIEST = 20.0
@@ -188,17 +189,18 @@ class Spool:
             yield Recording.from_line(self._bucket, line)
 
 
-def chunk_counts(sizes: Sequence[int]) -> list[int]:
+def chunk_counts(sizes: Sequence[int], *, is_archive: bool = False) -> list[int]:
     """Split recordings with ``sizes`` (bytes), in their order, into chunks; returns how many each chunk holds.
 
-    Up to ``TASK_EACH_UP_TO`` recordings get a chunk each. More get about half as many chunks as the square root of
-    their number: many calls share the cost of starting a chunk's two tasks, and several chunks still run at once. All
-    chunks weigh about the same. Half of a recording's weight is its size, so a chunk of long calls has fewer of them.
+    There are about half as many chunks as the square root of the number of recordings, and fewer where there are not
+    enough of them to be worth the cost of a chunk's two tasks (``LEAST_CALLS``). All chunks weigh about the same. Half
+    of a recording's weight is its size, so a chunk of long calls has fewer of them.
     """
     count = len(sizes)
-    if count <= TASK_EACH_UP_TO:
-        return [1] * count
-    most = min(max(round(math.sqrt(count) / 2), 2), MAX_CHUNKS)
+    if not count:
+        return []
+    least = LEAST_CALLS_OF_ARCHIVE if is_archive else LEAST_CALLS
+    most = max(min(max(round(math.sqrt(count) / 2), 2), count // least, MAX_CHUNKS), 1)
     mean = sum(sizes) / count or 1.0
     weights = array("d", (min(0.5 + 0.5 * size / mean, HEAVIEST) for size in sizes))
     share = sum(weights) / most

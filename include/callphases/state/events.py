@@ -29,6 +29,7 @@ class Event:
         at: when the ledger took the event, by the worker's clock.
         fencing_token: the lease's when the event was written; orders the events of different runs.
         run_id: the run that wrote it.
+        day: of the call, in the ledger of a run over several days, as YYYY-MM-DD; empty elsewhere.
         unread: fields that this version does not know.
     """
 
@@ -41,6 +42,7 @@ class Event:
     at: dt.datetime = UNSTAMPED
     fencing_token: int = 0
     run_id: str = ""
+    day: str = ""
     unread: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -267,9 +269,9 @@ def _message(error: CallphasesError) -> str:
     return str(error).encode(errors="replace").decode()
 
 
-def stamped(event: Event, at: dt.datetime, fencing_token: int, run_id: str) -> Event:
+def stamped(event: Event, at: dt.datetime, fencing_token: int, run_id: str, day: str = "") -> Event:
     """The event as a ledger writes it."""
-    return replace(event, at=at, fencing_token=fencing_token, run_id=run_id)
+    return replace(event, at=at, fencing_token=fencing_token, run_id=run_id, day=day)
 
 
 def from_document(document: Mapping[str, Any]) -> Event:

@@ -13,6 +13,9 @@
     limits/llm-<digest>.json                          requests a minute to a model
     index/<digest>/…                                  the listing of an archive
     summaries/<year>-<month>.json                     what each day of a month has come to
+
+A run over several days has ``days=<first>_<last>`` where that of one day has ``dt=<day>``, for its lease, ledger and
+manifests; its list is ``days.json``. The rows of each day, and the transcripts, lie where those of a day's run do.
 """
 
 from __future__ import annotations
@@ -21,44 +24,51 @@ import datetime as dt
 import hashlib
 import uuid
 
+from callphases.day_range import DayRange, Span
+
 CHUNK, REST = "chunk", "rest"
 """Kinds of parts: rows of a chunk, and of recordings that are in no chunk."""
 _TRANSCRIPT, _CAPTIONS = ".json", ".vtt"
 
 
-def lease(day: dt.date) -> str:
-    """The lease of a day."""
-    return f"ledger/dt={day}/lease.json"
+def lease(span: Span) -> str:
+    """The lease of a day, or of a run over several."""
+    return f"{ledger_of(span)}lease.json"
 
 
-def ledger_of_day(day: dt.date) -> str:
-    """What the names of all of a day's ledger objects begin with."""
-    return f"ledger/dt={day}/"
+def ledger_of(span: Span, run_token: str = "") -> str:
+    """What the names of all ledger objects of a day begin with, or of a run over several; or of one run alone."""
+    return f"ledger/{_folder(span)}/{f'{run_token}/' if run_token else ''}"
 
 
-def ledger_segment(day: dt.date, run_token: str, task: str, number: int = 0) -> str:
+def ledger_segment(span: Span, run_token: str, task: str, number: int = 0) -> str:
     """An object of a task's ledger, the first of which has number 0."""
-    return f"{ledger_of_day(day)}{run_token}/{task}{f'.{number}' if number else ''}.jsonl"
+    return f"{ledger_of(span, run_token)}{task}{f'.{number}' if number else ''}.jsonl"
 
 
 def is_ledger_segment(name: str) -> bool:
-    """Whether an object below ``ledger_of_day`` holds events."""
+    """Whether an object below ``ledger_of`` holds events."""
     return name.endswith(".jsonl")
 
 
-def day_list(day: dt.date, run_token: str) -> str:
-    """A day as a run listed it."""
-    return f"{_run(day, run_token)}day.json"
+def day_list(span: Span, run_token: str) -> str:
+    """A day as a run listed it, or several."""
+    return f"{_run(span, run_token)}{'days' if isinstance(span, DayRange) else 'day'}.json"
 
 
-def manifest(day: dt.date, run_token: str, chunk: str) -> str:
+def manifest(span: Span, run_token: str, chunk: str) -> str:
     """The manifest of a chunk."""
-    return f"{_run(day, run_token)}{chunk}.jsonl"
+    return f"{_run(span, run_token)}{chunk}.jsonl"
 
 
-def slots(day: dt.date, run_token: str) -> str:
+def published(days: DayRange, run_token: str) -> str:
+    """What each day of a run over several has come to."""
+    return f"{_run(days, run_token)}published.json"
+
+
+def slots(span: Span, run_token: str) -> str:
     """The jobs that a run's tasks have at the speech service."""
-    return f"{_run(day, run_token)}slots.json"
+    return f"{_run(span, run_token)}slots.json"
 
 
 def part(day: dt.date, run_token: str, name: str) -> str:
@@ -91,9 +101,9 @@ def transcript_key(transcript_name: str) -> str:
     return transcript_name.rpartition("/")[2].removesuffix(_TRANSCRIPT)
 
 
-def new_cue_bundle(day: dt.date) -> str:
+def new_cue_bundle(span: Span) -> str:
     """A new object for the cues of transcripts that are collected together."""
-    return f"{_transcripts(day)}cues-{uuid.uuid4().hex}.jsonl"
+    return f"{_transcripts(span)}cues-{uuid.uuid4().hex}.jsonl"
 
 
 def llm_limit(model: str) -> str:
@@ -131,12 +141,16 @@ def archive_day_object(day: dt.date, content_digest: str) -> str:
     return f"{day}-{content_digest}.jsonl.gz"
 
 
-def _run(day: dt.date, run_token: str) -> str:
-    return f"runs/dt={day}/{run_token}/"
+def _run(span: Span, run_token: str) -> str:
+    return f"runs/{_folder(span)}/{run_token}/"
 
 
-def _transcripts(day: dt.date) -> str:
-    return f"transcripts/dt={day}/"
+def _transcripts(span: Span) -> str:
+    return f"transcripts/{_folder(span)}/"
+
+
+def _folder(span: Span) -> str:
+    return f"days={span.first}_{span.last}" if isinstance(span, DayRange) else f"dt={span}"
 
 
 def _archive(digest: str) -> str:

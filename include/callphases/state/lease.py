@@ -16,9 +16,11 @@ import json
 import math
 import threading
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from callphases.clock import SYSTEM_CLOCK, Clock
+from callphases.day_range import DayRange, Span, parse_span
 from callphases.errors import AccountError, DayHeld, RunStopped, ServiceUnavailable
 from callphases.state import layout
 from callphases.state.storage import ObjectPrefix, StoredObject
@@ -40,6 +42,9 @@ def has_run(state: ObjectPrefix, day: dt.date) -> bool:
 class Lease:
     """The right of one run to pay for a day. Safe to use from the threads of a task.
 
+    A day that a run over several days has says so (``range``); that run's own lease, a ``RangeLease``, is the one that
+    it renews, and a run that takes over such a day takes that one away too.
+
     Args:
         state: ``output.state``.
         day: of the calls.
@@ -55,12 +60,13 @@ class Lease:
         began: when the run's first task began to submit.
         index: the listing of an archive that the day's recordings were last taken from: by the previous run, until
             this one has said so.
+        days_to_read: days whose ledger the run has to read if nobody has read it under this fencing token.
     """
 
     def __init__(
         self,
         state: ObjectPrefix,
-        day: dt.date,
+        day: Span,
         run_token: str,
         task: str | None = None,
         *,
@@ -74,6 +80,7 @@ class Lease:
         self.stopped: str | None = None
         self.began: dt.datetime | None = None
         self.index: str | None = None
+        self.days_to_read: list[dt.date] = [] if isinstance(day, DayRange) else [day]
         self._object = object_name or layout.lease(day)
         self._held_message = held_message
         self._confirmed_at = -math.inf
@@ -100,9 +107,8 @@ class Lease:
                 document = json.loads(stored.body)
                 stop = document["stopped"]
                 if document["holder"] != self.run_token:
-                    if not document["released"] and stored.age_s < LIFE_S:
-                        raise self._day_held(document["holder"], LIFE_S - stored.age_s)
-                    document = self._document(document["term"] + 1, document.get("index"))
+                    term = self._end(document, stored)
+                    document = self._document(term + 1, document.get("index"), document.get("ranges", []))
                 elif stop and self.task not in (None, stop["task"]):
                     raise RunStopped(f"{stop['task']} stopped the run: {stop['message']}")
                 elif not document["released"] and not stop and stored.age_s < FRESH_S:
@@ -120,6 +126,35 @@ class Lease:
         raise ServiceUnavailable(
             f"The lease of {self.day} can't be written below output.state; its store must do conditional writes."
         )
+
+    def _end(self, document: dict[str, Any], stored: StoredObject) -> int:
+        """Make sure that the holder of a lease can't pay any more; returns its highest fencing token.
+
+        Raises:
+            DayHeld: it is alive.
+        """
+        term: int = document["term"]
+        if document["released"]:
+            return term
+        if not document.get("range"):
+            if stored.age_s < LIFE_S:
+                raise self._day_held(document["holder"], LIFE_S - stored.age_s)
+            return term
+        name = layout.lease(parse_span(document["range"]))
+        for _ in range(TRIES):
+            of_range = self.state.look(name)
+            if of_range is None:
+                return term
+            range_document = json.loads(of_range.body)
+            term = max(term, range_document["term"])
+            if range_document["holder"] != document["holder"] or range_document["released"]:
+                return term
+            if of_range.age_s < LIFE_S:
+                raise self._day_held(document["holder"], LIFE_S - of_range.age_s)
+            ended = {**range_document, "term": term + 1, "released": True, "write": uuid.uuid4().hex}
+            if self.state.put_if_match(name, json.dumps(ended).encode(), of_range.etag) is not None:
+                return term + 1
+        raise self._day_held(document["holder"], LIFE_S)
 
     @property
     def is_fresh(self) -> bool:
@@ -192,7 +227,9 @@ class Lease:
             wait_s,
         )
 
-    def _document(self, fencing_token: int, index: str | None = None) -> dict[str, Any]:
+    def _document(
+        self, fencing_token: int, index: str | None = None, ranges: Sequence[Sequence[str]] = ()
+    ) -> dict[str, Any]:
         """A lease that was just taken; ``holder`` and ``term`` are the run token and the fencing token."""
         return {
             "holder": self.run_token,
@@ -201,6 +238,7 @@ class Lease:
             "stopped": None,
             "began": None,
             "index": index,
+            **({"ranges": list(ranges)} if ranges else {}),
         }
 
     def _note(self, document: dict[str, Any]) -> None:

@@ -10,13 +10,17 @@ the lease of the day (lease.py), and are read again where another run has held i
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import threading
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 
+from callphases.day_range import DayRange, Span, parse_span
 from callphases.errors import ServiceUnavailable
 from callphases.recordings import Recording
 from callphases.state import layout
@@ -76,24 +80,74 @@ class LedgerView:
 
 
 def read_ledger_day(state: ObjectPrefix, day: dt.date) -> LedgerView:
-    """The ledger of a day: one LIST request, and one GET for each object."""
-    names = [name for name in state.names(layout.ledger_of_day(day)) if layout.is_ledger_segment(name)]
+    """The ledger of a day: one LIST request, and one GET for each object.
+
+    What a run over several days has written about it is elsewhere until the day is published; its lease says where.
+    """
+    names = list(state.names(layout.ledger_of(day)))
     view = LedgerView()
     with ThreadPoolExecutor(READERS) as pool:
-        for body in pool.map(state.get, names):
+        lease = state.get(layout.lease(day)) if layout.lease(day) in names else None
+        for body in pool.map(state.get, filter(layout.is_ledger_segment, names)):
             view.learn(parse(body))
+    for span, run_token in json.loads(lease or b"{}").get("ranges", []):
+        view.learn(event for event in read_run(state, parse_span(span), run_token) if event.day == str(day))
     return view
 
 
-def read_task(state: ObjectPrefix, day: dt.date, run_token: str, name: str) -> list[Event]:
+def read_run(state: ObjectPrefix, span: Span, run_token: str) -> list[Event]:
+    """The events of all tasks of a run: requests as ``read_ledger_day``."""
+    names = filter(layout.is_ledger_segment, state.names(layout.ledger_of(span, run_token)))
+    with ThreadPoolExecutor(READERS) as pool:
+        return [event for body in pool.map(state.get, names) for event in parse(body)]
+
+
+def read_task(state: ObjectPrefix, span: Span, run_token: str, name: str) -> list[Event]:
     """The events that one task of a run has written."""
     events: list[Event] = []
     for number in count():
-        body = state.get(layout.ledger_segment(day, run_token, name, number))
+        body = state.get(layout.ledger_segment(span, run_token, name, number))
         events += parse(body)
         if body is None or len(body) < SEGMENT_BYTES:
             return events
     raise AssertionError
+
+
+class Fold:
+    """Moves what runs over several days have written about a day to the day's own ledger. Safe to use from threads.
+
+    Args:
+        state: ``output.state``.
+        run_token: of the run that does it, whose object of each day it is.
+    """
+
+    def __init__(self, state: ObjectPrefix, run_token: str) -> None:
+        self._state, self._run_token = state, run_token
+        self._by_day: dict[tuple[str, str], dict[str, list[Event]]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, day: dt.date, ranges: Iterable[Sequence[str]]) -> None:
+        """Move the events of a day; ``ranges`` are those of its lease. What is there already is replaced by the same.
+
+        Raises:
+            ServiceUnavailable: the store does not answer.
+        """
+        events = [
+            replace(event, day="")
+            for span, run_token in ranges
+            for event in self._events(span, run_token).get(str(day), [])
+        ]
+        if events:
+            name = layout.ledger_segment(day, self._run_token, "range")
+            self._state.put(name, serialize(events), "application/x-ndjson")
+
+    def _events(self, span: str, run_token: str) -> dict[str, list[Event]]:
+        with self._lock:
+            if (span, run_token) not in self._by_day:
+                found = self._by_day[span, run_token] = defaultdict[str, list[Event]](list)
+                for event in read_run(self._state, parse_span(span), run_token):
+                    found[event.day].append(event)
+            return self._by_day[span, run_token]
 
 
 class Ledger(LedgerView):
@@ -112,6 +166,7 @@ class Ledger(LedgerView):
         self.lease = lease
         self.run_id = run_id
         self.name = name
+        self._days: Mapping[str, dt.date] = {}
         self.clock = lease.clock
         self._writing = threading.Lock()
         self._written: list[Event] = []
@@ -132,8 +187,9 @@ class Ledger(LedgerView):
         name: str,
         known: Iterable[Event] = (),
         fencing_token: int = 0,
+        days: Mapping[str, dt.date] | None = None,
     ) -> Ledger:
-        """Take the lease, and read the ledger: all of the day, unless ``known`` is still complete.
+        """Take the lease, and read the ledger: all of the lease's days, unless ``known`` is still complete.
 
         Args:
             state: ``output.state``.
@@ -142,13 +198,15 @@ class Ledger(LedgerView):
             name: the task's, unique in the run.
             known: the events of the task's recordings when the run listed them.
             fencing_token: the lease's then.
+            days: in a run over several days, the day of each recording by its key.
 
         Raises:
             DayHeld, RunStopped: as ``Lease.take``.
         """
         ledger = cls(state, lease, run_id, name)
+        ledger._days = days or {}
         if lease.take() != fencing_token:
-            known = read_ledger_day(state, lease.day).all()
+            known = [event for day in lease.days_to_read for event in read_ledger_day(state, day).all()]
         ledger.learn(known)
         ledger._read_own()
         return ledger
@@ -171,9 +229,13 @@ class Ledger(LedgerView):
             self._silent_at = silent_at
 
     @property
-    def day(self) -> dt.date:
-        """The day of the calls."""
+    def day(self) -> Span:
+        """The day of the calls, or the days."""
         return self.lease.day
+
+    def day_of(self, recording: Recording) -> dt.date:
+        """The day of one call."""
+        return self._days[recording.key] if isinstance(self.day, DayRange) else self.day
 
     @property
     def own(self) -> list[Event]:
@@ -265,7 +327,10 @@ class Ledger(LedgerView):
 
     def _stamped(self, events: Iterable[Event]) -> list[Event]:
         now = dt.datetime.now(dt.UTC)
-        return [stamped(event, now, self.lease.fencing_token, self.run_id) for event in events]
+        return [
+            stamped(event, now, self.lease.fencing_token, self.run_id, str(self._days.get(event.recording, "")))
+            for event in events
+        ]
 
     def _put(self, new: Sequence[Event]) -> None:
         if len(self._body) >= SEGMENT_BYTES:

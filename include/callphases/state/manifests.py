@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import re
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from callphases.day_range import DayRange, Span, parse_span
 from callphases.errors import ConfigurationError
 from callphases.recordings import Recording
 from callphases.state import layout
@@ -18,16 +21,17 @@ from callphases.state.storage import ObjectPrefix
 
 @dataclass(frozen=True)
 class Manifest:
-    """A chunk of a day's recordings.
+    """A chunk of the recordings of a day, or of several.
 
     Attributes:
         name: the chunk's, unique in its run.
-        day: the day of the calls.
+        day: the day of the calls, or the days that the run is over.
         run_id: the run that listed it.
         run_token: names the run in the lease of the day and in the state area; no other run has the same.
         fencing_token: the lease's when the day was listed.
         listed_at: when the pass over the day began. What failed before may be tried again, what failed since not.
-        recordings: in key order.
+        recordings: in key order; of several days, day by day.
+        counts: of several days, those of the chunk and how many recordings each has in it.
         known: the ledger's events about them.
         first: how many recordings of the run's other chunks come before this one's, to pace them all by one clock.
         total: how many recordings the run's chunks have.
@@ -38,12 +42,13 @@ class Manifest:
     """
 
     name: str
-    day: dt.date
+    day: Span
     run_id: str
     run_token: str
     fencing_token: int
     listed_at: dt.datetime
     recordings: list[Recording]
+    counts: list[tuple[dt.date, int]] = field(default_factory=list)
     known: list[Event] = field(default_factory=list)
     first: int = 0
     total: int = 0
@@ -51,6 +56,19 @@ class Manifest:
     is_archive: bool = False
     budget_usd: float | None = None
     lengths: list[tuple[float, float]] = field(default_factory=list)
+
+    def by_day(self) -> Iterator[tuple[dt.date, list[Recording]]]:
+        """The recordings of each day."""
+        if not isinstance(self.day, DayRange):
+            yield self.day, self.recordings
+            return
+        left = iter(self.recordings)
+        for day, count in self.counts:
+            yield day, list(itertools.islice(left, count))
+
+    def days_by_key(self) -> dict[str, dt.date]:
+        """The day of each recording, by its key."""
+        return {recording.key: day for day, recordings in self.by_day() for recording in recordings}
 
     def save(self, state: ObjectPrefix) -> str:
         """Write the manifest below ``runs/`` in the state area; returns its URI."""
@@ -67,6 +85,7 @@ class Manifest:
             "replay": self.replay,
             "budget_usd": self.budget_usd,
             **({"is_archive": True} if self.is_archive else {}),
+            **({"counts": [(str(day), count) for day, count in self.counts]} if self.counts else {}),
             **({"lengths": self.lengths} if self.lengths else {}),
         }
         lines = [head, *(item.as_json() for item in self.recordings)]
@@ -86,7 +105,8 @@ class Manifest:
         return cls(
             **{
                 **_field_names(head),
-                "day": dt.date.fromisoformat(head["day"]),
+                "day": parse_span(head["day"]),
+                "counts": [(dt.date.fromisoformat(day), count) for day, count in head.get("counts", [])],
                 "listed_at": dt.datetime.fromisoformat(head["listed_at"]),
                 "lengths": [(expected_s, most_s) for expected_s, most_s in head.get("lengths", [])],
             },
@@ -110,6 +130,9 @@ class DayList:
         rest: how many parts hold the rows of recordings that are in no chunk.
         replay: whether the run only tries failures again.
         is_archive: whether the run is one of a backfill, and so comes after nights.
+        days: the range of a run over several days, of which this is one; None if the run is of this day alone.
+        first_chunk: the number of the first chunk that has recordings of the day.
+        index: in a run over several days, the listing of an archive that the recordings were taken from.
     """
 
     day: dt.date
@@ -122,23 +145,64 @@ class DayList:
     rest: int
     replay: bool = False
     is_archive: bool = False
+    days: DayRange | None = None
+    first_chunk: int = 0
+    index: str | None = None
+
+    @property
+    def span(self) -> Span:
+        """What the run is over."""
+        return self.days or self.day
 
     def save(self, state: ObjectPrefix) -> str:
         """Write it below ``runs/`` in the state area; returns its URI."""
-        document = {**_json_names(asdict(self)), "day": self.day.isoformat(), "listed_at": self.listed_at.isoformat()}
-        if not self.is_archive:  # versions before this one don't know it
-            del document["is_archive"]
-        return state.put(layout.day_list(self.day, self.run_token), json.dumps(document).encode(), "application/json")
+        body = json.dumps(self._document()).encode()
+        return state.put(layout.day_list(self.day, self.run_token), body, "application/json")
 
     @classmethod
     def load(cls, state: ObjectPrefix, uri: str) -> DayList:
         """Read it by its URI; raises as ``Manifest.load``."""
-        document = _field_names(json.loads(_body(state, uri)))
-        times = {
+        return cls._of(json.loads(_body(state, uri)))
+
+    def _document(self) -> dict[str, Any]:
+        document = {**_json_names(asdict(self)), "day": self.day.isoformat(), "listed_at": self.listed_at.isoformat()}
+        document["days"] = self.days and self.days.isoformat()
+        for name in ("is_archive", "days", "first_chunk", "index"):
+            if not document[name]:  # versions before this one don't know it
+                del document[name]
+        return document
+
+    @classmethod
+    def _of(cls, document: dict[str, Any]) -> DayList:
+        values = {
             "day": dt.date.fromisoformat(document["day"]),
             "listed_at": dt.datetime.fromisoformat(document["listed_at"]),
+            "days": parse_span(document["days"]) if "days" in document else None,
         }
-        return cls(**{**document, **times})
+        return cls(**{**_field_names(document), **values})
+
+
+def save_days(state: ObjectPrefix, days: DayRange, run_token: str, lists: Sequence[DayList]) -> str:
+    """Write the days of a run over several to one object; returns its URI."""
+    body = json.dumps([one._document() for one in lists]).encode()
+    return state.put(layout.day_list(days, run_token), body, "application/json")
+
+
+def load_days(state: ObjectPrefix, uri: str) -> list[DayList]:
+    """Read the days of a run over several; raises as ``Manifest.load``."""
+    return [DayList._of(one) for one in json.loads(_body(state, uri))]
+
+
+def save_published(state: ObjectPrefix, one: DayList, days: Sequence[dict[str, Any]]) -> str:
+    """Write what each day of a run over several has come to, of which ``one`` is any; returns the object's URI."""
+    assert one.days is not None
+    name = layout.published(one.days, one.run_token)
+    return state.put(name, json.dumps(days).encode(), "application/json")
+
+
+def load_published(state: ObjectPrefix, uri: str) -> list[dict[str, Any]]:
+    """Read it; raises as ``Manifest.load``."""
+    return list(json.loads(_body(state, uri)))
 
 
 def _body(state: ObjectPrefix, uri: str) -> bytes:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from callphases.clock import SYSTEM_CLOCK, Clock
+from callphases.day_range import Again, DayRange
 from callphases.state import layout
 from callphases.state.shared_document import SharedDocument
 from callphases.state.storage import ObjectPrefix
@@ -89,6 +90,13 @@ def read_summaries(state: ObjectPrefix, first: dt.date, last: dt.date) -> dict[d
                 if first <= dt.date.fromisoformat(day) <= last:
                     found[dt.date.fromisoformat(day)] = _summary(day, document)
     return dict(sorted(found.items()))
+
+
+def days_to_do(state: ObjectPrefix, days: DayRange, again: Again) -> list[dt.date]:
+    """Those of the days that are not done, or that ``again`` says are to be run again; raises as ``read_summaries``."""
+    summaries = {} if again == "completed" else read_summaries(state, days.first, days.last)
+    done = {day for day, one in summaries.items() if one.is_done and (again == "none" or "failed" not in one.statuses)}
+    return [day for day in days if day not in done]
 
 
 def _months(first: dt.date, last: dt.date) -> Iterator[str]:

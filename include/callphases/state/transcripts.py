@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from callphases.cues import Cue, cues_of_captions, cues_of_words
+from callphases.day_range import Span
 from callphases.errors import TranscriptGone
 from callphases.state import layout
 from callphases.state.events import Transcribed
@@ -24,12 +25,16 @@ class TranscriptWriter:
     """Saves the transcripts of one task. The cues of many share an object, which ``flush`` writes.
 
     Safe to use from the threads of a task, but for ``flush``.
+
+    Args:
+        state: ``output.state``.
+        span: the task's day, or days.
     """
 
-    def __init__(self, state: ObjectPrefix, day: dt.date) -> None:
-        self._state, self._day = state, day
+    def __init__(self, state: ObjectPrefix, span: Span) -> None:
+        self._state, self._span = state, span
         self._cues: dict[str, list[Cue]] = {}
-        self._bundle = layout.new_cue_bundle(day)
+        self._bundle = layout.new_cue_bundle(span)
 
     @property
     def is_full(self) -> bool:
@@ -37,11 +42,12 @@ class TranscriptWriter:
         return len(self._cues) >= BUNDLE_CALLS
 
     def save(
-        self, key: str, document: Mapping[str, Any], captions: str | None, cues: list[Cue] | None
+        self, day: dt.date, key: str, document: Mapping[str, Any], captions: str | None, cues: list[Cue] | None
     ) -> tuple[str, str]:
         """Write a transcript, and its captions where there are any; keep its cues for the next ``flush``.
 
         Args:
+            day: of the call.
             key: the transcript's.
             document: as the service answered, without secrets.
             captions: as WebVTT; None without speech.
@@ -50,7 +56,7 @@ class TranscriptWriter:
         Returns:
             The transcript's URI, and the name of the object that its cues will be in.
         """
-        name = layout.transcript(self._day, key)
+        name = layout.transcript(day, key)
         body = json.dumps(document, ensure_ascii=False).encode(errors="replace")  # halves of a character are JSON
         uri = self._state.put(name, body, "application/json")
         if captions is not None:
@@ -65,7 +71,7 @@ class TranscriptWriter:
             lines = ({"key": key, "cues": [asdict(cue) for cue in cues]} for key, cues in self._cues.items())
             body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             self._state.put(self._bundle, body.encode(), "application/x-ndjson")
-            self._cues, self._bundle = {}, layout.new_cue_bundle(self._day)
+            self._cues, self._bundle = {}, layout.new_cue_bundle(self._span)
 
 
 class TranscriptReader:

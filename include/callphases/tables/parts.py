@@ -6,6 +6,7 @@ a list. Reads are atomic.
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import logging
 from collections.abc import Iterator
@@ -54,13 +55,14 @@ class PartWriter:
     Args:
         state: ``output.state``.
         pipeline: the pipeline.
-        day: the day as it was listed, or a chunk of it.
+        listed: the day as it was listed, or a chunk.
+        day: of the recordings.
     """
 
-    def __init__(self, state: ObjectPrefix, pipeline: Pipeline, day: DayList | Manifest) -> None:
+    def __init__(self, state: ObjectPrefix, pipeline: Pipeline, listed: DayList | Manifest, day: dt.date) -> None:
         self._state, self._pipeline, self._day = state, pipeline, day
-        self._run_id, self._since = day.run_id, day.listed_at
-        self._maker = RowMaker(pipeline, day.run_id)
+        self._run_token, self._run_id, self._since = listed.run_token, listed.run_id, listed.listed_at
+        self._maker = RowMaker(pipeline, listed.run_id)
         self._rows: list[dict[str, Any]] = []
 
     def add(self, recording: Recording, view: LedgerView) -> None:
@@ -106,7 +108,7 @@ class PartWriter:
         rows = self.take()
         with ipc.new_file(buffer, rows.schema, options=_WRITE) as file:
             file.write_table(rows)
-        name = layout.part(self._day.day, self._day.run_token, name)
+        name = layout.part(self._day, self._run_token, name)
         self._state.put(name, buffer.getvalue(), "application/vnd.apache.arrow.file")
 
 

@@ -190,8 +190,9 @@ def _parts(
 ) -> Iterator[pa.Table]:
     """The rows of all listed recordings, part by part."""
     schema = part_schema(pipeline)
-    writer = PartWriter(state, pipeline, day)
-    names = [layout.part_name(layout.CHUNK, number) for number in range(day.chunks)]
+    writer = PartWriter(state, pipeline, day, day.day)
+    chunks = range(day.first_chunk, day.first_chunk + day.chunks)
+    names = [layout.part_name(layout.CHUNK, number) for number in chunks]
     names += [layout.part_name(layout.REST, number) for number in range(day.rest)]
     for name, part in zip(names, _ahead(lambda name: read_part(state, day, name), names, PARTS_AHEAD), strict=True):
         if part is not None and known is None:

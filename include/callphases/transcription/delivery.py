@@ -158,7 +158,8 @@ class Delivery:
         if has_speech and cues is None:
             with contextlib.suppress(ProviderError):  # segmentation reports it
                 cues = cues_of_captions(document, captions)
-        uri, bundle = self._writer.save(key, document, captions if has_speech else None, cues if has_speech else None)
+        kept = (captions, cues) if has_speech else (None, None)
+        uri, bundle = self._writer.save(self._ledger.day_of(recording), key, document, *kept)
         warnings = [without_secrets(warning) for warning in read.warnings]
         for warning in warnings:
             log.warning("%s: the service warns: %s", recording.key, warning)
@@ -182,7 +183,7 @@ class Delivery:
         with contextlib.suppress(CallFailure):
             document = self._service.transcript(job.id)
             document["audio_url"] = without_query(str(document.get("audio_url") or ""))
-            uri, _ = self._writer.save(key, document, None, None)
+            uri, _ = self._writer.save(self._ledger.day_of(recording), key, document, None, None)
             audio_s = parsed(TranscriptDocument, document, "transcript").audio_s
         log.info("%s: nobody speaks: %s", recording.key, without_secrets(job.error or ""))
         return Transcribed(

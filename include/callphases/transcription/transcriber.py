@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,6 +74,7 @@ class Transcriber:
         ledger: of the task, open.
         chunk: its recordings.
         slots: what the run's tasks share of ``limits.transcriptions_at_once``; None where the run is smaller than that.
+        progress: is told how far the chunk is, in words, when that changes.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Transcriber:
         ledger: Ledger,
         chunk: Manifest,
         slots: Slots | None = None,
+        progress: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.ledger, self.chunk = ledger, chunk
+        self._progress = progress
         self.pacing = Pacing(ledger.lease, ramp=pipeline.limits.ramp, slots=slots)
         self._service = service
         self._writer = TranscriptWriter(state, ledger.day)
@@ -218,6 +221,7 @@ class Transcriber:
             return
         self._logged = counts
         of_chunk = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+        self._progress(of_chunk)
         if len(self._recordings) > 1:
             log.info("%s: %s.", counted(len(self._recordings)), of_chunk)
         elif not counts["failed"]:

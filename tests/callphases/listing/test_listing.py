@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError
-from callphases.listing.listing import HEAVIEST, Listing, Spool, chunk_counts
+from callphases.listing.listing import HEAVIEST, LEAST_CALLS, Listing, Spool, chunk_counts
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Submitted
@@ -245,8 +245,8 @@ def test_chunks_contain_every_recording_once(sizes: list[int]) -> None:
 @given(SIZES)
 def test_number_and_size_of_chunks_are_bounded(sizes: list[int]) -> None:
     counts = chunk_counts(sizes)
-    most = max(round(math.sqrt(len(sizes)) / 2), 2)
-    assert len(counts) <= (20 if len(sizes) <= 20 else most)
+    most = max(min(max(round(math.sqrt(len(sizes)) / 2), 2), len(sizes) // LEAST_CALLS), 1)
+    assert len(counts) <= most
     assert max(counts, default=0) <= 2 * len(sizes) / most + 2
 
 
@@ -254,12 +254,10 @@ def test_number_and_size_of_chunks_are_bounded(sizes: list[int]) -> None:
 def test_chunks_have_about_equal_weight(sizes: list[int]) -> None:
     """No chunk exceeds its share by more than half a recording at each end."""
     counts = chunk_counts(sizes)
-    if len(sizes) <= 20:
-        return
-    mean = sum(sizes) / len(sizes) or 1
+    mean = sum(sizes) / max(len(sizes), 1) or 1
     weights = [min(0.5 + 0.5 * size / mean, HEAVIEST) for size in sizes]
     ends = list(itertools.accumulate(counts, initial=0))
-    share = sum(weights) / max(round(math.sqrt(len(sizes)) / 2), 2)
+    share = sum(weights) / max(min(max(round(math.sqrt(len(sizes)) / 2), 2), len(sizes) // LEAST_CALLS), 1)
     for start, end in itertools.pairwise(ends):
         assert sum(weights[start:end]) <= share + max(weights[start:end]) + 1e-6
 
@@ -280,12 +278,17 @@ def test_one_huge_file_does_not_distort_the_other_chunks() -> None:
 
 @pytest.mark.parametrize(
     ("count", "tasks"),
-    [(0, 0), (1, 1), (20, 20), (21, 2), (100, 5), (500, 11), (5000, 35), (20_000, 71), (160_000, 200), (300_000, 200)],
+    [(0, 0), (1, 1), (89, 1), (90, 2), (320, 7), (500, 11), (5000, 35), (20_000, 71), (160_000, 200), (300_000, 200)],
 )
 def test_number_of_chunks_grows_with_the_number_of_recordings(count: int, tasks: int) -> None:
     counts = chunk_counts([50_000] * count)
     assert len(counts) == tasks
     assert max(counts, default=0) - min(counts, default=0) <= 1
+
+
+@pytest.mark.parametrize(("count", "tasks"), [(20, 1), (299, 1), (600, 4), (7300, 43), (300_000, 200)])
+def test_chunks_of_an_archive_are_larger(count: int, tasks: int) -> None:
+    assert len(chunk_counts([50_000] * count, is_archive=True)) == tasks
 
 
 # Lists on disk and in the state area

@@ -19,7 +19,7 @@ KEY = "d914b086c866a711f22e43020134b14c"
     ("name", "expected"),
     [
         (layout.lease(DAY), "ledger/dt=2026-11-20/lease.json"),
-        (layout.ledger_of_day(DAY), "ledger/dt=2026-11-20/"),
+        (layout.ledger_of(DAY), "ledger/dt=2026-11-20/"),
         (layout.ledger_segment(DAY, RUN, "list"), f"ledger/dt=2026-11-20/{RUN}/list.jsonl"),
         (layout.ledger_segment(DAY, RUN, "chunk-0004", 2), f"ledger/dt=2026-11-20/{RUN}/chunk-0004.2.jsonl"),
         (layout.day_list(DAY, RUN), f"runs/dt=2026-11-20/{RUN}/day.json"),
@@ -54,7 +54,7 @@ def test_captions_of_a_uri_are_beside_its_transcript() -> None:
 
 
 def test_lease_is_below_the_ledger_of_its_day_but_holds_no_events() -> None:
-    assert layout.lease(DAY).startswith(layout.ledger_of_day(DAY))
+    assert layout.lease(DAY).startswith(layout.ledger_of(DAY))
     assert not layout.is_ledger_segment(layout.lease(DAY))
     assert layout.is_ledger_segment(layout.ledger_segment(DAY, RUN, "publish", 12))
 

@@ -383,7 +383,7 @@ class Nights(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (ledger, workers):
             self.patch.setattr(module, "ThreadPoolExecutor", OneThread)
-        self.patch.setattr("callphases.listing.listing.TASK_EACH_UP_TO", 1)  # chunks of more than one recording
+        self.patch.setattr("callphases.listing.listing.LEAST_CALLS", 1)  # chunks of more than one recording
         self.start()
         self.start()
 

@@ -22,7 +22,7 @@ CUES = [cue(1, 0.5, 2.0, "Zoë 🎧"), cue(2, 2.5, 5.0, speaker=None)]
 
 def saved(writer: TranscriptWriter, key: str = "k", cues: Any = CUES, document: Any = DOCUMENT) -> Transcribed:
     """The event of a transcript that was just saved."""
-    uri, bundle = writer.save(key, document, VTT, cues)
+    uri, bundle = writer.save(DAY, key, document, VTT, cues)
     return Transcribed(key=key, status="completed", transcript_id="t-1", transcript_uri=uri, cues=bundle)
 
 
@@ -60,7 +60,7 @@ def test_transcript_and_captions_are_saved_below_the_day(s3: Store) -> None:
 
 def test_transcript_without_speech_has_no_captions(s3: Store) -> None:
     writer = TranscriptWriter(s3.state, DAY)
-    writer.save("k", {"id": "t-1"}, None, None)
+    writer.save(DAY, "k", {"id": "t-1"}, None, None)
     writer.flush()
     assert s3.keys("state/transcripts/") == [f"state/transcripts/dt={DAY}/k.json"]
 

@@ -19,7 +19,7 @@ LISTED = DayList(DAY, "run-1", "run-1-abc", fencing_token=1, listed_at=NOON, lis
 
 
 def writer(s3: Store) -> PartWriter:
-    return PartWriter(s3.state, s3.pipeline(), LISTED)
+    return PartWriter(s3.state, s3.pipeline(), LISTED, DAY)
 
 
 def silent_recording(s3: Store, name: str, at: dt.datetime = NOON, run_id: str = "run-1") -> Recording:

@@ -221,7 +221,7 @@ class Publisher:
         listed = DayList(
             day, run_id, run_id, fencing_token=1, listed_at=since, listed=len(recordings), chunks=1, rest=0
         )
-        writer = PartWriter(self.s3.state, pipeline, listed)
+        writer = PartWriter(self.s3.state, pipeline, listed, listed.day)
         for one in recordings:
             writer.add(one, known)
         writer.write("chunk-0000")
