@@ -176,7 +176,7 @@ class Elsewhere(_Section):
             raise ValueError("path applies only to a sidecar")
         if self.inventory is None:
             for name in ("field", "key_field", "id_field"):
-                if name in self.model_fields_set:
+                if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} applies only to an inventory")
             if self.id_pattern is not None and self.sidecar is None:
                 raise ValueError("id_pattern applies only to a sidecar or an inventory")
@@ -266,8 +266,16 @@ class Column(Elsewhere):
         return self
 
 
+def _prefix_or_layout(schema: dict[str, Any]) -> None:
+    """In the JSON schema, a section without a prefix needs a layout, which sets one."""
+    schema["required"].remove("prefix")
+    schema["anyOf"] = [{"required": ["prefix"]}, {"required": ["layout"]}]
+
+
 class Recordings(_Section):
     """Where recordings are stored and how they are sent to the speech service."""
+
+    model_config = ConfigDict(json_schema_extra=_prefix_or_layout)
 
     bucket: str = Field(min_length=1)
     """The bucket's name, without ``s3://``."""
@@ -677,7 +685,10 @@ class DagSettings(_Section):
 
 
 class Pipeline(DagSettings):
-    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
+    """A pipeline file.
+
+    Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` or ``layout``, and ``output`` are required.
+    """
 
     connections: Connections = Connections()
     recordings: Recordings

@@ -39,14 +39,19 @@ timezone: UTC
 connections: {assemblyai: assemblyai_eu, aws: minio, gateway: my_llm}
 recordings:
   bucket: call-recordings
+  layout: null
   prefix: "support/{date:%Y/%m/%d}/"
+  key_pattern: null
   call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S", timezone: America/New_York}
   suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
   send: presigned
   when_deleted: keep
   look_back_days: 3
   columns:
-    crm_id: {key_pattern: null, metadata: null, tag: crm, type: int64, format: null}
+    crm_id:
+      {key_pattern: null, metadata: null, tag: crm, audio_tag: null, sidecar: null, path: null, inventory: null,
+       field: null, key_field: key, id_field: null, id_pattern: null, type: int64, format: null}
+  channels: {1: customer, 2: agent}
 transcription:
   speech_models: [universal-3-pro]
   speaker_labels: true
