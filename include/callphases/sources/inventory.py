@@ -228,7 +228,7 @@ class Inventory:
     def _rows(self, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[tuple[bytes, str]]:
         join, *fields, latest = self._places(names)
         assert join is not None
-        is_quoted = self.is_of_s3 and self._wanted.by_key
+        is_quoted = self.is_of_s3 and _simple(self._wanted.join) == "key"
         for row in rows:
             if len(row) < len(names) or row[join] in (None, ""):
                 continue
