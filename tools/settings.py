@@ -114,8 +114,8 @@ _HEAD = """\
 <!-- Written by `make settings` from include/callphases/pipeline.py. -->
 
 A pipeline file is YAML in UTF-8. Only `pipeline`, `recordings.bucket`, `recordings.prefix` or `recordings.layout`,
-`output.tables` and `output.state` are required. A key that is not listed here is an error, which names the file and the key.
-`callphases init` writes a file for a bucket, `include/pipelines/support_calls.yaml` has every setting with a comment,
+`output.tables` and `output.state` are required. A key that is not listed here is an error, which names the file and the
+key. `callphases init` writes a file for a bucket, `include/pipelines/support_calls.yaml` has every setting with a comment,
 and `callphases doctor` checks a file and what it refers to.
 
 An editor with a YAML language server completes and checks a file with [pipeline.schema.json](pipeline.schema.json),

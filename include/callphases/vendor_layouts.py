@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 AMAZON_CONNECT: dict[str, Any] = {
@@ -64,3 +66,22 @@ https://www.twilio.com/docs/flex/developer/insights/enable-dual-channel-recordin
 """
 
 LAYOUTS = {"amazon_connect": AMAZON_CONNECT, "genesys_cloud": GENESYS_CLOUD, "twilio": TWILIO}
+_KEYS = {
+    "amazon_connect": r"^connect/[^/]+/CallRecordings/\d{4}/\d\d/\d\d/[^/]+_\d{8}T\d\d:\d\d_UTC\.wav$",
+    "genesys_cloud": r"^[^/]+/year=\d{4}/month=\d+/day=\d+/hour=\d+/conversation_id=[^/]+/[^/]+$",
+    "twilio": TWILIO["key_pattern"],
+}
+
+
+def recognized(keys: Iterable[str]) -> tuple[str, list[str]] | None:
+    """The layout that at least half of ``keys`` are of, not counting documents, and those that are recordings."""
+    known = [key for key in keys if not key.endswith(".json")]
+    for layout, pattern in _KEYS.items():
+        found = [key for key in known if re.search(pattern, key) and key.lower().endswith(_suffixes(layout))]
+        if found and 2 * len(found) >= len(known):
+            return layout, found
+    return None
+
+
+def _suffixes(layout: str) -> tuple[str, ...]:
+    return tuple(LAYOUTS[layout]["suffixes"])
