@@ -115,8 +115,8 @@ _HEAD = """\
 
 A pipeline file is YAML in UTF-8. Only `pipeline`, `recordings.bucket`, `recordings.prefix` or `recordings.layout`,
 `output.tables` and `output.state` are required. A key that is not listed here is an error, which names the file and the
-key. `callphases init` writes a file for a bucket, `include/pipelines/support_calls.yaml` has every setting with a comment,
-and `callphases doctor` checks a file and what it refers to.
+key. `callphases init` writes a file for a bucket, `include/pipelines/support_calls.yaml` has every setting with a
+comment, and `callphases doctor` checks a file and what it refers to.
 
 An editor with a YAML language server completes and checks a file with [pipeline.schema.json](pipeline.schema.json),
 if the file begins with the line `# yaml-language-server: $schema=<path or URL of the schema>`. Regular expressions,

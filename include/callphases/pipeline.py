@@ -100,11 +100,7 @@ class KeyTime(_Section):
     @field_validator("key_pattern")
     @classmethod
     def _has_time(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groupindex
-        except re.error as error:
-            raise ValueError(f"expected a regular expression: {error}") from None
-        if "time" not in groups:
+        if "time" not in _groups_of(pattern):
             raise ValueError("expected a group (?P<time>…)")
         return pattern
 
@@ -164,7 +160,7 @@ class Elsewhere(_Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         self._check_source()
-        groups = _groups_of("id_pattern", self.id_pattern) if self.id_pattern is not None else {}
+        groups = _groups_of(self.id_pattern, "id_pattern: ") if self.id_pattern is not None else {}
         if self.sidecar is not None:
             if self.path is None:
                 raise ValueError("sidecar needs path, such as $.Agent.Username")
@@ -196,12 +192,12 @@ class Elsewhere(_Section):
 _SOURCES = ("key_pattern", "metadata", "tag", "audio_tag", "sidecar", "inventory")
 
 
-def _groups_of(setting: str, pattern: str) -> Mapping[str, int]:
-    """The named groups of a regular expression."""
+def _groups_of(pattern: str, what: str = "") -> Mapping[str, int]:
+    """The named groups of a regular expression; ``what`` begins the message if it is none."""
     try:
         return re.compile(pattern).groupindex
     except re.error as error:
-        raise ValueError(f"{setting}: expected a regular expression: {error}") from None
+        raise ValueError(f"{what}expected a regular expression: {error}") from None
 
 
 class TimeElsewhere(Elsewhere):
@@ -333,7 +329,7 @@ class Recordings(_Section):
     @classmethod
     def _is_pattern(cls, pattern: str | None) -> str | None:
         if pattern is not None:
-            _groups_of("key_pattern", pattern)
+            _groups_of(pattern)
         return pattern
 
     @field_validator("columns")
@@ -346,7 +342,7 @@ class Recordings(_Section):
             if name in RESERVED_COLUMNS:
                 raise ValueError(f"the tables already have a column {name}; expected another name")
             if column.key_pattern is not None:
-                groups = _groups_of(f"{name}.key_pattern", column.key_pattern)
+                groups = _groups_of(column.key_pattern, f"{name}.key_pattern: ")
                 if name not in groups and len(groups) != 1:
                     raise ValueError(f"{name}.key_pattern: expected a group (?P<{name}>…)")
         return columns

@@ -103,8 +103,10 @@ class Inventory:
         self._database = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file without a name
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._database.execute('CREATE TABLE "values" (joined BLOB PRIMARY KEY, found TEXT) WITHOUT ROWID')
+        self._database.execute("CREATE TABLE found (joined BLOB, texts TEXT)")
         self._read()
+        # Sorting once at the end is many times faster than keeping a large table sorted.
+        self._database.execute("CREATE INDEX by_joined ON found (joined)")
 
     def close(self) -> None:
         """Free the disk space."""
@@ -115,7 +117,9 @@ class Inventory:
         keys = [joined, f"s3://{bucket}/{joined}"] if self._wanted.by_key else [joined]
         with self._lock:
             for key in keys:
-                rows = self._database.execute('SELECT found FROM "values" WHERE joined = ?', (_digest(key),))
+                rows = self._database.execute(
+                    "SELECT texts FROM found WHERE joined = ? ORDER BY rowid DESC LIMIT 1", (_digest(key),)
+                )
                 if (row := rows.fetchone()) is not None:
                     text: str | None = json.loads(row[0])[self._fields.index(field or LAST_MODIFIED)]
                     return text
@@ -186,7 +190,7 @@ class Inventory:
     def _add(self, file: _File, path: Path) -> None:
         rows = self._parquet_rows(path) if file.is_parquet else self._csv_rows(path, file.names)
         while batch := list(_first(rows, BATCH_ROWS)):
-            self._database.executemany('INSERT OR REPLACE INTO "values" VALUES (?, ?)', batch)
+            self._database.executemany("INSERT INTO found VALUES (?, ?)", batch)
             self._heartbeat()
 
     def _csv_rows(self, path: Path, names: Sequence[str] | None) -> Iterator[tuple[bytes, str]]:
@@ -236,8 +240,10 @@ class Inventory:
                 continue  # an older version
             found = json.dumps([as_text(row[place]) for place in fields if place is not None], ensure_ascii=False)
             joined = as_text(row[join]) or ""
-            for one in {joined, unquote(joined), unquote_plus(joined)} if is_quoted else {joined}:
-                yield _digest(one), found
+            yield _digest(joined), found
+            if is_quoted:
+                for one in {unquote(joined), unquote_plus(joined)} - {joined}:
+                    yield _digest(one), found
 
 
 def _first(rows: Iterator[tuple[bytes, str]], count: int) -> Iterator[tuple[bytes, str]]:
