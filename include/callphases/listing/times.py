@@ -18,6 +18,8 @@ from callphases.state.bucket import ListedObject, RecordingBucket
 
 THREADS = 16
 HEARTBEAT_S = 5.0
+MANY_REFUSED = 10
+"""Recordings that S3 refuses to tell the time of, and none that it tells: then it is no recording that is wrong."""
 
 
 class Times(Protocol):
@@ -47,7 +49,7 @@ def times_elsewhere(bucket: RecordingBucket, pipeline: Pipeline, heartbeat: Call
         heartbeat: called every few seconds meanwhile, on the caller's thread.
 
     Raises:
-        ConfigurationError: an inventory can't be read; or S3 refuses to show what the times are in of every recording.
+        ConfigurationError: an inventory can't be read; or S3 refuses all of many recordings.
         ServiceUnavailable: S3 does not answer.
     """
     rule = pipeline.recordings.call_time
@@ -74,7 +76,7 @@ class _Elsewhere:
         self._zone: dt.tzinfo = ZoneInfo(rule.timezone) if rule.timezone else pipeline.zone
         self._is_prepared = False
         self._read = 0
-        self._refused: AccessDenied | None = None
+        self._refused = 0
 
     def of(self, items: Sequence[ListedObject]) -> list[dt.datetime | str]:
         """See ``Times``."""
@@ -90,11 +92,11 @@ class _Elsewhere:
         return [future.result() for future in futures]
 
     def check_rights(self) -> None:
-        """Raise if S3 has refused all that it was asked: then the rights are wrong, and no recording is."""
-        if self._refused is not None and not self._read:
+        """Raise if S3 has refused all that it was asked, and that was more than a few."""
+        if self._refused >= MANY_REFUSED and not self._read:
             raise ConfigurationError(
-                f"No recording's time can be read where recordings.call_time says: {self._refused} Check the rights of "
-                "the AWS connection."
+                f"S3 refuses to show the times of all {self._refused} recordings where recordings.call_time says that "
+                "they are: check the rights of the AWS connection."
             )
 
     def _prepare(self) -> None:
@@ -109,8 +111,7 @@ class _Elsewhere:
         try:
             found = self._reader.read(item, [self._rule])
         except CallFailure as failure:
-            if isinstance(failure, AccessDenied):
-                self._refused = failure
+            self._refused += isinstance(failure, AccessDenied)
             return str(failure)
         self._read += 1
         for text in found.texts.values():

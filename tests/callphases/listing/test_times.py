@@ -204,10 +204,14 @@ def test_one_refused_document_is_one_time_less_and_all_are_a_mistake(s3: Store) 
     s3.written["calls/b.wav"] = NOON
     refuse(s3, "GetObject", 403, "calls/b.json")
     assert Runs(s3, SIDECAR).run() == {"a": MOMENT, "b": NOON}
-    refuse(s3, "GetObject", 403, "calls/a.json")
+    for number in range(8):
+        put_with(s3, "sidecar", f"c{number}")
+    refuse(s3, "GetObject", 403, "calls/")
     other = Runs(s3, {**SIDECAR, "path": "$.Agent['ConnectedToAgentTimestamp']"})
-    with pytest.raises(ConfigurationError, match="No recording's time can be read where"):
+    with pytest.raises(ConfigurationError, match="S3 refuses to show the times of all 10 recordings"):
         other.run()
+    s3.client.delete_object(Bucket=s3.recordings, Key="calls/a.wav")
+    assert other.run() == {"b": NOON}, "so few may be wrong themselves"
 
 
 @pytest.mark.integration
