@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -75,8 +76,8 @@ class _Elsewhere:
         self._reader, self._rule, self._pool, self._heartbeat = reader, rule, pool, heartbeat
         self._zone: dt.tzinfo = ZoneInfo(rule.timezone) if rule.timezone else pipeline.zone
         self._is_prepared = False
-        self._read = 0
-        self._refused = 0
+        self._lock = threading.Lock()
+        self._read = self._refused = 0
 
     def of(self, items: Sequence[ListedObject]) -> list[dt.datetime | str]:
         """See ``Times``."""
@@ -111,9 +112,11 @@ class _Elsewhere:
         try:
             found = self._reader.read(item, [self._rule])
         except CallFailure as failure:
-            self._refused += isinstance(failure, AccessDenied)
+            with self._lock:
+                self._refused += isinstance(failure, AccessDenied)
             return str(failure)
-        self._read += 1
+        with self._lock:
+            self._read += 1
         for text in found.texts.values():
             try:
                 return moment_of(text, self._rule.format, self._zone)
