@@ -47,6 +47,7 @@ from callphases.date_prefixes import has_date
 from callphases.errors import DayHeld, ServiceUnavailable
 from callphases.listing.bulk import Uploads
 from callphases.listing.listing import Listing, SomeKeys
+from callphases.listing.times import Times, times_of
 from callphases.pipeline import Pipeline, TimeElsewhere
 from callphases.recordings import Recording
 from callphases.state import layout
@@ -211,12 +212,18 @@ class Archive:
         pipeline: whose ``recordings.prefixes`` of a day are listed.
         state: ``output.state``.
         heartbeat: called often while a prefix is listed.
+        times: see ``Listing``; shared by all prefixes.
     """
 
     bucket: RecordingBucket
     pipeline: Pipeline
     state: ObjectPrefix
     heartbeat: Callable[[], object] = lambda: None
+    times: Times | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is None:
+            self.times = times_of(self.bucket, self.pipeline)
 
     def take(self, day: dt.date, previous_listing: str | None, run_token: str) -> tuple[str, Iterator[Recording]]:
         """The listing that was used, and the recordings of a day in key order; of several prefixes, it has several ids.
@@ -266,7 +273,7 @@ class Archive:
         return map(self._prefix, self.pipeline.recordings.prefixes(day))
 
     def _prefix(self, prefix: str) -> _IndexedPrefix:
-        return _IndexedPrefix(self.bucket, self.pipeline, self.state, self.heartbeat, prefix)
+        return _IndexedPrefix(self.bucket, self.pipeline, self.state, self.heartbeat, prefix, self.times)
 
 
 def listed_day(
@@ -275,19 +282,26 @@ def listed_day(
     state: ObjectPrefix,
     day: dt.date,
     heartbeat: Callable[[], object] = lambda: None,
+    times: Times | None = None,
 ) -> Iterable[Recording]:
     """The recordings below a day's own prefix, in key order; raises as iterating a ``Listing``.
 
-    Times that are elsewhere are read once for the same key and ETag, and kept below ``output.state``.
+    Times that are elsewhere are read once for the same key and ETag, and kept below ``output.state``. The listings of
+    several days should share ``times``.
     """
     prefix = pipeline.recordings.prefix_of(day)
     if not isinstance(pipeline.recordings.call_time, TimeElsewhere):
         return Listing(bucket, pipeline, prefix, heartbeat)
-    return _with_kept_times(bucket, pipeline, state, day, heartbeat)
+    return _with_kept_times(bucket, pipeline, state, day, heartbeat, times)
 
 
 def _with_kept_times(
-    bucket: RecordingBucket, pipeline: Pipeline, state: ObjectPrefix, day: dt.date, heartbeat: Callable[[], object]
+    bucket: RecordingBucket,
+    pipeline: Pipeline,
+    state: ObjectPrefix,
+    day: dt.date,
+    heartbeat: Callable[[], object],
+    times: Times | None,
 ) -> Iterator[Recording]:
     prefix = pipeline.recordings.prefix_of(day)
     name = layout.daily_times(_settings_digest(pipeline, prefix), day)
@@ -298,7 +312,7 @@ def _with_kept_times(
         closing(_KnownTimes(lambda: _lines_of(pipeline, before), lambda _: True)) as known_times,
         gzip.GzipFile(fileobj=lines, mode="wb", compresslevel=5, mtime=0) as file,
     ):
-        for recording in Listing(bucket, pipeline, prefix, heartbeat, known_time=known_times):
+        for recording in Listing(bucket, pipeline, prefix, heartbeat, known_time=known_times, times=times):
             file.write(recording.as_line())
             yield recording
     if lines.getvalue() != before:
@@ -321,6 +335,7 @@ class _IndexedPrefix:
     state: ObjectPrefix
     heartbeat: Callable[[], object]
     prefix: str
+    times: Times | None = None
     _digest: str = field(init=False, repr=False)
     _taken: dict[dt.date, bool] = field(init=False, repr=False, default_factory=dict)
 
@@ -363,7 +378,7 @@ class _IndexedPrefix:
     def listing(self, heartbeat: Callable[[], object], unmatched: SomeKeys | None = None) -> Iterator[Listing]:
         """A new listing, which keeps the times of the last one where they are not in the keys."""
         with closing(_KnownTimes(lambda: self._all_last_seen(heartbeat), self._may_move)) as known_times:
-            yield Listing(self.bucket, self.pipeline, self.prefix, heartbeat, unmatched, known_times)
+            yield Listing(self.bucket, self.pipeline, self.prefix, heartbeat, unmatched, known_times, self.times)
 
     def _may_move(self, time: dt.datetime) -> bool:
         """Whether a recording whose time could not be read may get another one: nothing was paid for on its day."""

@@ -15,7 +15,7 @@ from typing import Self
 from zoneinfo import ZoneInfo
 
 from callphases import time_formats
-from callphases.listing.times import Times, times_elsewhere
+from callphases.listing.times import Times, times_of
 from callphases.pipeline import KeyTime, Pipeline, TimeElsewhere
 from callphases.recordings import Recording
 from callphases.state.bucket import ListedObject, RecordingBucket
@@ -63,10 +63,10 @@ class Listing:
         heartbeat: called after each request.
         unmatched: counts the keys that ``recordings.call_time`` finds no time for. Without it, they are logged.
         known_time: the time of a call whose key has none, if it is known from an earlier listing.
-        times: reads the times that are elsewhere. Without it, a listing makes its own; see ``times_elsewhere``.
+        times: reads the times that are elsewhere. Without it, a listing makes its own; see ``times_of``.
 
     Iterating raises:
-        ConfigurationError: no such bucket, no rights; as ``times_elsewhere``.
+        ConfigurationError: no such bucket, no rights; as ``times_of``.
         ServiceUnavailable: S3 does not answer.
     """
 
@@ -83,16 +83,14 @@ class Listing:
 
     def __iter__(self) -> Iterator[Recording]:
         unmatched = SomeKeys() if self.unmatched is None else self.unmatched
-        if self.times is None and isinstance(self.pipeline.recordings.call_time, TimeElsewhere):
-            with times_elsewhere(self.bucket, self.pipeline, self.heartbeat) as times:
-                yield from self._recordings(unmatched, times)
-        else:
-            yield from self._recordings(unmatched, self.times)
+        times = times_of(self.bucket, self.pipeline) if self.times is None else self.times
+        yield from self._recordings(unmatched, times)
+        times.check_rights()
         if self.unmatched is None and unmatched.count:
             # A call on the day of its upload can be noticed; a call on no day would be lost silently.
             log.warning("%s; their LastModified was used: %s.", without_time(self.pipeline, unmatched), unmatched)
 
-    def _recordings(self, unmatched: SomeKeys, times: Times | None) -> Iterator[Recording]:
+    def _recordings(self, unmatched: SomeKeys, times: Times) -> Iterator[Recording]:
         source = self.pipeline.recordings
         suffixes, pattern = tuple(source.suffixes), re.compile(source.key_pattern or "")
         for page in self._pages():
@@ -107,7 +105,7 @@ class Listing:
                 yield Recording(source.bucket, item.key, item.etag, item.size, started_at, item.archived_in)
 
     def _known_times(
-        self, items: Sequence[ListedObject], unmatched: SomeKeys, times: Times | None
+        self, items: Sequence[ListedObject], unmatched: SomeKeys, times: Times
     ) -> list[dt.datetime | None]:
         """The times of a page's calls; None where there is none."""
         rule = self.pipeline.recordings.call_time
@@ -118,10 +116,10 @@ class Listing:
                     unmatched.add(item.key)
             return [in_key or self.known_time(item) for item, in_key in zip(items, found, strict=True)]
         known = [self.known_time(item) for item in items]
-        if not isinstance(rule, TimeElsewhere) or times is None:
+        if not isinstance(rule, TimeElsewhere):
             return known
         unknown = [item for item, time in zip(items, known, strict=True) if time is None]
-        read = dict(zip([item.key for item in unknown], times.of(unknown), strict=True))
+        read = dict(zip([item.key for item in unknown], times.of(unknown, self.heartbeat), strict=True))
         for key, time in read.items():
             if isinstance(time, str):
                 unmatched.add(key, time)

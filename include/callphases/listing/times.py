@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -26,87 +25,72 @@ MANY_REFUSED = 10
 class Times(Protocol):
     """Reads the times of calls from elsewhere."""
 
-    def of(self, items: Sequence[ListedObject]) -> Iterable[dt.datetime | str]:
-        """The time of each, in UTC, or why it has none."""
+    def of(self, items: Sequence[ListedObject], heartbeat: Callable[[], object]) -> Iterable[dt.datetime | str]:
+        """The time of each, in UTC, or why it has none; ``heartbeat`` is called every few seconds meanwhile."""
+
+    def check_rights(self) -> None:
+        """Raise ConfigurationError if S3 has refused all that it was asked, and that was more than a few."""
 
 
 class _NoTimes:
-    def of(self, items: Sequence[ListedObject]) -> list[dt.datetime | str]:
+    def of(self, items: Sequence[ListedObject], heartbeat: Callable[[], object]) -> list[dt.datetime | str]:  # noqa: ARG002
         """See ``Times``."""
         return [item.last_modified for item in items]
+
+    def check_rights(self) -> None:
+        """See ``Times``."""
 
 
 NO_TIMES: Times = _NoTimes()
 """Reads nothing, for those who do not need the times: each is LastModified."""
 
 
-@contextmanager
-def times_elsewhere(bucket: RecordingBucket, pipeline: Pipeline, heartbeat: Callable[[], object]) -> Iterator[Times]:
-    """Reads times where ``recordings.call_time`` says that they are elsewhere.
+def times_of(bucket: RecordingBucket, pipeline: Pipeline) -> Times:
+    """Reads the times of a pipeline's recordings where ``recordings.call_time`` says that they are elsewhere.
 
-    Args:
-        bucket: ``recordings.bucket``.
-        pipeline: whose ``recordings.call_time`` is a ``TimeElsewhere``.
-        heartbeat: called every few seconds meanwhile, on the caller's thread.
+    An inventory is read once, so listings of several prefixes should share it.
 
-    Raises:
+    Its methods raise:
         ConfigurationError: an inventory can't be read; or S3 refuses all of many recordings.
         ServiceUnavailable: S3 does not answer.
     """
     rule = pipeline.recordings.call_time
-    assert isinstance(rule, TimeElsewhere)
-    with Reader(bucket, [rule], heartbeat) as reader, ThreadPoolExecutor(THREADS) as pool:
-        try:
-            times = _Elsewhere(reader, rule, pipeline, pool, heartbeat)
-            yield times
-            times.check_rights()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    return _Elsewhere(bucket, rule, pipeline.zone) if isinstance(rule, TimeElsewhere) else NO_TIMES
 
 
 class _Elsewhere:
-    def __init__(
-        self,
-        reader: Reader,
-        rule: TimeElsewhere,
-        pipeline: Pipeline,
-        pool: ThreadPoolExecutor,
-        heartbeat: Callable[[], object],
-    ) -> None:
-        self._reader, self._rule, self._pool, self._heartbeat = reader, rule, pool, heartbeat
-        self._zone: dt.tzinfo = ZoneInfo(rule.timezone) if rule.timezone else pipeline.zone
-        self._is_prepared = False
+    def __init__(self, bucket: RecordingBucket, rule: TimeElsewhere, zone: dt.tzinfo) -> None:
+        self._rule, self._zone = rule, ZoneInfo(rule.timezone) if rule.timezone else zone
+        self._reader = Reader(bucket, [rule])
         self._lock = threading.Lock()
         self._read = self._refused = 0
 
-    def of(self, items: Sequence[ListedObject]) -> list[dt.datetime | str]:
+    def of(self, items: Sequence[ListedObject], heartbeat: Callable[[], object]) -> list[dt.datetime | str]:
         """See ``Times``."""
         if not items:
             return []
-        if not self._is_prepared:
-            self._prepare()
-        futures = [self._pool.submit(self._one, item) for item in items]
-        waiting = set(futures)
-        while waiting:
-            _, waiting = wait(waiting, HEARTBEAT_S)
-            self._heartbeat()
-        return [future.result() for future in futures]
+        rule = self._rule
+        # An inventory is read on this thread, which holds the lease meanwhile.
+        if rule.inventory is not None and self._reader.inventory(rule, heartbeat).is_of_s3 and rule.timezone is None:
+            self._zone = dt.UTC
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            futures = [pool.submit(self._one, item) for item in items]
+            waiting = set(futures)
+            while waiting:
+                _, waiting = wait(waiting, HEARTBEAT_S)
+                heartbeat()
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def check_rights(self) -> None:
-        """Raise if S3 has refused all that it was asked, and that was more than a few."""
+        """See ``Times``."""
         if self._refused >= MANY_REFUSED and not self._read:
             raise ConfigurationError(
                 f"S3 refuses to show the times of all {self._refused} recordings where recordings.call_time says that "
                 "they are: check the rights of the AWS connection."
             )
-
-    def _prepare(self) -> None:
-        """Read an inventory on this thread, which holds the lease meanwhile."""
-        self._is_prepared = True
-        self._reader.prepare()
-        rule = self._rule
-        if rule.inventory is not None and rule.timezone is None and self._reader.inventory(rule).is_of_s3:
-            self._zone = dt.UTC
 
     def _one(self, item: ListedObject) -> dt.datetime | str:
         try:

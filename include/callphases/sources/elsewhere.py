@@ -58,15 +58,11 @@ class Reader:
     Args:
         bucket: of the recordings.
         rules: all that are asked for, so that an inventory is read once for all of them.
-        heartbeat: called while an inventory is read.
     """
 
-    def __init__(
-        self, bucket: RecordingBucket, rules: Iterable[Elsewhere], heartbeat: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, bucket: RecordingBucket, rules: Iterable[Elsewhere]) -> None:
         self._bucket = bucket
         self._rules = list(rules)
-        self._heartbeat = heartbeat
         self._inventories: dict[Wanted, Inventory] = {}
         self._lock = threading.Lock()
 
@@ -86,19 +82,13 @@ class Reader:
         """
         return _OfRecording(self, self._bucket, item).read(rules)
 
-    def prepare(self) -> None:
-        """Read the inventories now, on this thread; raises as ``read``."""
-        for rule in self._rules:
-            if rule.inventory is not None:
-                self.inventory(rule)
-
-    def inventory(self, rule: Elsewhere) -> Inventory:
-        """The inventory of a rule."""
+    def inventory(self, rule: Elsewhere, heartbeat: Callable[[], object] = lambda: None) -> Inventory:
+        """The inventory of a rule; ``heartbeat`` is called while it is read."""
         wanted = _wanted(rule)
         with self._lock:
             if wanted not in self._inventories:
                 fields = [one.field for one in self._rules if one.inventory is not None and _wanted(one) == wanted]
-                self._inventories[wanted] = Inventory(self._bucket.client, wanted, fields, self._heartbeat)
+                self._inventories[wanted] = Inventory(self._bucket.client, wanted, fields, heartbeat)
             return self._inventories[wanted]
 
 

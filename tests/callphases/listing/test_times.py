@@ -23,6 +23,8 @@ from callphases.listing.listing import Listing, SomeKeys
 from callphases.listing.times import moment_of
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
+from callphases.state.ledger import Ledger
+from callphases.work_list import WorkList
 from doubles import DAY, NOON, Store, pipeline
 
 BERLIN = dt.timezone(dt.timedelta(hours=1))
@@ -259,6 +261,31 @@ def test_time_from_an_inventory_takes_no_request_per_recording(s3: Store, case: 
     runs = Runs(s3, {"inventory": f"s3://{s3.recordings}/{name}", "field": "started"})
     assert runs.run() == {"a": MOMENT, "b": NOON}
     assert runs.asked().total() == 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("prefix", ["calls/{date:%Y-%m}/", "calls/{date:%Y-%m-%d}/"])
+def test_inventory_is_read_once_for_all_prefixes_of_a_run(s3: Store, prefix: str) -> None:
+    days = [DAY - dt.timedelta(days=20 * number) for number in range(5)]
+    keys = [f"{prefix.format(date=day)}{day}.mp3" for day in days]
+    rows = "".join(f"{key},{day}T08:30\n" for key, day in zip(keys, days, strict=True))
+    s3.put("lists/calls.csv", f"key,at\n{rows}".encode())
+    for key in keys:
+        s3.put(key)
+    rule = {"inventory": f"s3://{s3.recordings}/lists/calls.csv", "field": "at"}
+    runs = Runs(s3, rule, prefix=prefix)
+    if runs.pipeline.recordings.is_daily:
+        lease = s3.lease("run", "list")
+        lease.take()
+        work = WorkList(runs.pipeline, runs.bucket, Ledger.open(s3.state, lease, "run", "list"))
+        for day in days:
+            work.add(day)
+        assert len(work.todo) == 5
+    else:
+        found = Archive(runs.bucket, runs.pipeline, s3.state).survey(days, SomeKeys(), SomeKeys())
+        assert all(names(found.recordings_of(day)) for day in days)
+        found.close()
+    assert s3.asked.count(("GetObject", "lists/calls.csv")) == 1
 
 
 @pytest.mark.integration
