@@ -80,6 +80,7 @@ EXAMPLES: dict[str, str] = {
     "privacy.delete_after": "true",
     "prices.speech_usd_per_hour": "{assemblyai-stt-3-7: 0.18}",
     "prices.speaker_labels_usd_per_hour": "0",
+    "prices.options_usd_per_hour": "{redact_pii: 0.04}",
     "prices.llm_usd_per_million": "{openai/gpt-5-mini: {input: 0.25, output: 2}}",
     "prices.llm_usd_per_million.<model>.input": "0.25",
     "prices.llm_usd_per_million.<model>.output": "2",

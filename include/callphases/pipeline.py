@@ -495,6 +495,9 @@ class Prices(_Section):
     """US dollars per hour of audio, by speech model. Without it: the list price."""
     speaker_labels_usd_per_hour: float = Field(default=0.02, ge=0)
     """What ``speaker_labels`` adds per hour of audio, in US dollars."""
+    options_usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """What other options of ``transcription`` add per hour of audio, in US dollars, by option. Without it: the list
+    price, if the option has one."""
     llm_usd_per_million: dict[str, LlmPrice] = {}
     """US dollars per million tokens, by language model. Without it: the list price, if the model has one."""
 

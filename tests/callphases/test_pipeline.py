@@ -70,6 +70,7 @@ privacy: {delete_after: false}
 prices:
   speech_usd_per_hour: {universal-3-pro: 0.15}
   speaker_labels_usd_per_hour: 0.02
+  options_usd_per_hour: {redact_pii: 0.04}
   llm_usd_per_million: {claude-sonnet-4-5-20250929: {input: 2.5, output: 12.5}}
 budget: {usd_per_run: 50}
 deadline: {by: "06:00", notify: pagers.page}

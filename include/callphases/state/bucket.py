@@ -269,14 +269,9 @@ class RecordingBucket:
 
 
 class RangeReader(io.RawIOBase):
-    """An object as a file: each read is a range request, up to ``most_requests``.
-
-    Attributes:
-        head: the first bytes that were read.
-    """
+    """An object as a file: each read is a range request, up to ``most_requests``."""
 
     def __init__(self, bucket: RecordingBucket, key: str, size: int, most_requests: int) -> None:
-        self.head = b""
         self._bucket, self._key, self._size = bucket, key, size
         self._position = 0
         self._left = most_requests
@@ -313,7 +308,6 @@ class RangeReader(io.RawIOBase):
             raise OSError("reading the header takes too many requests")
         body = self._bucket.byte_range(self._key, self._position, end)
         buffer[: len(body)] = body
-        self.head = self.head or body
         self._position += len(body)
         return len(body)
 

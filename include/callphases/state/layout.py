@@ -13,6 +13,7 @@
     limits/llm-<digest>.json                          requests a minute to a model
     index/<digest>/…                                  the listing of an archive
     summaries/<year>-<month>.json                     what each day of a month has come to
+    plans/<first>_<last>.json                         what these days were expected to cost; see planning/saved.py
 
 A run over several days has ``days=<first>_<last>`` where that of one day has ``dt=<day>``, for its lease, ledger and
 manifests; its list is ``days.json``. The rows of each day, and the transcripts, lie where those of a day's run do.
@@ -130,6 +131,21 @@ def llm_limit(model: str) -> str:
 def summaries(month: str) -> str:
     """What the days of a month have come to; ``month`` is like ``2026-11``."""
     return f"summaries/{month}.json"
+
+
+PLANS = "plans/"
+"""What the names of all saved plans begin with."""
+
+
+def plan(days: DayRange) -> str:
+    """What days were expected to cost."""
+    return f"{PLANS}{days.first}_{days.last}.json"
+
+
+def ledger_day(name: str) -> dt.date | None:
+    """The day whose ledger or lease an object is; None for other objects."""
+    found = re.match(r"ledger/dt=(\d{4}-\d\d-\d\d)/", name)
+    return dt.date.fromisoformat(found[1]) if found else None
 
 
 def archive_index(digest: str) -> str:
