@@ -12,7 +12,9 @@ import pytest
 from callphases.date_prefixes import of_day
 from callphases.day_run import DayRun
 from callphases.pipeline import Pipeline
+from callphases.planning.survey import _days_with_prefixes
 from callphases.segmentation.gateway import Gateway
+from callphases.state.bucket import RecordingBucket
 from callphases.tables.reading import read_rows
 from callphases.transcription.assemblyai import AssemblyAI
 from callphases.vendor_layouts import LAYOUTS
@@ -145,3 +147,17 @@ def test_layouts_with_a_date_are_listed_day_by_day(layout: str, is_daily: bool, 
     ours = of_layout(s3, layout)
     assert ours.recordings.is_daily == is_daily
     assert len({of_day(ours.recordings.prefix, DAY + dt.timedelta(days=n)) for n in range(9)}) == (9 if is_daily else 1)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("layout", ["amazon_connect", "genesys_cloud"])
+def test_days_of_a_layout_are_found_for_a_plan_of_all(s3: Store, layout: str) -> None:
+    for key in (
+        "connect/acme/CallRecordings/2026/03/05/c_20260305T09:00_UTC.wav",
+        "connect/other/CallRecordings/2026/11/20/c_20261120T09:00_UTC.wav",
+        "org/year=2026/month=3/day=5/hour=9/conversation_id=c/r.opus",
+        "org/year=2026/month=11/day=20/hour=9/conversation_id=c/r.opus",
+    ):
+        s3.put(key)
+    found = _days_with_prefixes(of_layout(s3, layout), RecordingBucket(s3.client, s3.recordings))
+    assert found == [dt.date(2026, 3, 5), DAY]
