@@ -292,10 +292,22 @@ def _days_with_prefixes(pipeline: Pipeline, bucket: RecordingBucket) -> list[dt.
     source = pipeline.recordings
     if not date_prefixes.has_date(source.prefix):
         return [dt.datetime.now(pipeline.zone).date()]
-    day_of: dict[str, dt.date] = {}
-    for number in range(date_prefixes.FIRST.toordinal(), date_prefixes.LAST.toordinal() + 1):
-        day = dt.date.fromordinal(number)
-        day_of.setdefault(source.prefix_of(day), day)
+    # What comes before the first date may stand for several folders.
+    before = source.prefix[: source.prefix.index("{date")]
+    same = date_prefixes.of_day(before, date_prefixes.FIRST)
+    found: set[dt.date] = set()
+    for start in bucket.expanded(same):
+        day_of: dict[str, dt.date] = {}
+        for number in range(date_prefixes.FIRST.toordinal(), date_prefixes.LAST.toordinal() + 1):
+            day = dt.date.fromordinal(number)
+            for prefix in date_prefixes.spellings(start + source.prefix_of(day).removeprefix(same)):
+                day_of.setdefault(prefix, day)
+        found.update(_days_that_have_objects(bucket, day_of))
+    return sorted(found)
+
+
+def _days_that_have_objects(bucket: RecordingBucket, day_of: dict[str, dt.date]) -> list[dt.date]:
+    """The days whose prefixes, the keys of ``day_of``, have objects."""
     in_order, lengths = sorted(day_of), sorted({len(prefix) for prefix in day_of}, reverse=True)
     fixed = _common_start(in_order[0], in_order[-1])
     found: list[dt.date] = []
@@ -311,7 +323,7 @@ def _days_with_prefixes(pipeline: Pipeline, bucket: RecordingBucket) -> list[dt.
             if place == len(in_order):
                 break
             after = max(key, _before(in_order[place]))
-    return sorted(found)
+    return found
 
 
 def _common_start(one: str, other: str) -> str:

@@ -169,6 +169,11 @@ def archive_day(digest: str, day_object: str) -> str:
     return f"{_archive(digest)}{day_object}"
 
 
+def daily_times(digest: str, day: dt.date) -> str:
+    """The times of a day's recordings, where they are not in the keys of its own prefix."""
+    return f"{_archive(digest)}{day}.jsonl.gz"
+
+
 def archive_day_object(day: dt.date, content_digest: str) -> str:
     """What an index calls the object of a day; it follows from what the day holds."""
     return f"{day}-{content_digest}.jsonl.gz"
