@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 LEAST_CALLS, LEAST_CALLS_OF_ARCHIVE = 45, 150
 """Recordings that a chunk has at least, on average. Two tasks cost about as much processor time as a hundred calls; for
 an archive it matters more what it costs than when the first of its calls is done."""
+CHUNKS_OF_ARCHIVE, MOST_CALLS_OF_ARCHIVE = 3, 5000
+"""Chunks of a backfill's run, so that its tasks leave workers to a night's; more where chunks would be larger than
+this."""
 MAX_CHUNKS = 200
 """Mapped tasks per run: Airflow's grid gets slow with more, and its max_map_length is 1024."""
 HEAVIEST = 20.0
@@ -197,8 +200,13 @@ def chunk_counts(sizes: Sequence[int], *, is_archive: bool = False) -> list[int]
     count = len(sizes)
     if not count:
         return []
-    least = LEAST_CALLS_OF_ARCHIVE if is_archive else LEAST_CALLS
-    most = max(min(max(round(math.sqrt(count) / 2), 2), count // least, MAX_CHUNKS), 1)
+    most = round(math.sqrt(count) / 2)
+    if is_archive:
+        most = min(max(most, 2), count // LEAST_CALLS_OF_ARCHIVE, CHUNKS_OF_ARCHIVE)
+        most = max(most, math.ceil(count / MOST_CALLS_OF_ARCHIVE))
+    else:
+        most = min(max(most, 2), count // LEAST_CALLS)
+    most = min(max(most, 1), MAX_CHUNKS)
     mean = sum(sizes) / count or 1.0
     weights = array("d", (min(0.5 + 0.5 * size / mean, HEAVIEST) for size in sizes))
     share = sum(weights) / most

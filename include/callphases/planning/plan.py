@@ -17,6 +17,7 @@ from callphases.day_range import DayRange
 from callphases.errors import CallphasesError
 from callphases.inspection.findings import Finding
 from callphases.limits import costs
+from callphases.limits.backfill import backfill_jobs, backfill_questions
 from callphases.pipeline import Pipeline
 from callphases.planning import questions
 from callphases.planning.actual import actual_costs
@@ -132,22 +133,12 @@ class Plan:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Window:
-    """When and for how much a day an archive is worked on, where that is less than the pipeline's limits allow."""
-
-    transcriptions_at_once: int | None = None
-    hours: float = 24.0
-    usd_per_day: float | None = None
-
-
 def plan(
     pipeline: Pipeline,
     s3: S3Client,
     days: DayRange | None,
     *,
     most_headers: int | None = HEADERS,
-    window: Window | None = None,
     told: Told = lambda *_: None,
 ) -> Plan:
     """Plan an archive, and keep the plan in ``output.state``.
@@ -157,7 +148,6 @@ def plan(
         s3: reaches its buckets.
         days: of the calls; None plans all that the bucket has.
         most_headers: how many recordings are measured; None measures all.
-        window: when it is worked on.
         told: is told how far it is.
 
     Raises:
@@ -186,7 +176,7 @@ def plan(
     kept = _kept(pipeline, found, months, earlier)
     named = [_with(one, kept.months.get(one.month), actual.get(one.month)) for one in months[:-1]]
     total = _with(months[-1], _sum(kept.months), _sum(actual))
-    window = window or Window()
+    backfill = pipeline.limits.backfill
     models = len(pipeline.segmentation.models) if pipeline.segmentation.side_by_side else 1
     return Plan(
         pipeline=pipeline.pipeline,
@@ -206,11 +196,11 @@ def plan(
             audio_s=total.billed_s.total,
             questions=total.questions,
             usd=total.usd.total,
-            transcriptions_at_once=window.transcriptions_at_once or pipeline.limits.transcriptions_at_once,
+            transcriptions_at_once=backfill_jobs(pipeline),
             ramp=pipeline.limits.ramp,
-            questions_per_minute=pipeline.limits.llm_requests_per_minute * models,
-            night_hours=window.hours,
-            usd_per_day=window.usd_per_day,
+            questions_per_minute=backfill_questions(pipeline) * models,
+            night_hours=_hours(backfill.open_hours),
+            usd_per_day=backfill.usd_per_day,
         ),
         s3_requests=_s3_requests(total, tokens),
         options=costs.priced_options(pipeline),
@@ -219,6 +209,14 @@ def plan(
         first_planned_at=kept.planned_at if earlier is not None and kept.months is earlier.months else None,
         problem=_keep(state, kept),
     )
+
+
+def _hours(open_hours: tuple[dt.time, dt.time] | None) -> float:
+    """How many hours of a day backfills run."""
+    if open_hours is None:
+        return 24.0
+    start, end = (one.hour + one.minute / 60 for one in open_hours)
+    return (end - start) % 24 or 24.0
 
 
 def _months(pipeline: Pipeline, found: Survey, measured: Measured, tokens: CallTokens) -> list[MonthPlan]:

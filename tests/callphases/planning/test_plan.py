@@ -14,7 +14,7 @@ import pytest
 from callphases.day_range import DayRange
 from callphases.limits import costs
 from callphases.planning import saved as kept_plans
-from callphases.planning.plan import Plan, Window, plan
+from callphases.planning.plan import Plan, plan
 from callphases.planning.report import as_json, remarks
 from callphases.recordings import Recording
 from callphases.segmentation.segmenter import prompt_version
@@ -268,5 +268,6 @@ def test_window_of_a_backfill_decides_the_nights(s3: Store) -> None:
     s3.put("calls/2026-11-20/a.wav", encoded(WAV, tone(440, 600, 8_000)))
     free = plan(s3.pipeline(), s3.client, AUTUMN)
     assert free.pace.nights == 1
-    tight = plan(s3.pipeline(), s3.client, AUTUMN, window=Window(usd_per_day=free.total.usd.total / 10))
+    limits = {"backfill": {"usd_per_day": free.total.usd.total / 10}}
+    tight = plan(s3.pipeline(limits=limits), s3.client, AUTUMN)
     assert tight.pace.nights == 10
