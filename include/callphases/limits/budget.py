@@ -42,19 +42,12 @@ class Budget:
         cap_usd: what the run may spend; None means no limit, and there are no estimates then unless they were wanted.
         estimates_usd: of each recording that is within the budget, in order.
         expected_s, most_s: of the same recordings; see ``durations.Length``.
-        most_usd: what they cost if each is as long as its size allows.
     """
 
     cap_usd: float | None
     estimates_usd: array[float]
     expected_s: array[float] = field(default_factory=lambda: array("d"))
     most_s: array[float] = field(default_factory=lambda: array("d"))
-    most_usd: float = 0.0
-
-    @property
-    def holds_anyway(self) -> bool:
-        """Whether the cap holds whatever the recordings' headers state."""
-        return self.cap_usd is None or self.most_usd <= self.cap_usd
 
     @property
     def left_usd(self) -> float | None:
@@ -101,7 +94,7 @@ def within_budget(
     estimates, expected_s, most_s = array("d"), array("d"), array("d")
     if cap_usd is None and not measure:
         return Budget(None, estimates)
-    keys, left, most_usd = RecordingKeys(pipeline), math.inf if cap_usd is None else cap_usd, 0.0
+    keys, left = RecordingKeys(pipeline), math.inf if cap_usd is None else cap_usd
     for recording in recordings:
         hold()
         progress = Progress(recording, keys, view)
@@ -119,8 +112,7 @@ def within_budget(
         expected_s.append(length.expected_s)
         most_s.append(length.most_s)
         left -= usd
-        most_usd += _estimate_usd(progress, pipeline, length.most_s)
-    return Budget(cap_usd, estimates, expected_s, most_s, most_usd)
+    return Budget(cap_usd, estimates, expected_s, most_s)
 
 
 def _length(progress: Progress, bucket: RecordingBucket) -> Length:
