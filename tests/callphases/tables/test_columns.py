@@ -508,7 +508,7 @@ def test_log_counts_recordings_without_a_value_of_the_column_type(
     put(s3, "b", crm="x")
     with caplog.at_level("INFO", logger="callphases"):
         runs.run("run-1", COLUMNS)
-    assert "crm_id: 1 of 1 recording has no int64 for it: s3://" in caplog.text
+    assert "crm_id: 1 of 2 recordings have no int64 for it: s3://" in caplog.text
     assert "queue:" not in caplog.text
 
 
