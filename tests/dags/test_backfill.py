@@ -346,7 +346,7 @@ def test_run_that_airflow_refuses_is_named(folder: Path) -> None:
     from callphases.errors import ConfigurationError
 
     path = live(folder, "Europe/Berlin")
-    with pytest.raises(ConfigurationError, match="Airflow did not create the run archive__1: .*again"):
+    with pytest.raises(ConfigurationError, match=r"Airflow did not create the run archive__1: .*again"):
         LocalAirflow().trigger(dag_id(path), "archive__1", {"again": "perhaps"})
     assert runs() == []
 
