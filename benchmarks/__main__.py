@@ -47,8 +47,9 @@ def _measure(
     chosen: Sequence[Scenario], scale: float, results: dict[str, list[Figure]], broken: dict[str, str]
 ) -> Iterator[None]:
     """Run the scenarios one by one; each adds its figures to ``results`` or its error to ``broken``."""
-    pipelines = {scenario.name: scenario.night.pipeline for scenario in chosen if scenario.night}
-    dag_ids = {scenario.dag_id for scenario in chosen if scenario.dag_id}
+    nights = [night for scenario in chosen for night in scenario.nights]
+    pipelines = {night.name: night.pipeline for night in nights}
+    dag_ids = {night.dag_id for night in nights} | {scenario.dag_id for scenario in chosen if scenario.dag_id}
     with bench(pipelines, dag_ids, scale) as ready:
         for scenario in chosen:
             say(f"==> {scenario.name}: {scenario.about}")

@@ -128,7 +128,7 @@ class Airflow:
                 run_id=run_id,
             )
             if state in ("success", "failed"):
-                return Run(state, run_id, began_at, _moment(ended) - began_at, samples)
+                return Run(state, run_id, began_at, moment(ended) - began_at, samples)
             if at_s > limit_s or (seen is not None and seen(samples[-1])):
                 self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
                 return Run("given up", run_id, began_at, at_s, samples)
@@ -141,7 +141,7 @@ class Airflow:
             run_id=run.run_id,
         )
         return {
-            task_id: f"{_moment(first) - run.began_at:6.1f} s to {_moment(last) - run.began_at:6.1f} s, {count} of it"
+            task_id: f"{moment(first) - run.began_at:6.1f} s to {moment(last) - run.began_at:6.1f} s, {count} of it"
             for task_id, count, first, last in found
             if last is not None
         }
@@ -153,7 +153,7 @@ class Airflow:
             run_id=run.run_id,
             task_id=task_id,
         )
-        return _moment(started) - run.began_at
+        return moment(started) - run.began_at
 
 
 @contextlib.contextmanager
@@ -226,7 +226,7 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _moment(value: Any) -> float:
+def moment(value: Any) -> float:
     """Convert a timestamp (a datetime from Postgres, text from SQLite) to seconds since 1970."""
     moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()

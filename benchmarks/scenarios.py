@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks import bulk, rivals, segmentation
+from benchmarks.archives import Year
 from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_least, at_most
@@ -38,17 +39,30 @@ class Scenario:
     about: str
     minutes: float
     measure: Callable[[Bench, Results], list[Figure]]
-    night: Night | None = None
+    nights: tuple[Night, ...] = ()
     dag_id: str | None = None
 
 
 def _night(about: str, minutes: float, night: Night) -> Scenario:
-    return Scenario(night.name, about, minutes, lambda bench, _: night.measure(bench), night, night.dag_id)
+    return Scenario(night.name, about, minutes, lambda bench, _: night.measure(bench), (night,))
+
+
+def _small_day(bench: Bench, results: Results) -> list[Figure]:
+    figures = SMALL_DAY.measure(bench)
+    core_ms = f"{CORE_MS}: Airflow"
+    both = (figures, results.get("night-500", ()))
+    values = [figure.value for one in both for figure in one if figure.name == core_ms]
+    if len(values) == 2 and values[0] is not None and values[1]:
+        figures.append(Figure("core time a call over night-500's", values[0] / values[1], target=at_most(2)))
+    return figures
 
 
 def _rivals(bench: Bench, results: Results) -> list[Figure]:
     return rivals.measure(bench, results.get("night-5000"), bench.scaled(FULL_NIGHT), at_least(12))
 
+
+SMALL_DAY = Night("night-60", 60)
+YEAR = Year("year")
 
 _SCENARIOS = (
     _night(
@@ -67,6 +81,14 @@ _SCENARIOS = (
         ),
     ),
     _night("500 calls on the same services", 1, Night("night-500", 500, targets={OVER_BOUND: at_most(4.0)})),
+    Scenario("night-60", "60 calls on the same services", 1, _small_day, (SMALL_DAY,)),
+    Scenario(
+        "year",
+        "365 days of 20 calls through callphases backfill, then one day of 7,300",
+        12,
+        lambda bench, _: YEAR.measure(bench),
+        (YEAR.night, YEAR.day),
+    ),
     _night(
         "5,000 calls, one call per question",
         4,

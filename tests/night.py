@@ -76,7 +76,7 @@ class Night:
         day: str | None,
         prepare: Callable[[Any], None] = lambda dag: None,
         logical_date: Any = None,
-        **conf: str,
+        **conf: Any,
     ) -> str:
         """Run the Dag for a day, or for that of the logical date; returns the state of the run."""
         bag = parsed(str(Path(__file__).parents[1] / "dags" / "call_phases.py"))

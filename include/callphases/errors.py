@@ -275,6 +275,12 @@ def failure_classes() -> set[str]:
     return {one.failure_class for one in _failure_types()} - {CallFailure.failure_class, AccountError.failure_class}
 
 
+def permanent_classes() -> set[str]:
+    """The failure classes with which the same recording fails again, as long as its settings are the same."""
+    types = [one for one in _failure_types() if issubclass(one, CallFailure) and one.permanent]
+    return {one.failure_class for one in types} - {CallFailure.failure_class}
+
+
 def advice_of(failure_class: str) -> str:
     """What the user can change about failures of a class; empty where only their messages say."""
     for one in _failure_types():

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from callphases import __version__
+from callphases.cli.archive import archive
 from callphases.cli.backfill import backfill
 from callphases.cli.command import EXIT_CODES, Quiet, Verbose, command
 from callphases.cli.console import errors
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="Start, inspect and repair what callphases does.",
     epilog=f"{CREDENTIALS}\n\n{EXIT_CODES}",
 )
-for function in (init, doctor, plan, run, backfill, replay, show, sql, score):
+for function in (init, doctor, plan, run, backfill, archive, replay, show, sql, score):
     app.command(epilog=EXIT_CODES)(command(function))
 
 

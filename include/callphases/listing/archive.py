@@ -218,6 +218,11 @@ class Archive:
         """The recordings of a day in the last listing, however old it is."""
         return itertools.chain.from_iterable(prefix.last_seen(day) for prefix in self._prefixes(day))
 
+    def indexes(self, days: Iterable[dt.date]) -> dict[str, Index | None]:
+        """The last listing of each prefix of the ``days``, None where it has not been listed; a request for each."""
+        prefixes = sorted({prefix for day in days for prefix in self.pipeline.recordings.prefixes(day)})
+        return {prefix: self._prefix(prefix)._read_index()[0] for prefix in prefixes}
+
     def survey(self, days: Iterable[dt.date], unmatched: SomeKeys, dayless: SomeKeys) -> RecordingsByDay:
         """The recordings of some days, each prefix listed once now; no index is written.
 

@@ -22,13 +22,17 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 import uuid
 
 from callphases.day_range import DayRange, Span
 
 CHUNK, REST = "chunk", "rest"
 """Kinds of parts: rows of a chunk, and of recordings that are in no chunk."""
+LEDGERS = "ledger/"
+"""What the names of all ledgers, and of their leases, begin with."""
 _TRANSCRIPT, _CAPTIONS = ".json", ".vtt"
+_DAY = r"\d{4}-\d{2}-\d{2}"
 
 
 def lease(span: Span) -> str:
@@ -38,7 +42,7 @@ def lease(span: Span) -> str:
 
 def ledger_of(span: Span, run_token: str = "") -> str:
     """What the names of all ledger objects of a day begin with, or of a run over several; or of one run alone."""
-    return f"ledger/{_folder(span)}/{f'{run_token}/' if run_token else ''}"
+    return f"{LEDGERS}{_folder(span)}/{f'{run_token}/' if run_token else ''}"
 
 
 def ledger_segment(span: Span, run_token: str, task: str, number: int = 0) -> str:
@@ -49,6 +53,18 @@ def ledger_segment(span: Span, run_token: str, task: str, number: int = 0) -> st
 def is_ledger_segment(name: str) -> bool:
     """Whether an object below ``ledger_of`` holds events."""
     return name.endswith(".jsonl")
+
+
+def span_of(folder: str) -> Span | None:
+    """The day or the days that a folder directly below ``LEDGERS`` is of: the inverse of ``ledger_of``."""
+    found = re.fullmatch(rf"{LEDGERS}(?:dt=({_DAY})|days=({_DAY})_({_DAY}))/", folder)
+    if found is None:
+        return None
+    try:
+        days = [dt.date.fromisoformat(day) for day in found.groups() if day is not None]
+    except ValueError:
+        return None
+    return days[0] if len(days) == 1 else DayRange(days[0], days[1])
 
 
 def day_list(span: Span, run_token: str) -> str:

@@ -17,6 +17,7 @@ import math
 import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from callphases.clock import SYSTEM_CLOCK, Clock
@@ -37,6 +38,38 @@ NAP_S = 5.0
 def has_run(state: ObjectPrefix, day: dt.date) -> bool:
     """Whether any run has ever taken a day."""
     return state.look(layout.lease(day)) is not None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has the lease of a day or of a run over several, or had it last.
+
+    Attributes:
+        is_released: whether the run has ended, and said so.
+        silent_s: seconds since the run last renewed it, by the store's clock.
+        began: when the run's first task began to submit; None if none has.
+        days: the range of the run over several days that has claimed this day, if one has.
+    """
+
+    is_released: bool
+    silent_s: float
+    began: dt.datetime | None = None
+    days: DayRange | None = None
+
+
+def holder_of(state: ObjectPrefix, span: Span) -> Holder | None:
+    """Who has the lease of a day or of a run over several; None if nobody ever took it."""
+    stored = state.look(layout.lease(span))
+    if stored is None:
+        return None
+    document = json.loads(stored.body)
+    days = parse_span(document["range"]) if document.get("range") else None
+    return Holder(
+        is_released=document["released"],
+        silent_s=stored.age_s,
+        began=dt.datetime.fromisoformat(document["began"]) if document["began"] else None,
+        days=days if isinstance(days, DayRange) else None,
+    )
 
 
 class Lease:

@@ -216,6 +216,20 @@ class ObjectPrefix:
         except (ClientError, BotoCoreError) as error:
             raise explain(error, bucket, self.setting) from None
 
+    def children(self, below: str) -> Iterator[list[str]]:
+        """What is directly below ``below``: names up to their next slash, and objects; a list for each LIST request."""
+        bucket, prefix = self._place
+        try:
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix + below, Delimiter="/"
+            )
+            for page in pages:
+                found = [one["Prefix"] for one in page.get("CommonPrefixes", [])]
+                found += [one["Key"] for one in page.get("Contents", [])]
+                yield [name.removeprefix(prefix) for name in found]
+        except (ClientError, BotoCoreError) as error:
+            raise explain(error, bucket, self.setting) from None
+
     def folders(self) -> list[str]:
         """What names begin with, up to their first slash, such as ``calls/``, and names without one.
 

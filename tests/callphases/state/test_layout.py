@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callphases.day_range import DayRange, Span
 from callphases.state import layout
 from doubles import DAY
 
@@ -68,3 +69,15 @@ def test_each_cue_bundle_has_a_new_name() -> None:
     first, second = layout.new_cue_bundle(DAY), layout.new_cue_bundle(DAY)
     assert first != second
     assert first.startswith("transcripts/dt=2026-11-20/cues-")
+
+
+@pytest.mark.parametrize("span", [DAY, DayRange(DAY, DAY), DayRange(DAY, dt.date(2027, 1, 3))])
+def test_folder_of_a_ledger_says_whose_it_is(span: Span) -> None:
+    assert layout.span_of(layout.ledger_of(span)) == span
+
+
+@pytest.mark.parametrize(
+    "folder", ["ledger/dt=2026-11-31/", "ledger/days=2026-11-01/", "ledger/x", "runs/dt=2026-11-01/"]
+)
+def test_other_folders_are_of_no_day(folder: str) -> None:
+    assert layout.span_of(folder) is None
