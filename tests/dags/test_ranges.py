@@ -47,7 +47,7 @@ def note(night: Night) -> str:
 
 
 def statuses(night: Night, day: str) -> list[str]:
-    return [row["failure_class"] or row["status"] for row in night.table("calls", day)]
+    return sorted(row["failure_class"] or row["status"] for row in night.table("calls", day))
 
 
 def created(night: Night) -> list[tuple[str, dict[str, Any]]]:
