@@ -29,7 +29,7 @@ class Api:
         if request.path == "/auth/token":
             return self.token(request)
         if request.headers.get("authorization") != "Bearer token-1":
-            return answer({"detail": "Invalid auth token"}, 401)
+            return answer({"detail": "Invalid JWT token"}, 403)
         if request.path == f"/api/v2/dags/{DAG}":
             return answer({"dag_id": DAG, "is_paused": False, "is_stale": False})
         if request.path == f"/api/v2/dags/{DAG}/dagRuns" and request.method == "POST":
@@ -112,9 +112,9 @@ def test_wrong_password_is_named_and_in_no_message(api: Api, monkeypatch: pytest
     assert "wrong-password" not in str(error.value)
 
 
-def test_expired_token_and_missing_right_are_named(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_token_and_missing_right_are_named(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN, "token-0")
-    with pytest.raises(ConfigurationError, match=rf"HTTP 401 \(Invalid auth token\): set .*{TOKEN}"):
+    with pytest.raises(ConfigurationError, match=rf"HTTP 403 \(Invalid JWT token\): set .*{TOKEN}"):
         airflow(api.web.url).is_paused(DAG)
     monkeypatch.setenv(TOKEN, "token-1")
     api.may_trigger = False
