@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks import bulk, rivals, segmentation
 from benchmarks.archives import Year
+from benchmarks.backfills import OVER_ALONE, NightInBackfill
 from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_least, at_most
@@ -135,6 +136,13 @@ _SCENARIOS = (
         "20,000 calls in a day: memory",
         9,
         Night("night-20000", 20_000, Service(speech_s=1.0), targets={"largest process": at_most(500)}),
+    ),
+    _night(
+        "60 calls in the middle of a backfill of 60 days with 100 calls each, and alone",
+        6,
+        NightInBackfill(
+            "night-in-backfill", 60, targets={OVER_ALONE: at_most(1.3), "transcriptions paid for twice": at_most(0)}
+        ),
     ),
     Scenario("listing", "a day of 1,000,000 recordings, dated and flat", 4, lambda bench, _: bulk.listing(bench)),
     Scenario("archive", "365 days of a flat archive of 100,000 recordings", 2, lambda bench, _: bulk.archive(bench)),

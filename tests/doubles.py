@@ -316,6 +316,11 @@ class Store:
         """How often each operation was asked for."""
         return Counter(operation for operation, _ in self.asked)
 
+    @property
+    def ledger_writes(self) -> int:
+        """How often an object of the ledger was written, leases among them."""
+        return sum(operation == "PutObject" and "/ledger/" in f"/{key}" for operation, key in self.asked)
+
     def pipeline(self, **changes: Any) -> Pipeline:
         ours = {
             "recordings": {"bucket": self.recordings},

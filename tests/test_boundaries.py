@@ -87,9 +87,7 @@ def test_kinds_of_events_are_named_in_their_own_module_alone() -> None:
 
 
 def test_names_of_state_objects_are_formatted_in_layout_alone() -> None:
-    name = re.compile(
-        r"^(ledger|runs|transcripts|limits|index)/|(chunk|rest)-|slots\.json|day\.json|lease\.json|\.vtt$"
-    )
+    name = re.compile(r"^(ledger|runs|transcripts|limits|index)/|(chunk|rest)-|day\.json|lease\.json|\.vtt$")
     found = {path: [text for text in strings(path) if name.search(text)] for path in modules(but="state/layout.py")}
     assert not {str(path): texts for path, texts in found.items() if texts}
 

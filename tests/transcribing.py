@@ -8,6 +8,7 @@ from typing import Any
 
 from callphases.limits.quota import Slots
 from callphases.recordings import Recording
+from callphases.state import layout
 from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Event, Failed, Intended, Submitted, Transcribed
 from callphases.state.keys import transcript_key
@@ -48,6 +49,7 @@ class Runner:
         pipeline = self.s3.pipeline(**merged({"limits": {"ramp": False}}, more))
         service = AssemblyAI(KEY, self.speech.web.url)
         bucket = RecordingBucket(self.s3.client, self.s3.recordings)
+        slots = slots or Slots(self.s3.state, layout.jobs_limit(), 200, run_id, listed.name, total=len(chunk))
         return Transcriber(service, bucket, pipeline, self.s3.state, ledger, listed, slots)
 
     def submit(self, *recordings: Recording, **more: Any) -> Transcriber:

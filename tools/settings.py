@@ -30,11 +30,23 @@ EXAMPLES: dict[str, str] = {
     "timezone": "Europe/Berlin",
     "connections.gateway": "my_llm",
     "recordings.bucket": "call-recordings",
+    "recordings.layout": "amazon_connect",
+    "recordings.key_pattern": "'/CallRecordings/'",
+    "recordings.channels": "{1: customer, 2: agent}",
     "recordings.prefix": '"support/{date:%Y/%m/%d}/"',
     "recordings.call_time": "{key_pattern: '(?P<time>\\d{8}T\\d{6})', format: \"%Y%m%dT%H%M%S\"}",
     "recordings.call_time.key_pattern": "'_(?P<time>\\d{10})\\.'",
     "recordings.call_time.format": "epoch",
     "recordings.call_time.timezone": "America/New_York",
+    "recordings.call_time.metadata": "call-start",
+    "recordings.call_time.tag": "call-start",
+    "recordings.call_time.audio_tag": "date",
+    "recordings.call_time.sidecar": '"{stem}.json"',
+    "recordings.call_time.path": "$.Agent.ConnectedToAgentTimestamp",
+    "recordings.call_time.inventory": "s3://inventories/call-recordings/daily/",
+    "recordings.call_time.field": "started_at",
+    "recordings.call_time.id_field": "call_sid",
+    "recordings.call_time.id_pattern": "'/(?P<id>CA[0-9a-f]{32})'",
     "recordings.suffixes": "[.wav]",
     "recordings.send": "upload",
     "recordings.when_deleted": "drop",
@@ -43,6 +55,13 @@ EXAMPLES: dict[str, str] = {
     "recordings.columns.<name>.key_pattern": '"/agent-(?P<agent>[^/]+)/"',
     "recordings.columns.<name>.metadata": "queue",
     "recordings.columns.<name>.tag": "crm",
+    "recordings.columns.<name>.audio_tag": "comment",
+    "recordings.columns.<name>.sidecar": '"{key}_metadata.json"',
+    "recordings.columns.<name>.path": "$.Agent.Username",
+    "recordings.columns.<name>.inventory": "s3://crm-exports/calls.parquet",
+    "recordings.columns.<name>.field": "queue",
+    "recordings.columns.<name>.id_field": "call_sid",
+    "recordings.columns.<name>.id_pattern": "'/(?P<id>CA[0-9a-f]{32})'",
     "recordings.columns.<name>.type": "timestamp",
     "recordings.columns.<name>.format": '"%d.%m.%Y %H:%M"',
     "transcription": "{speech_models: [assemblyai-stt-3-7], speaker_labels: true, language_code: de}",
@@ -58,9 +77,13 @@ EXAMPLES: dict[str, str] = {
     "limits.ramp": "false",
     "limits.llm_requests_per_minute": "300",
     "limits.max_failed_ratio": "0.1",
+    "limits.backfill.transcriptions_at_once": "50",
+    "limits.backfill.usd_per_day": "100",
+    "limits.backfill.hours": '"20:00-06:00"',
     "privacy.delete_after": "true",
     "prices.speech_usd_per_hour": "{assemblyai-stt-3-7: 0.18}",
     "prices.speaker_labels_usd_per_hour": "0",
+    "prices.options_usd_per_hour": "{redact_pii: 0.04}",
     "prices.llm_usd_per_million": "{openai/gpt-5-mini: {input: 0.25, output: 2}}",
     "prices.llm_usd_per_million.<model>.input": "0.25",
     "prices.llm_usd_per_million.<model>.output": "2",
@@ -94,10 +117,10 @@ _HEAD = """\
 
 <!-- Written by `make settings` from include/callphases/pipeline.py. -->
 
-A pipeline file is YAML in UTF-8. Only `pipeline`, `recordings.bucket`, `recordings.prefix`, `output.tables` and
-`output.state` are required. A key that is not listed here is an error, which names the file and the key.
-`callphases init` writes a file for a bucket, `include/pipelines/support_calls.yaml` has every setting with a comment,
-and `callphases doctor` checks a file and what it refers to.
+A pipeline file is YAML in UTF-8. Only `pipeline`, `recordings.bucket`, `recordings.prefix` or `recordings.layout`,
+`output.tables` and `output.state` are required. A key that is not listed here is an error, which names the file and the
+key. `callphases init` writes a file for a bucket, `include/pipelines/support_calls.yaml` has every setting with a
+comment, and `callphases doctor` checks a file and what it refers to.
 
 An editor with a YAML language server completes and checks a file with [pipeline.schema.json](pipeline.schema.json),
 if the file begins with the line `# yaml-language-server: $schema=<path or URL of the schema>`. Regular expressions,

@@ -1,4 +1,8 @@
-"""Prefixes with a date: which are accepted, which days they stand for, and what to list for a day."""
+"""Prefixes with a date: which are accepted, which days they stand for, and what to list for a day.
+
+Besides ``{date:…}``, a prefix may have ``{any}`` for any one folder, and ``{zero}`` for a zero that may precede a
+digit. The prefix of a day still has these two; what they stand for in a bucket is found with LIST requests.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ _OF_DATE = frozenset("aAbBCdDeFgGhjmuUVwWxyY%")
 _OF_TIME = frozenset("cfHIklMnNpPrRsStTXzZ")
 _DIRECTIVE = re.compile(r"%[-_0^#]?(.?)", re.DOTALL)
 _LETTERS = [(r"yyyy|YYYY", "%Y"), (r"yy|YY", "%y"), ("MM", "%m"), (r"dd|DD", "%d")]
+ANY_FOLDER, ANY_ZERO = "{any}", "{zero}"
+_ZERO_OF_ONE_DIGIT = re.compile(r"(?<!\d)\{zero\}(?=\d(?!\d))")
 
 
 def check(template: str) -> None:
@@ -26,10 +32,14 @@ def check(template: str) -> None:
     """
     try:
         fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
-        template.format(date=FIRST)
+        of_day(template, FIRST)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         fields = [("", "?", "", None)]
+    if re.search(r"[^/]\{any\}|\{any\}(?!/)", template):
+        raise ValueError(f"expected {ANY_FOLDER} to be a whole folder, such as connect/{ANY_FOLDER}/CallRecordings/")
     for _, name, spec, conversion in fields:
+        if f"{{{name}}}" in (ANY_FOLDER, ANY_ZERO) and not spec and conversion is None:
+            continue
         if name != "date" or conversion is not None or "{" in (spec or ""):
             raise ValueError("expected text with {date:…} as its only placeholder, such as support/{date:%Y/%m/%d}/")
         _check_date(spec or "%Y-%m-%d")
@@ -54,7 +64,40 @@ def _check_date(spec: str) -> None:
 
 def has_date(template: str) -> bool:
     """Whether the prefix has a placeholder."""
-    return any(name is not None for _, name, _, _ in string.Formatter().parse(template))
+    return any(name == "date" for _, name, _, _ in string.Formatter().parse(template))
+
+
+def of_day(template: str, day: dt.date) -> str:
+    """The prefix of a day; of a template without a date, that of all days."""
+    return template.format(date=day, any=ANY_FOLDER, zero=ANY_ZERO)
+
+
+def is_pattern(prefix: str) -> bool:
+    """Whether a day's prefix stands for several, which depend on what is in the bucket."""
+    return ANY_FOLDER in prefix or ANY_ZERO in prefix
+
+
+def spellings(prefix: str) -> list[str]:
+    """A day's prefix with and without each zero that may be there, in order."""
+    found = [prefix]
+    while any(ANY_ZERO in one for one in found):
+        # Only a number of one digit has a zero in front of it.
+        zeros = [("0", "") if _ZERO_OF_ONE_DIGIT.match(one, one.index(ANY_ZERO)) else ("",) for one in found]
+        found = [one.replace(ANY_ZERO, zero, 1) for one, these in zip(found, zeros, strict=True) for zero in these]
+    return sorted(found)
+
+
+def begins(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a key begins with one of some days' prefixes."""
+    if not any(map(is_pattern, prefixes)):
+        return key.startswith(prefixes)
+    return any(_pattern(prefix).match(key) for prefix in prefixes)
+
+
+@lru_cache(maxsize=4096)
+def _pattern(prefix: str) -> re.Pattern[str]:
+    folder, alternatives = re.escape(ANY_FOLDER), map(re.escape, spellings(prefix))
+    return re.compile("|".join(one.replace(folder, "[^/]+") for one in alternatives))
 
 
 def is_daily(template: str) -> bool:
@@ -76,7 +119,7 @@ def around(template: str, day: dt.date, days: int) -> tuple[str, ...]:
     if not FIRST <= day <= LAST:
         return ()
     first, last = max(day.toordinal() - days, FIRST.toordinal()), min(day.toordinal() + days, LAST.toordinal())
-    prefixes = {template.format(date=dt.date.fromordinal(number)) for number in range(first, last + 1)}
+    prefixes = {of_day(template, dt.date.fromordinal(number)) for number in range(first, last + 1)}
     separate = _separate(template)
     # The last that does not come after a prefix is the prefix itself, or its beginning.
     return tuple(sorted({separate[bisect_right(separate, prefix) - 1] for prefix in prefixes}))
@@ -87,7 +130,7 @@ def _separate(template: str) -> tuple[str, ...]:
     """The prefixes of all days, in order, without those that begin with that of another day."""
     days = range(FIRST.toordinal(), LAST.toordinal() + 1)
     found: list[str] = []
-    for prefix in sorted({template.format(date=dt.date.fromordinal(number)) for number in days}):
+    for prefix in sorted({of_day(template, dt.date.fromordinal(number)) for number in days}):
         if not found or not prefix.startswith(found[-1]):
             found.append(prefix)
     return tuple(found)

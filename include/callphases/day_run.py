@@ -19,6 +19,7 @@ from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.day_range import Again, DayRange, Span
 from callphases.errors import AccountError, CallphasesError, ServiceUnavailable
 from callphases.limits import costs
+from callphases.limits.backfill import Backfill, backfill_jobs, backfill_questions
 from callphases.limits.quota import RateLimits, Slots
 from callphases.listing.late import late_days
 from callphases.local_days import exists
@@ -192,22 +193,24 @@ class DayRun:
         ``progress`` is told how far it is, in words, when that changes.
 
         Raises:
-            DayHeld: another run works on this day.
+            DayHeld: another run works on this day, or a backfill may not pay now.
             RunStopped: another chunk has met an error of the account.
             AccountError, ConfigurationError, ServiceUnavailable: the ledger says how far it got.
         """
         with self._working_on(chunk) as ledger:
             describe(self.bucket, chunk.recordings, self.pipeline, ledger, DayPass.of(chunk))
+            limits = self._slots(chunk), self._backfill(chunk, ledger)
             transcriber = Transcriber(
-                self.service, self.bucket, self.pipeline, self.state, ledger, chunk, self._slots(chunk), progress
+                self.service, self.bucket, self.pipeline, self.state, ledger, chunk, *limits, progress=progress
             )
             return transcriber.run(patience_s)
 
     def segment(self, chunk: Manifest) -> None:
         """Have the calls of a chunk divided into phases, and write its part; raises as ``transcribe``."""
         with self._working_on(chunk) as ledger:
-            segmenter = Segmenter(self.gateway, self.pipeline)
-            ChunkSegmenter(segmenter, self.pipeline, TranscriptReader(self.state), ledger, chunk).run()
+            transcripts, backfill = TranscriptReader(self.state), self._backfill(chunk, ledger)
+            segmenter = Segmenter(self.gateway if backfill is None else self._after_nights(backfill), self.pipeline)
+            ChunkSegmenter(segmenter, self.pipeline, transcripts, ledger, chunk, backfill).run()
             # At the end and no sooner: publishing takes a part for all that there is of a chunk.
             for day, recordings in chunk.by_day():
                 part = PartWriter(self.state, self.pipeline, chunk, day)
@@ -314,12 +317,30 @@ class DayRun:
             return RangeLease(self.state, span, run_token, claimed, claimed_under, task, clock=self.clock)
         return Lease(self.state, span, run_token, task, clock=self.clock)
 
-    def _slots(self, chunk: Manifest) -> Slots | None:
-        """What the run's tasks share of ``limits.transcriptions_at_once``, where the run has more recordings."""
-        limit = self.pipeline.limits.transcriptions_at_once
-        if chunk.total <= limit:
-            return None
-        return Slots(self.state, layout.slots(chunk.day, chunk.run_token), limit, chunk.name, chunk.first)
+    def _slots(self, chunk: Manifest) -> Slots:
+        """A chunk's share of ``limits.transcriptions_at_once``."""
+        limits, name = self.pipeline.limits, layout.jobs_limit()
+        return Slots(
+            self.state,
+            name,
+            limits.transcriptions_at_once,
+            chunk.run_token,
+            chunk.name,
+            chunk.first,
+            chunk.total,
+            backfill_limit=backfill_jobs(self.pipeline) if chunk.is_archive else None,
+            clock=self.clock,
+        )
+
+    def _after_nights(self, backfill: Backfill) -> Gateway:
+        """The language models, for a task of a backfill."""
+        per_minute, own = self.pipeline.limits.llm_requests_per_minute, backfill_questions(self.pipeline)
+        return self.gateway.limited_by(
+            RateLimits(self.state, per_minute, backfill_limit=own, hold=backfill.hold, clock=self.clock)
+        )
+
+    def _backfill(self, chunk: Manifest, ledger: Ledger) -> Backfill | None:
+        return Backfill(self.pipeline, chunk, ledger) if chunk.is_archive else None
 
     def _stopped(self, progress: Progress, error: AccountError | ServiceUnavailable) -> Stopped:
         return stopped(stop_key(progress.key), error, progress.recording.key)

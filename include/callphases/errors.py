@@ -10,6 +10,7 @@
     │   ├── ThrottledOut
     │   └── AnswerLost
     ├── DayHeld                   another run holds the day
+    │   └── BackfillWaits         a backfill may not pay now: it waits for the hours, or for the next day
     ├── RunStopped                another task of the run hit an AccountError
     └── CallFailure               one recording failed: becomes a row and stops nothing
         ├── EmptyFile, BadAudio, TooShort, DownloadRefused
@@ -99,6 +100,14 @@ class DayHeld(CallphasesError):
     def __init__(self, message: str, wait_s: float) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+
+
+class BackfillWaits(DayHeld):
+    """A task of a backfill has to wait for something that takes long, and may give up the day meanwhile.
+
+    Attributes:
+        wait_s: seconds until it may go on.
+    """
 
 
 class RunStopped(CallphasesError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -27,10 +28,11 @@ from pydantic import (
     model_validator,
 )
 
-from callphases import date_prefixes, time_formats
+from callphases import date_prefixes, sidecars, time_formats
 from callphases.errors import ConfigurationError
 from callphases.local_days import DAY
 from callphases.speech_models import DEFAULT_SPEECH_MODELS, models_of
+from callphases.vendor_layouts import LAYOUTS
 
 PIPELINES_VARIABLE = "CALLPHASES_PIPELINES"
 UPGRADE = "upgrade"
@@ -98,21 +100,125 @@ class KeyTime(_Section):
     @field_validator("key_pattern")
     @classmethod
     def _has_time(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groupindex
-        except re.error as error:
-            raise ValueError(f"expected a regular expression: {error}") from None
-        if "time" not in groups:
+        if "time" not in _groups_of(pattern):
             raise ValueError("expected a group (?P<time>…)")
         return pattern
 
 
+class Elsewhere(_Section):
+    """Where a value is that is not in a recording's key: its object, its audio file, a document beside it, a list."""
+
+    metadata: str | None = Field(default=None, min_length=1)
+    """The name of an entry of the object's metadata, without ``x-amz-meta-``. One request per recording."""
+    tag: str | None = Field(default=None, min_length=1)
+    """The name of one of the object's tags. One request per recording."""
+    audio_tag: str | None = Field(default=None, min_length=1)
+    """A tag of the audio file: ``date`` (of ID3, MP4, Vorbis comments or WAV's INFO), ``bext`` (date and time of a
+    Broadcast WAV), or another by its name, such as ``comment``. A few requests per recording."""
+    sidecar: str | None = Field(default=None, min_length=1)
+    """The key of a JSON document of the recording, or its ``s3://`` URI. ``{key}`` is the recording's key, ``{stem}``
+    the key without its suffix, ``{folder}`` its folders, ``{name}`` the rest of the stem; groups of ``id_pattern`` are
+    placeholders too. One ``*`` stands for anything: the newest such document is used. One request per recording and
+    document, two with a ``*``."""
+    path: str | None = Field(default=None, min_length=1)
+    """Where the value is in the document of ``sidecar``: names and indexes of JSONPath."""
+    inventory: str | None = None
+    """A list of recordings, read once per task: the ``s3://`` URI of a CSV or Parquet file, of a folder of such files,
+    or of S3 Inventory's manifest.json or its folder with all of them, whose newest is used."""
+    field: str | None = Field(default=None, min_length=1)
+    """The column of ``inventory`` with the value. For ``call_time``, it is LastModifiedDate by default."""
+    key_field: str = Field(default="key", min_length=1)
+    """The column of ``inventory`` with a recording's key or its ``s3://`` URI."""
+    id_field: str | None = Field(default=None, min_length=1)
+    """In place of ``key_field``: the column of ``inventory`` with an ID, which ``id_pattern`` finds in the key."""
+    id_pattern: str | None = None
+    """A regular expression on the key. Its groups are placeholders of ``sidecar``; its group ``id``, or the only one,
+    is compared with ``id_field``."""
+
+    @property
+    def source(self) -> str | None:
+        """What tells a value from others in audio files, documents and lists; None if it is elsewhere."""
+        if self.audio_tag is None and self.sidecar is None and self.inventory is None:
+            return None
+        fields = self.model_dump(include=set(Elsewhere.model_fields), exclude_defaults=True)
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False)
+
+    @field_validator("path")
+    @classmethod
+    def _readable_path(cls, path: str | None) -> str | None:
+        if path is not None:
+            sidecars.steps(path)
+        return path
+
+    @field_validator("inventory")
+    @classmethod
+    def _uri(cls, uri: str | None) -> str | None:
+        if uri is not None and not re.fullmatch(r"s3://[^/]+/.+", uri):
+            raise ValueError("expected s3://bucket/key")
+        return uri
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        self._check_source()
+        groups = _groups_of(self.id_pattern, "id_pattern: ") if self.id_pattern is not None else {}
+        if self.sidecar is not None:
+            if self.path is None:
+                raise ValueError("sidecar needs path, such as $.Agent.Username")
+            try:
+                sidecars.check_name(self.sidecar, groups)
+            except ValueError as error:
+                raise ValueError(f"sidecar: {error}") from None
+        elif self.path is not None:
+            raise ValueError("path applies only to a sidecar")
+        if self.inventory is None:
+            for name in ("field", "key_field", "id_field"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} applies only to an inventory")
+            if self.id_pattern is not None and self.sidecar is None:
+                raise ValueError("id_pattern applies only to a sidecar or an inventory")
+        elif (self.id_field is None) != (self.id_pattern is None):
+            raise ValueError("expected id_field and id_pattern, or neither: the ID in the inventory, and in the key")
+        elif self.id_pattern is not None and "id" not in groups and len(groups) != 1:
+            raise ValueError("id_pattern: expected a group (?P<id>…)")
+        return self
+
+    def _check_source(self) -> None:
+        """Check that the value is in one place."""
+        own = [name for name in _SOURCES if name in type(self).model_fields]
+        if sum(getattr(self, name) is not None for name in own) != 1:
+            raise ValueError(f"expected one of {', '.join(own[:-1])} and {own[-1]}")
+
+
+_SOURCES = ("key_pattern", "metadata", "tag", "audio_tag", "sidecar", "inventory")
+
+
+def _groups_of(pattern: str, what: str = "") -> Mapping[str, int]:
+    """The named groups of a regular expression; ``what`` begins the message if it is none."""
+    try:
+        return re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"{what}expected a regular expression: {error}") from None
+
+
+class TimeElsewhere(Elsewhere):
+    """Reads the time of a call from the object, its audio file, a document beside it, or a list of recordings."""
+
+    format: Annotated[str, AfterValidator(_readable_format)] | None = None
+    """A format of Python's ``strptime``, or ``epoch``. Without it: ISO 8601, or seconds or milliseconds since 1970."""
+    timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
+    """The time zone of times that don't say theirs. Without it: that of the pipeline, or UTC for S3 Inventory."""
+
+
 def _kind_of_call_time(value: object) -> str:
+    if isinstance(value, TimeElsewhere) or (isinstance(value, dict) and not value.keys().isdisjoint(_SOURCES[1:])):
+        return "<elsewhere>"
     return "<rule>" if isinstance(value, dict | KeyTime) else "<name>"
 
 
 CallTime = Annotated[
-    Annotated[Literal["last_modified"], Tag("<name>")] | Annotated[KeyTime, Tag("<rule>")],
+    Annotated[Literal["last_modified"], Tag("<name>")]
+    | Annotated[KeyTime, Tag("<rule>")]
+    | Annotated[TimeElsewhere, Tag("<elsewhere>")],
     Discriminator(_kind_of_call_time),
 ]
 
@@ -132,24 +238,20 @@ RESERVED_COLUMNS = frozenset({
 """Columns of the tables, and of the intermediate files of a run."""
 
 
-class Column(_Section):
-    """A user-defined column of both tables, read from a recording's key, metadata or tags: one of the three."""
+class Column(Elsewhere):
+    """A user-defined column of both tables, read from a recording's key or from elsewhere, of which it names one."""
 
     key_pattern: str | None = None
     """A regular expression on the key, with a group named like the column, or with one named group."""
-    metadata: str | None = Field(default=None, min_length=1)
-    """The name of an entry of the object's metadata, without ``x-amz-meta-``. One request per recording."""
-    tag: str | None = Field(default=None, min_length=1)
-    """The name of one of the object's tags. One request per recording."""
     type: Literal["string", "int64", "double", "boolean", "timestamp"] = "string"
     """The column's type. A value that is not of this type is null, and counted in the log."""
     format: str | None = None
     """For a ``timestamp`` that is not ISO 8601: a format of Python's ``strptime``, or ``epoch``."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if sum(source is not None for source in (self.key_pattern, self.metadata, self.tag)) != 1:
-            raise ValueError("expected one of key_pattern, metadata and tag")
+    def _has_format_of_type(self) -> Self:
+        if self.inventory is not None and self.field is None:
+            raise ValueError("inventory needs field, the name of its column with the value")
         if self.format is not None and self.type != "timestamp":
             raise ValueError("format applies only to columns of type timestamp")
         if self.format is not None:
@@ -160,16 +262,34 @@ class Column(_Section):
         return self
 
 
+def _prefix_or_layout(schema: dict[str, Any]) -> None:
+    """In the JSON schema, a section without a prefix needs a layout, which sets one."""
+    schema["required"].remove("prefix")
+    schema["anyOf"] = [{"required": ["prefix"]}, {"required": ["layout"]}]
+
+
 class Recordings(_Section):
     """Where recordings are stored and how they are sent to the speech service."""
 
+    model_config = ConfigDict(json_schema_extra=_prefix_or_layout)
+
     bucket: str = Field(min_length=1)
     """The bucket's name, without ``s3://``."""
+    layout: Literal["amazon_connect", "genesys_cloud", "twilio"] | None = None
+    """A vendor whose public documentation says how it stores recordings. It sets ``prefix``, ``key_pattern``,
+    ``call_time``, ``suffixes``, ``columns`` and ``channels``; each that the file sets replaces the layout's as a
+    whole."""
     prefix: str
     """The beginning of the keys, with the day as a ``{date:…}`` of ``strftime`` if keys have it. A prefix that differs
-    for each day gives the day of its calls. With one of a month or a year, or with none, ``call_time`` gives it."""
+    for each day gives the day of its calls. With one of a month or a year, or with none, ``call_time`` gives it.
+    ``{any}`` stands for any one folder, and ``{zero}`` for a zero that may precede a digit; both take more LIST
+    requests. Required without ``layout``."""
+    key_pattern: str | None = None
+    """A regular expression. Only objects whose key it is found in are recordings."""
     call_time: CallTime = "last_modified"
-    """When a call started: ``last_modified`` (the time of the upload), or a rule that reads it from the key."""
+    """When a call started: ``last_modified`` (the time of the upload), or a rule that reads it from the key or from
+    elsewhere. A time from elsewhere is read once for the same key and ETag. Where there is none, LastModified is
+    used."""
     suffixes: list[str] = [".mp3", ".wav", ".m4a", ".flac", ".ogg", ".opus", ".webm", ".mp4"]
     """The ends of the names of recordings; upper and lower case are the same. Other objects are ignored."""
     send: Literal["presigned", "upload"] = "presigned"
@@ -181,6 +301,16 @@ class Recordings(_Section):
     """How many days before its own day a run checks for late or replaced recordings."""
     columns: dict[str, Column] = {}
     """Columns of your own by name, at the end of both tables. See below."""
+    channels: dict[Annotated[int, Field(ge=1, le=32)], Literal["agent", "customer"]] = {}
+    """Who is on which channel of a recording, from 1 (left). Checked, and so far not used: talk times of agents and
+    customers will be. It changes neither what is sent nor what is paid for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_layout(cls, document: Any) -> Any:
+        if isinstance(document, dict) and isinstance(name := document.get("layout"), str) and name in LAYOUTS:
+            return {**LAYOUTS[name], **document}
+        return document
 
     @field_validator("bucket")
     @classmethod
@@ -195,6 +325,13 @@ class Recordings(_Section):
         date_prefixes.check(prefix)
         return prefix
 
+    @field_validator("key_pattern")
+    @classmethod
+    def _is_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            _groups_of(pattern)
+        return pattern
+
     @field_validator("columns")
     @classmethod
     def _named_well(cls, columns: dict[str, Column]) -> dict[str, Column]:
@@ -205,10 +342,7 @@ class Recordings(_Section):
             if name in RESERVED_COLUMNS:
                 raise ValueError(f"the tables already have a column {name}; expected another name")
             if column.key_pattern is not None:
-                try:
-                    groups = re.compile(column.key_pattern).groupindex
-                except re.error as error:
-                    raise ValueError(f"{name}.key_pattern: expected a regular expression: {error}") from None
+                groups = _groups_of(column.key_pattern, f"{name}.key_pattern: ")
                 if name not in groups and len(groups) != 1:
                     raise ValueError(f"{name}.key_pattern: expected a group (?P<{name}>…)")
         return columns
@@ -234,7 +368,7 @@ class Recordings(_Section):
                 f"{day} has no prefix in recordings.prefix, only days from {date_prefixes.FIRST} to "
                 f"{date_prefixes.LAST} have: check the date."
             )
-        return self.prefix.format(date=day)
+        return date_prefixes.of_day(self.prefix, day)
 
     def prefixes(self, day: dt.date) -> tuple[str, ...]:
         """The prefixes to list for the recordings of ``day``, in order; no key is below two of them.
@@ -251,7 +385,7 @@ class Recordings(_Section):
 
     def is_listed(self, key: str, day: dt.date) -> bool:
         """Whether a run of ``day`` lists ``key``; for prefixes that are not daily."""
-        return key.startswith(self._around(day))
+        return date_prefixes.begins(key, self._around(day))
 
     def _around(self, day: dt.date) -> tuple[str, ...]:
         return date_prefixes.around(self.prefix, day, max(self.look_back_days, 1))
@@ -325,17 +459,50 @@ class Output(_Section):
         return self
 
 
+def _daily_hours(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,2}):([0-5]\d)\s*[-–]\s*(\d{1,2}):([0-5]\d)", text.strip())
+    if not found or int(found[1]) > 23 or (int(found[3]), int(found[4])) > (24, 0):
+        raise ValueError('expected two times of day from 00:00 to 24:00, such as "20:00-06:00"')
+    start, end = f"{int(found[1]):02}:{found[2]}", f"{int(found[3]) % 24:02}:{found[4]}"
+    if start == end:
+        raise ValueError("expected two different times; without hours, backfills run all day")
+    return f"{start}-{end}"
+
+
+class BackfillLimits(_Section):
+    """Limits on the runs of backfills. Nights, and days that are run by hand, go before these in all limits."""
+
+    transcriptions_at_once: int | None = Field(default=None, ge=1)
+    """Jobs that all backfill runs of the pipeline together have at the speech service at the same time. Without it:
+    what nights leave of ``limits.transcriptions_at_once``."""
+    usd_per_day: float | None = Field(default=None, gt=0)
+    """What all backfill runs of the pipeline together may spend on a calendar day in its time zone, in US dollars. What
+    is over it waits for the next day; nothing fails. Without it, there is no limit."""
+    hours: Annotated[str, AfterValidator(_daily_hours)] | None = None
+    """When backfills submit recordings and ask models: two times of day in the pipeline's time zone, which may have
+    midnight between them. Outside, their tasks wait without a worker. Without it, all day."""
+
+    @property
+    def open_hours(self) -> tuple[dt.time, dt.time] | None:
+        """When ``hours`` begin and end; the end may come before the beginning, on the next day."""
+        if self.hours is None:
+            return None
+        start, end = (dt.time.fromisoformat(part) for part in self.hours.split("-"))
+        return start, end
+
+
 class Limits(_Section):
     """Limits on concurrency, on requests per minute, and on the share of failed recordings."""
 
     transcriptions_at_once: int = Field(default=200, ge=1)
-    """Jobs that one run has at the speech service at the same time."""
+    """Jobs that all runs of the pipeline together have at the speech service at the same time."""
     ramp: bool = True
-    """Start slowly, as the provider recommends: 25 submissions in 15 s, then 8.5 % more every 15 s."""
+    """Start slowly, as the provider recommends: 25 submissions in 15 s, then 8.5 % more every 15 s. Each run does."""
     llm_requests_per_minute: int = Field(default=30, ge=1)
     """Questions to each language model in any 60 s, over all runs of the pipeline."""
     max_failed_ratio: float = Field(default=0.05, ge=0, le=1)
     """The run fails if a larger share of the day's recordings failed. All rows are published either way."""
+    backfill: BackfillLimits = BackfillLimits()
 
 
 class Privacy(_Section):
@@ -361,6 +528,9 @@ class Prices(_Section):
     """US dollars per hour of audio, by speech model. Without it: the list price."""
     speaker_labels_usd_per_hour: float = Field(default=0.02, ge=0)
     """What ``speaker_labels`` adds per hour of audio, in US dollars."""
+    options_usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """What other options of ``transcription`` add per hour of audio, in US dollars, by option. Without it: the list
+    price, if the option has one."""
     llm_usd_per_million: dict[str, LlmPrice] = {}
     """US dollars per million tokens, by language model. Without it: the list price, if the model has one."""
 
@@ -547,7 +717,10 @@ class DagSettings(_Section):
 
 
 class Pipeline(DagSettings):
-    """A pipeline file. Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` and ``output`` are required."""
+    """A pipeline file.
+
+    Only ``pipeline``, ``recordings.bucket``, ``recordings.prefix`` or ``layout``, and ``output`` are required.
+    """
 
     connections: Connections = Connections()
     recordings: Recordings
@@ -602,7 +775,8 @@ class Pipeline(DagSettings):
     def _dates_are_days_of_the_pipeline(self) -> Pipeline:
         rule = self.recordings.call_time
         if (
-            isinstance(rule, KeyTime)
+            isinstance(rule, KeyTime | TimeElsewhere)
+            and rule.format is not None
             and time_formats.is_date_only(rule.format)
             and (rule.timezone not in (None, self.timezone) or time_formats.names_zone(rule.format))
         ):

@@ -17,6 +17,12 @@ UTC_NAMES = ("UTC", "GMT", "Z")
 SAYS_UTC = r"[ _-]?(?:UTC|GMT|Z)(?![A-Za-z0-9])|[ _]?\+00:?00(?!\d)"
 """Behind a time: that it is in UTC."""
 EXAMPLE = "%Y%m%dT%H%M%S"
+# Python's own fromisoformat() also reads 2026-W47-5, for example.
+_ISO_8601 = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+    r"|\d{8}T([01]\d|2[0-3])\d\d(\d\d)?(Z|[+-]\d\d(\d\d)?)?",
+    re.ASCII,
+)
 
 # The directives that strptime documents for Python 3.11; later versions add some.
 _DIRECTIVES = frozenset("aAwdbBmyYHIpMSfzZjUWcxXGuV%")
@@ -90,6 +96,17 @@ def parse(text: str, format: str, zone: dt.tzinfo) -> dt.datetime:
     if re.fullmatch(r"[0-9]{10}|[0-9]{13}", text) is None:
         raise ValueError("expected ten or thirteen digits")
     return _1970 + dt.timedelta(milliseconds=int(text.ljust(13, "0")))
+
+
+def parse_iso(text: str, zone: dt.tzinfo) -> dt.datetime:
+    """The time that a text of ISO 8601 gives, in UTC: a calendar date, alone or with a time; see ``in_utc``.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    if _ISO_8601.fullmatch(text) is None:
+        raise ValueError("expected a date of ISO 8601")
+    return in_utc(dt.datetime.fromisoformat(text), zone)
 
 
 def in_utc(moment: dt.datetime, zone: dt.tzinfo) -> dt.datetime:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from callphases.day_range import DayRange
 from callphases.errors import ALL_FAILED, ConfigurationError, OverBudget, failure_classes
 from callphases.limits.budget import Budget, within_budget
-from callphases.listing.archive import Archive
-from callphases.listing.listing import Listing, Spool, chunk_counts
+from callphases.listing.archive import Archive, listed_day
+from callphases.listing.listing import Spool, chunk_counts
+from callphases.listing.times import times_of
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording, counted
@@ -66,6 +67,7 @@ class WorkList:
         self.todo = Spool(pipeline.recordings.bucket)
         self._pipeline, self._bucket, self._ledger = pipeline, bucket, ledger
         self._keys = RecordingKeys(pipeline)
+        self._times = times_of(bucket, pipeline)
         self._classes = None if replay is None else _classes(replay)
         self._listed_at = dt.datetime.now(dt.UTC)
         self._is_archive = is_archive
@@ -134,8 +136,8 @@ class WorkList:
         """The recordings of a day, and the listing of an archive that they are taken from, if any."""
         source, lease = self._pipeline.recordings, self._ledger.lease
         if source.is_daily:
-            return None, Listing(self._bucket, self._pipeline, source.prefix_of(day), lease.hold)
-        archive = Archive(self._bucket, self._pipeline, self._ledger.state, lease.hold)
+            return None, listed_day(self._bucket, self._pipeline, self._ledger.state, day, lease.hold, self._times)
+        archive = Archive(self._bucket, self._pipeline, self._ledger.state, lease.hold, self._times)
         before = lease.indexes.get(day) if isinstance(lease, RangeLease) else lease.index
         return archive.take(day, before, lease.run_token)
 
@@ -149,7 +151,8 @@ class WorkList:
     def _chunks(self, cap_usd: float | None) -> tuple[list[str], float | None]:
         """Write the manifests; returns their URIs, and what is left of ``cap_usd``."""
         hold = self._ledger.lease.hold
-        budget = within_budget(self.todo, cap_usd, self._pipeline, self._bucket, self._ledger, hold)
+        measure = self._is_archive and self._pipeline.limits.backfill.usd_per_day is not None
+        budget = within_budget(self.todo, cap_usd, self._pipeline, self._bucket, self._ledger, hold, measure=measure)
         sizes = self.todo.sizes if cap_usd is None else self.todo.sizes[: len(budget.estimates_usd)]
         waiting, days = iter(self.todo), iter(self._in_order())
         first, uris = 0, []

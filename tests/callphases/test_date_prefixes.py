@@ -18,6 +18,7 @@ DAYS = st.dates(FIRST, LAST)
 @pytest.mark.parametrize(
     ("template", "told"),
     [
+        *((one, "to be a whole folder") for one in ("a{any}/", "{any}", "{any}{date}/")),
         *((one, "as its only placeholder") for one in ("{day}/", "{}/", "{date/", "{date.year}/", "{date[0]}", "{0}")),
         *((one, "as its only placeholder") for one in ("{date!s}", "{date!r:>20}", "{date:%Y/{date}}", "{date}{x}")),
         ("in/{date:yyyy/MM/dd}/", "expected {date:%Y/%m/%d}"),
@@ -93,3 +94,13 @@ def test_days_out_of_range_have_no_prefix_with_a_date() -> None:
     assert date_prefixes.around("in/{date:%y%m}", dt.date.max, 3) == ()
     assert date_prefixes.around("in/{date:%y%m}", LAST, 3) == ("in/6912",)
     assert date_prefixes.around("in/", dt.date.max, 3) == ("in/",)
+
+
+def test_keys_of_any_folder_and_with_any_zero_are_told_from_others() -> None:
+    prefix = date_prefixes.of_day("{any}/month={zero}{date:%-m}/", dt.date(2026, 3, 5))
+    assert prefix == "{any}/month={zero}3/"
+    assert date_prefixes.is_daily("{any}/{date}/")
+    assert not date_prefixes.has_date("{any}/month={zero}/")
+    for key, does in {"a/month=3/x": True, "a/month=03/x": True, "a/b/month=3/x": False, "a/month=13/": False}.items():
+        assert date_prefixes.begins(key, ("x/", prefix)) == does
+    assert date_prefixes.spellings("day={zero}12/{zero}1/") == ["day=12/01/", "day=12/1/"]

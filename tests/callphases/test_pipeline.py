@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from callphases.errors import ConfigurationError
 from callphases.pipeline import (
     DEFAULT_SPEECH_MODELS,
+    BackfillLimits,
     DagSettings,
     Pipeline,
+    TimeElsewhere,
     load,
     load_all,
     name_key,
@@ -39,14 +41,19 @@ timezone: UTC
 connections: {assemblyai: assemblyai_eu, aws: minio, gateway: my_llm}
 recordings:
   bucket: call-recordings
+  layout: null
   prefix: "support/{date:%Y/%m/%d}/"
+  key_pattern: null
   call_time: {key_pattern: '(?P<time>\d{8}T\d{6})', format: "%Y%m%dT%H%M%S", timezone: America/New_York}
   suffixes: [.mp3, .wav, .m4a, .flac, .ogg, .opus, .webm, .mp4]
   send: presigned
   when_deleted: keep
   look_back_days: 3
   columns:
-    crm_id: {key_pattern: null, metadata: null, tag: crm, type: int64, format: null}
+    crm_id:
+      {key_pattern: null, metadata: null, tag: crm, audio_tag: null, sidecar: null, path: null, inventory: null,
+       field: null, key_field: key, id_field: null, id_pattern: null, type: int64, format: null}
+  channels: {1: customer, 2: agent}
 transcription:
   speech_models: [universal-3-pro]
   speaker_labels: true
@@ -59,11 +66,17 @@ segmentation: {models: [claude-sonnet-4-5-20250929], side_by_side: false, calls_
 output:
   tables: s3://warehouse/call_phases/support_calls/
   state: s3://warehouse/_callphases/support_calls/
-limits: {transcriptions_at_once: 200, ramp: true, llm_requests_per_minute: 30, max_failed_ratio: 0.05}
+limits:
+  transcriptions_at_once: 200
+  ramp: true
+  llm_requests_per_minute: 30
+  max_failed_ratio: 0.05
+  backfill: {transcriptions_at_once: 50, usd_per_day: 100, hours: "20:00-06:00"}
 privacy: {delete_after: false}
 prices:
   speech_usd_per_hour: {universal-3-pro: 0.15}
   speaker_labels_usd_per_hour: 0.02
+  options_usd_per_hour: {redact_pii: 0.04}
   llm_usd_per_million: {claude-sonnet-4-5-20250929: {input: 2.5, output: 12.5}}
 budget: {usd_per_run: 50}
 deadline: {by: "06:00", notify: pagers.page}
@@ -200,6 +213,19 @@ def test_missing_required_key_is_reported(tmp_path: Path, key: str) -> None:
         ({"pipeline": "support calls"}, "pipeline: String should match pattern"),
         ({"limits": {"llm_requests_per_minute": "many"}}, "limits.llm_requests_per_minute: should be a valid integer"),
         ({"limits": {"max_failed_ratio": 5}}, "limits.max_failed_ratio: should be less than or equal to 1 (it is 5)"),
+        *(
+            ({"limits": {"backfill": {"hours": hours}}}, "limits.backfill.hours: expected two times of day from 00:00")
+            for hours in ("at night", "20-6", "20:00", "20:00-25:00", "24:00-06:00", "20:00-24:01", "20:60-06:00")
+        ),
+        ({"limits": {"backfill": {"hours": "6:00-06:00"}}}, "limits.backfill.hours: expected two different times"),
+        ({"limits": {"backfill": {"hours": "00:00-24:00"}}}, "limits.backfill.hours: expected two different times"),
+        ({"limits": {"backfill": {"hours": 20}}}, "limits.backfill.hours: should be a valid string (it is 20)"),
+        ({"limits": {"backfill": {"usd_per_day": 0}}}, "limits.backfill.usd_per_day: should be greater than 0"),
+        ({"limits": {"backfill": {"usd_a_day": 1}}}, "limits.backfill.usd_a_day: no such setting"),
+        (
+            {"limits": {"backfill": {"transcriptions_at_once": 0}}},
+            "limits.backfill.transcriptions_at_once: should be greater than or equal to 1",
+        ),
         ({"budget": {"usd_per_run": 0}}, "budget.usd_per_run: should be greater than 0"),
         ({"recordings": {"bucket": "s3://calls"}}, "recordings.bucket: expected only a bucket's name"),
         ({"recordings": {"bucket": "calls/2026"}}, "recordings.bucket: expected only a bucket's name"),
@@ -577,3 +603,71 @@ def test_upgrade_is_true_or_false_and_not_sent() -> None:
     assert pipeline().upgrades_transcripts is False
     with pytest.raises(ValidationError, match="expected true or false for upgrade, not 'once'"):
         pipeline(transcription={"upgrade": "once"})
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        ("20:00-06:00", (dt.time(20), dt.time(6))),
+        (" 8:30 – 17:05 ", (dt.time(8, 30), dt.time(17, 5))),
+        ("18:00-24:00", (dt.time(18), dt.time(0))),
+        (None, None),
+    ],
+)
+def test_hours_of_backfills_are_two_times_of_day(hours: str | None, expected: object) -> None:
+    assert BackfillLimits(hours=hours).open_hours == expected
+
+
+# --- times from elsewhere, layouts and channels
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"metadata": "start", "tag": "start"}, "call_time: expected one of metadata, tag, audio_tag, sidecar and inv"),
+        ({"metadata": "start", "key_pattern": "(?P<time>.)"}, "call_time.key_pattern: no such setting"),
+        ({"metadata": "start", "format": "%H:%M"}, "call_time.format: expected a date with its year"),
+        ({"metadata": "start", "timezone": "CEST"}, "call_time.timezone: expected an IANA time zone"),
+        ({"sidecar": "{stem}.json"}, "call_time: sidecar needs path"),
+        ({"sidecar": "{stem}.json", "path": "$..x"}, "call_time.path: expected a path of names and indexes"),
+        ({"sidecar": "{stem}.json", "path": "x", "id_pattern": "("}, "id_pattern: expected a regular expression"),
+        ({"inventory": "lists/calls.csv"}, "call_time.inventory: expected s3://bucket/key"),
+        ({"pattern": "x"}, "call_time.key_pattern: missing"),
+        ({"metadata": "day", "format": "%Y-%m-%d", "timezone": "Asia/Tokyo"}, "gives a date without a time of day"),
+    ],
+)
+def test_time_from_elsewhere_that_can_not_be_read_is_refused(rule: dict[str, str], told: str, tmp_path: Path) -> None:
+    assert told in mistake(write(tmp_path / "support.yaml", merged(MINIMAL, {"recordings": {"call_time": rule}})))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"metadata": "call-start"},
+        {"tag": "start", "format": "epoch"},
+        {"audio_tag": "bext", "timezone": "America/New_York"},
+        {"sidecar": "{stem}.json", "path": "$.Agent.ConnectedToAgentTimestamp"},
+        {"sidecar": "s3://other/{id}.json", "path": "at", "id_pattern": "(?P<id>[0-9]+)"},
+        {"inventory": "s3://lists/2026/"},
+        {"inventory": "s3://lists/calls.csv", "field": "at", "id_field": "sid", "id_pattern": "(?P<sid>CA.*)"},
+    ],
+)
+def test_time_from_elsewhere_loads_as_it_is_written(rule: dict[str, str], tmp_path: Path) -> None:
+    loaded = load(write(tmp_path / "support.yaml", merged(MINIMAL, {"recordings": {"call_time": rule}})))
+    assert isinstance(loaded.recordings.call_time, TimeElsewhere)
+    assert loaded.recordings.call_time.model_dump(exclude_unset=True) == rule
+    assert load(write(tmp_path / "again.yaml", loaded.model_dump(mode="json"))) == loaded
+
+
+@pytest.mark.parametrize(
+    ("recordings", "told"),
+    [
+        ({"layout": "nice"}, "layout: "),
+        ({"key_pattern": "("}, "recordings.key_pattern: expected a regular expression"),
+        ({"channels": {0: "agent"}}, "recordings.channels.0"),
+        ({"channels": {1: "robot"}}, "recordings.channels.1: "),
+        ({"prefix": "calls{any}/{date}/"}, "recordings.prefix: expected {any} to be a whole folder"),
+    ],
+)
+def test_layout_and_channels_are_checked(recordings: dict[str, Any], told: str, tmp_path: Path) -> None:
+    assert told in mistake(write(tmp_path / "support.yaml", merged(MINIMAL, {"recordings": recordings})))

@@ -55,6 +55,7 @@ PLACES = {
     "transcripts": rf"\w+/state/transcripts/{DT}/{DIGITS}\.json",
     "captions": rf"\w+/state/transcripts/{DT}/{DIGITS}\.vtt",
     "cues": rf"\w+/state/transcripts/{DT}/cues-{DIGITS}\.jsonl",
+    "jobs": r"\w+/state/limits/jobs\.json",
     "limits": r"\w+/state/limits/llm-[0-9a-f]{16}\.json",
     "index": r"archive/state/index/[0-9a-f]{16}/(index|lease)\.json",
     "indexed days": r"archive/state/index/[0-9a-f]{16}/2024-05-1[34]-[0-9a-f]{16}\.jsonl\.gz",
@@ -365,7 +366,7 @@ def test_objects_are_named_as_by_the_previous_version(previous: Previous, clock:
     assert set(previous.written) - set(now) == set(), "nothing was deleted"
     added = {place_of(key) for key in set(now) - set(previous.written)}
     replaced = {place_of(key) for key, body in previous.written.items() if now[key] != body}
-    made = {"logs", "days", "chunks", "parts", "slots", "summaries", "transcripts", "captions", "cues"}
+    made = {"logs", "days", "chunks", "parts", "jobs", "summaries", "transcripts", "captions", "cues"}
     assert added == made | {"calls", "phases"}, "these of the interrupted day"
     assert replaced == {"leases", "limits", "index", "calls", "phases"}, "all other objects are written once"
 

@@ -26,6 +26,21 @@ AROUND: dict[str, dict[str, Any]] = {
 }
 """What a section needs beside the setting that an example is of."""
 
+_LIST = {"inventory": "s3://lists/calls.csv", "field": "queue"}
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "metadata": {},
+    "tag": {},
+    "audio_tag": {},
+    "sidecar": {"path": "$.queue"},
+    "path": {"sidecar": "{stem}.json"},
+    "inventory": {"field": "queue"},
+    "field": {"inventory": "s3://lists/calls.csv"},
+    "key_field": _LIST,
+    "id_field": {**_LIST, "id_pattern": "(?P<id>x)"},
+    "id_pattern": {**_LIST, "id_field": "sid"},
+}
+"""What a setting of a value from elsewhere needs beside it."""
+
 
 def a_file(name: str, value: Any) -> dict[str, Any]:
     """The document of a pipeline that has one more setting."""
@@ -33,7 +48,9 @@ def a_file(name: str, value: Any) -> dict[str, Any]:
     beside = AROUND.get(section, {})
     if section == "recordings.columns.<name>":
         beside = {"type": "timestamp", **beside} if key == "format" else beside
-        beside = {} if key in ("key_pattern", "metadata") else beside
+        beside = {} if key == "key_pattern" else beside
+    if section in ("recordings.call_time", "recordings.columns.<name>") and key in ELSEWHERE:
+        beside = ELSEWHERE[key]
     if section == "notify":
         beside = {"channels": {"team": {"to": "calls@example.com"}}}
     if section == "notify.channels.<channel>":

@@ -22,7 +22,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, TriggerRule, WeightRule, task_group
+from airflow.sdk import DAG, Asset, TriggerRule, task_group
 
 from callphases.airflow.compat import BACKOFF, TestableDag
 from callphases.airflow.deadline import deadline_alert
@@ -30,6 +30,7 @@ from callphases.airflow.failing_dag import failing_dag, failing_dags
 from callphases.airflow.notify import failed_night
 from callphases.airflow.operators import ListRecordings, PublishDay, SegmentCalls, TranscribeRecordings, VerifyDay
 from callphases.airflow.params import params
+from callphases.airflow.priority import weight_rule
 from callphases.airflow.schedule import timetable
 from callphases.pipeline import Pipeline, load_all, pipeline_folder
 
@@ -53,8 +54,7 @@ def call_phases(pipeline: Pipeline) -> DAG:
             "retry_delay": dt.timedelta(seconds=20),
             "retry_exponential_backoff": BACKOFF,
             "max_retry_delay": dt.timedelta(minutes=10),
-            # Depth first: a chunk that has been started is finished before another is started.
-            "weight_rule": WeightRule.UPSTREAM,
+            "weight_rule": weight_rule(),
         },
         params=params(pipeline),
         on_failure_callback=failed_night(pipeline, pipeline.notify),

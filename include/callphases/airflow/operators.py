@@ -17,12 +17,14 @@ from callphases.airflow.compat import AirflowFailException, AirflowSkipException
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.notify import tell
 from callphases.airflow.params import replay_classes
+from callphases.airflow.priority import processor_share
 from callphases.airflow.ranges import RangeRun, backfill_of, create
 from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence, total
 from callphases.airflow.schedule import day_of_run
 from callphases.airflow.trigger import TranscriptsTrigger
 from callphases.errors import (
     AccountError,
+    BackfillWaits,
     CallphasesError,
     ConfigurationError,
     DayHeld,
@@ -48,6 +50,8 @@ POLL_INTERVAL_S = 20.0
 LONGEST_WAIT = dt.timedelta(hours=12)
 LONGEST_SLEEP_S = 600.0
 """After this a task that waits for others checks on them, whatever it expected."""
+LONGEST_SLEEP_OF_BACKFILL_S = 11 * 3600.0
+"""The same for a task of a backfill that waits for its hours or for the next day: less than ``LONGEST_WAIT``."""
 DAYS, RANGE = "days", "range"
 """XCom keys of the URIs of the days' lists, the run's own day first; and of the list of a run over several days. The
 list task returns the chunks' URIs."""
@@ -81,11 +85,18 @@ class _PipelineOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the task; an error that a retry can't fix fails it at once."""
+        with processor_share(context["run_id"]):
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> Any:
         defer_at = time.monotonic() + self.poll_in_worker_s
         told = False
         while True:
             try:
                 return self.work(context)
+            except BackfillWaits as waits:
+                self.log.info("%s", waits)
+                self._wait_without_worker(min(max(waits.wait_s, self.poll_interval_s), LONGEST_SLEEP_OF_BACKFILL_S))
             except DayHeld as held:
                 if not told:
                     self.log.info("%s", held)

@@ -17,6 +17,8 @@ from callphases.errors import ServiceUnavailable
 from callphases.inspection import calendar_views
 from callphases.inspection.calendar import Calendar, State, read_calendar
 from callphases.pipeline import load
+from callphases.planning.saved import planned
+from callphases.state.storage import ObjectPrefix
 
 COUNT_EVERY_S = 600.0
 """How often ``--watch`` counts the recordings in the bucket, which takes most of the requests."""
@@ -57,14 +59,16 @@ def archive(
     pipeline = load(pipeline_file)
     s3 = s3_of(pipeline)
     days = (first.date() if first is not None else None, last.date() if last is not None else None)
-    calendar = read_calendar(pipeline, s3, *days)
+    plan = planned(ObjectPrefix(s3, pipeline.output.state, "output.state"))
+    calendar = read_calendar(pipeline, s3, *days, planned=plan)
     counted_at = SYSTEM_CLOCK.monotonic()
     _show(calendar, pipeline_file, form, is_watched=watch)
     while watch and not calendar.is_finished:
         SYSTEM_CLOCK.sleep(every)
         is_due = SYSTEM_CLOCK.monotonic() - counted_at >= COUNT_EVERY_S
         try:
-            calendar = read_calendar(pipeline, s3, *days, counts=None if is_due else calendar.counts)
+            counts = None if is_due else calendar.counts
+            calendar = read_calendar(pipeline, s3, *days, planned=plan, counts=counts)
         except ServiceUnavailable as error:  # S3 may answer the next time
             errors.print(str(error), soft_wrap=True)
             continue

@@ -18,11 +18,20 @@ from callphases.day_range import DayRange, cut
 from callphases.errors import ConfigurationError
 from callphases.local_days import day_end, exists
 from callphases.pipeline import Pipeline, load
+from callphases.planning.plan import plan
+from callphases.planning.report import print_plan
+from callphases.planning.saved import planned
 from callphases.state.storage import ObjectPrefix
 from callphases.state.summaries import days_to_do
 
 MOST_RUNS = 12
 """That may be there at a time, so that nights need not wait for Airflow to start theirs; see ``airflow.dag``."""
+
+
+MOST_CALLS = 15_000
+"""Recordings of a run, from which on its chunks get more; see ``listing.CHUNKS_OF_ARCHIVE``."""
+HEADERS = 300
+"""Recordings that are measured for the plan that is shown: the command plan is more exact."""
 
 
 class By(StrEnum):
@@ -45,7 +54,10 @@ def backfill(
     pipeline_file: Annotated[Path, typer.Argument(help="The file of the pipeline to backfill.")],
     first: Annotated[dt.datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day of calls.")],
     last: Annotated[dt.datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, included.")],
-    by: Annotated[By, typer.Option(help="How many days a run is over.")] = By.MONTH,
+    by: Annotated[
+        By | None,
+        typer.Option(help="How many days a run is over. Default: month; week or day where it has very many calls."),
+    ] = None,
     max_active_runs: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="How many runs go on at a time.")] = 3,
     reprocess_behavior: Annotated[
         Reprocess,
@@ -74,10 +86,13 @@ def backfill(
         f"{pipeline.dag_id}: {days} in {pipeline.timezone} (days: {count}, of which {count - len(todo)} are done).",
         soft_wrap=True,
     )
-    steps = [step for step in cut(days, by.value) if not todo.isdisjoint(step)]
-    if not steps:
+    if not todo:
         console.print("Nothing to do. To run days that are done again: --reprocess-behavior completed.")
         return
+    print_plan(plan(pipeline, s3, days, most_headers=HEADERS), console)
+    if by is None:
+        by = _step(state, days)
+    steps = [step for step in cut(days, by.value) if not todo.isdisjoint(step)]
     console.print(f"Runs: {len(steps)}, each over a {by.value} at most, {max_active_runs} at a time:", soft_wrap=True)
     for step in steps[:_SHOWN]:
         console.print(f"  {step}")
@@ -113,6 +128,14 @@ def backfill(
 
 
 _SHOWN = 12
+
+
+def _step(state: ObjectPrefix, days: DayRange) -> By:
+    """The longest step of which no run has more than ``MOST_CALLS`` recordings, by the plan that is kept."""
+    kept = planned(state)
+    counts = {day: one.recordings or 0 for day, one in kept.days.items()} if kept is not None else {}
+    most = {by: max(sum(counts.get(day, 0) for day in step) for step in cut(days, by.value)) for by in By}
+    return next((by for by in (By.MONTH, By.WEEK) if most[by] <= MOST_CALLS), By.DAY)
 
 
 def _checked(days: DayRange, pipeline: Pipeline) -> DayRange:

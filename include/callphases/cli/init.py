@@ -26,6 +26,7 @@ from callphases.starting import files
 from callphases.starting.layout import Layout, Proposal, propose
 from callphases.starting.sample import Sample, look_at
 from callphases.state.bucket import ListedObject, RecordingBucket
+from callphases.vendor_layouts import recognized
 
 T = TypeVar("T")
 
@@ -89,6 +90,9 @@ def init(
     sample = look_at(store, looked_below)
     suffixes = [one if one.startswith(".") or not one else f".{one}" for one in suffix] if suffix else sample.suffixes()
     recordings = sample.recordings(suffixes)
+    vendor = None if call_time or suffix else _vendor(sample, below, asks=asks)
+    if vendor is not None:
+        recordings = [one for one in sample.objects if one.key in set(vendor.keys)]
     if not recordings:
         raise ConfigurationError(_nothing(sample, bucket, looked_below, suffixes))
     notes.print(
@@ -96,7 +100,9 @@ def init(
         f"recordings, with {sample.requests} requests.",
         soft_wrap=True,
     )
-    proposal = propose(sample.seen(suffixes), sample.folders, day_first=day_first)
+    proposal = (
+        propose(sample.seen(suffixes), sample.folders, day_first=day_first) if vendor is None else Proposal([vendor])
+    )
     if proposal.orders is not None and asks and day_first is None:
         text, first, other = proposal.orders
         is_first = typer.confirm(f"Is {text} the {first:%d %B} (and not the {other:%d %B})?", default=True)
@@ -104,9 +110,10 @@ def init(
     for note in proposal.notes:
         notes.print(f"note: {printable(note)}", soft_wrap=True)
     layouts = _layouts(proposal, name, asks=asks)
-    layouts = [
-        _edited(layout, fixed, call_time, columns=columns, asks=asks and len(layouts) == 1) for layout in layouts
-    ]
+    if vendor is None:
+        layouts = [
+            _edited(layout, fixed, call_time, columns=columns, asks=asks and len(layouts) == 1) for layout in layouts
+        ]
     names = _pipeline_names(layouts, name, bucket, asks=asks)
     places = _places(layouts, names, bucket, tables, state, asks=asks)
     written: dict[Path, str] = {folder / files.DAG_FILE: files.DAG}
@@ -128,6 +135,20 @@ def init(
     for path in written:
         console.print(f"Written: {path}", soft_wrap=True)
     _say_what_is_next([path for path in written if path.suffix == ".yaml"], folder)
+
+
+def _vendor(sample: Sample, below: str, *, asks: bool) -> Layout | None:
+    """The layout of a vendor whose keys these are, if it is taken. Twilio's alone may be below any prefix."""
+    found = recognized(one.key for one in sample.objects)
+    if found is None or (below and found[0] != "twilio"):
+        return None
+    vendor, keys = found
+    notes.print(
+        f"{len(keys)} of the keys are as {vendor} names recordings: recordings.layout can set what depends on it."
+    )
+    if asks and not typer.confirm(f"Set recordings.layout to {vendor}?", default=True):
+        return None
+    return Layout(below, None, {}, keys, vendor=vendor)
 
 
 def _bucket_and_prefix(bucket: str, prefix: str | None) -> tuple[str, str]:
@@ -317,7 +338,7 @@ def _show(read: Pipeline, store: RecordingBucket, objects: Sequence[ListedObject
         values = [
             f"{column}={match[column if column in match.re.groupindex else 1]}"
             for column, rule in source.columns.items()
-            if (match := re.search(rule.key_pattern or "", recording.key)) is not None
+            if rule.key_pattern is not None and (match := re.search(rule.key_pattern, recording.key)) is not None
         ]
         upload = ", the upload" if source.call_time == "last_modified" else ""
         more = "".join(f", {value}" for value in values)

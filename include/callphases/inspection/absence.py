@@ -84,11 +84,13 @@ def no_recordings(bucket: RecordingBucket, pipeline: Pipeline, day: dt.date) -> 
     source = pipeline.recordings
     if is_to_come(day, pipeline):
         return Finding(Health.BAD, str(day), f"This day is in the future (in {pipeline.timezone}).")
-    listed = [_below(bucket, prefix) for prefix in source.prefixes(day)]
+    listed = [_below(bucket, one) for prefix in source.prefixes(day) for one in bucket.expanded(prefix)]
     for place in listed:
         if names := place.folders():
             detail = f"No recording of this day is below {place.uri}, which has {_some(names)}"
-            return Finding(Health.UNSURE, str(day), f"{detail}; recordings.suffixes are {', '.join(source.suffixes)}.")
+            rule = f"; recordings.key_pattern is {source.key_pattern}" if source.key_pattern is not None else ""
+            detail += f"; recordings.suffixes are {', '.join(source.suffixes) or 'empty'}{rule}."
+            return Finding(Health.UNSURE, str(day), detail)
     # The text before the first {date:…} is the same for all days.
     of_all_days = _below(bucket, next((text for text, *_ in string.Formatter().parse(source.prefix)), ""))
     if names := of_all_days.folders():

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from callphases import time_formats
 from callphases.inspection.findings import Finding, Health
-from callphases.listing.listing import SomeKeys, time_in_key
-from callphases.pipeline import KeyTime, Pipeline
+from callphases.listing.bulk import Uploads
+from callphases.listing.listing import SomeKeys, time_in_key, without_time
+from callphases.pipeline import KeyTime, Pipeline, TimeElsewhere
 from callphases.recordings import Recording
 
 SAMPLES = 3
@@ -22,7 +23,7 @@ class CallTimes:
     """Looks at listed recordings, and reports what a user should know of their times.
 
     Attributes:
-        unmatched: keys that ``recordings.call_time`` finds no time in.
+        unmatched: keys that ``recordings.call_time`` finds no time for.
         dayless: recordings on no day; see ``listing.archive.RecordingsByDay``.
     """
 
@@ -32,10 +33,12 @@ class CallTimes:
         self._count = 0
         self._samples: dict[str, str] = {}
         self._utc: str | None = None
+        self._uploads = Uploads(pipeline)
 
     def see(self, recording: Recording, day: dt.date | None) -> None:
         """Look at a recording that was listed for ``day``; without a day, its time decides."""
         self._count += 1
+        self._uploads.see(recording.call_time)
         if day is None:
             day = recording.call_time.astimezone(self._pipeline.zone).date()
             if not self._pipeline.recordings.is_listed(recording.key, day):
@@ -49,26 +52,27 @@ class CallTimes:
                 return
             if self._utc is None and _is_utc_overlooked(recording, rule):
                 self._utc = recording.key
+        elif any(name.startswith(repr(recording.key)) for name in self.unmatched.names):
+            return
         self._samples[recording.key] = f"{recording.call_time.astimezone(zone)}, day {day}"
 
     def findings(self) -> Iterator[Finding]:
         """What was seen; nothing if no recording was."""
         source = self._pipeline.recordings
-        by_key = isinstance(source.call_time, KeyTime)
+        by_rule = isinstance(source.call_time, KeyTime | TimeElsewhere)
         for key, read in self._samples.items():
-            yield Finding(Health.GOOD if by_key else Health.UNSURE, _WHAT, f"{key}: {read}")
-        if self._count and not by_key:
+            yield Finding(Health.GOOD if by_rule else Health.UNSURE, _WHAT, f"{key}: {read}")
+        if self._count and not by_rule:
             used_for = "call_started_at" if source.is_daily else "call_started_at and the call's day"
             detail = (
                 f"recordings.call_time is last_modified: {_UPLOAD}, as {used_for}. If the keys contain the time, set "
                 "recordings.call_time to {key_pattern: …, format: …}."
             )
             yield Finding(Health.UNSURE, _WHAT, detail)
+        if (said := self._uploads.warning()) is not None:
+            yield Finding(Health.UNSURE, _WHAT, said)
         if self.unmatched.count:
-            detail = (
-                f"{self.unmatched.count} keys do not match recordings.call_time.key_pattern or its format: "
-                f"{self.unmatched}. {_UPLOAD}."
-            )
+            detail = f"{without_time(self._pipeline, self.unmatched)}: {self.unmatched}. {_UPLOAD}."
             yield Finding(Health.UNSURE, _WHAT, detail)
         if self._utc is not None:
             detail = (

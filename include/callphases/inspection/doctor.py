@@ -13,6 +13,7 @@ import ipaddress
 import itertools
 import pkgutil
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ from callphases.inspection.published import published_findings
 from callphases.limits import costs
 from callphases.listing.listing import Listing
 from callphases.local_days import DAY
-from callphases.pipeline import Pipeline
+from callphases.pipeline import Pipeline, TimeElsewhere
 from callphases.recordings import Recording
 from callphases.segmentation.gateway import Gateway
 from callphases.speech_models import outdated
@@ -48,6 +49,8 @@ TIMEOUTS_S = 5.0, 15.0
 """To connect and to read, when only reachability is checked."""
 LIST_PAGES = 10
 """Pages of a thousand objects to look at below a prefix."""
+FEW_OBJECTS = 50
+"""Objects of a page, where each recording's time takes a request."""
 SCHEDULE_DAYS = 28
 """How many days to look for one without a run."""
 _T = TypeVar("_T")
@@ -297,13 +300,15 @@ def _first(
     """The first recording below the prefix of a day that is not empty; ``times`` sees all of the first pages."""
     pages = itertools.count(1)
     first = None
+    asks = isinstance(pipeline.recordings.call_time, TimeElsewhere)
 
     def count() -> None:
-        if next(pages) == LIST_PAGES:
+        if next(pages) == LIST_PAGES or (asks and first is not None):
             raise _EnoughPages
 
+    seen = replace(bucket, page_size=FEW_OBJECTS) if asks else bucket  # times are read for all of a page at once
     with contextlib.suppress(_EnoughPages):
-        for recording in Listing(bucket, pipeline, prefix, count, times.unmatched):
+        for recording in Listing(seen, pipeline, prefix, count, times.unmatched):
             times.see(recording, day if pipeline.recordings.is_daily else None)
             first = first or (recording if recording.size else None)
     return first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,22 +39,15 @@ class Budget:
     """The recordings that a cap pays for: the first of those to do.
 
     Attributes:
-        cap_usd: what the run may spend; None means no limit, and there are no estimates then.
+        cap_usd: what the run may spend; None means no limit, and there are no estimates then unless they were wanted.
         estimates_usd: of each recording that is within the budget, in order.
         expected_s, most_s: of the same recordings; see ``durations.Length``.
-        most_usd: what they cost if each is as long as its size allows.
     """
 
     cap_usd: float | None
     estimates_usd: array[float]
     expected_s: array[float] = field(default_factory=lambda: array("d"))
     most_s: array[float] = field(default_factory=lambda: array("d"))
-    most_usd: float = 0.0
-
-    @property
-    def holds_anyway(self) -> bool:
-        """Whether the cap holds whatever the recordings' headers state."""
-        return self.cap_usd is None or self.most_usd <= self.cap_usd
 
     @property
     def left_usd(self) -> float | None:
@@ -68,7 +62,7 @@ class Budget:
         return None if self.cap_usd is None else self._scale * sum(self.estimates_usd[first : first + count])
 
     def lengths(self, first: int, count: int) -> list[tuple[float, float]]:
-        """``expected_s`` and ``most_s`` of ``count`` recordings from ``first`` on; empty without a cap."""
+        """``expected_s`` and ``most_s`` of ``count`` recordings from ``first`` on; empty where they were not wanted."""
         return list(zip(self.expected_s[first : first + count], self.most_s[first : first + count], strict=True))
 
     @property
@@ -83,6 +77,8 @@ def within_budget(
     bucket: RecordingBucket,
     view: LedgerView,
     hold: Callable[[], None],
+    *,
+    measure: bool = False,
 ) -> Budget:
     """How many of the recordings ``cap_usd`` pays for, in their order.
 
@@ -93,11 +89,12 @@ def within_budget(
         bucket: of the recordings, whose headers tell their lengths.
         view: the ledger.
         hold: renews the lease; called before each estimate.
+        measure: whether their lengths are wanted without a cap too.
     """
     estimates, expected_s, most_s = array("d"), array("d"), array("d")
-    if cap_usd is None:
+    if cap_usd is None and not measure:
         return Budget(None, estimates)
-    keys, left, most_usd = RecordingKeys(pipeline), cap_usd, 0.0
+    keys, left = RecordingKeys(pipeline), math.inf if cap_usd is None else cap_usd
     for recording in recordings:
         hold()
         progress = Progress(recording, keys, view)
@@ -115,8 +112,7 @@ def within_budget(
         expected_s.append(length.expected_s)
         most_s.append(length.most_s)
         left -= usd
-        most_usd += _estimate_usd(progress, pipeline, length.most_s)
-    return Budget(cap_usd, estimates, expected_s, most_s, most_usd)
+    return Budget(cap_usd, estimates, expected_s, most_s)
 
 
 def _length(progress: Progress, bucket: RecordingBucket) -> Length:

@@ -1,43 +1,35 @@
-"""Estimates how long a recording is before it is paid for: from its header if that is plausible, or its size."""
+"""Estimates how long a recording is before it is paid for: from what its file shows, or else from its size."""
 
 from __future__ import annotations
 
 import io
 import logging
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tinytag import TinyTag, TinyTagException
 
+from callphases.limits.audio_files import audio_in
+from callphases.limits.audio_files.stretches import HEAD_BYTES, Audio
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES, MOST_PIECES = 1 << 16, 8
-"""The size and the number of range requests that a header may take; most formats take one or two."""
+PIECE_BYTES = HEAD_BYTES
+LEAST_BYTES = 1 << 13
+"""The least that a range request asks for."""
+MOST_REQUESTS = 32
+"""The number of range requests that a recording may take; most formats take one or two."""
 BYTES_PER_SECOND = {".wav": 16_000.0, ".flac": 8_000.0}
 """Of telephone audio, in the formats that hardly compress speech."""
 FALLBACK_BYTES_PER_SECOND = 2_000.0
 """16 kbit/s, the lowest intelligible bit rate: the length of a recording without a header is rather over- than
 underestimated."""
-LEAST_BYTES_PER_SECOND = 500.0
-"""A header that implies less was written before the length was known, as in a stream."""
-MOST_BYTES_PER_SECOND = 64_000.0
-"""512 kbit/s, more than any speech codec and MP3, AAC or Opus in use. A header that implies more states too little, as
-one that was written for the first part of a file does."""
-MOST_BYTES_PER_SECOND_OF_VIDEO = 1_250_000.0
-"""10 Mbit/s, for containers that may hold pictures too."""
-VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov"})
-TOLERANCE = 1.15
-"""By how much tags and covers may make a file larger than what its length and its bit rate give."""
 DENSEST_BYTES_PER_SECOND = 1_000.0
 """8 kbit/s, the lowest bit rate of MP3: no header is needed to say that a file is not longer than this allows."""
-
-
-_UNCOMPRESSED = frozenset({1, 3, 6, 7, 0xFFFE})
-"""Encodings of WAV whose samples have a fixed size: PCM, float, A-law, µ-law, extensible."""
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+"""What files of Windows Media begin with; tinytag reads them."""
 
 
 @dataclass(frozen=True)
@@ -49,62 +41,77 @@ class Length:
 
 
 def audio_length(bucket: RecordingBucket, recording: Recording) -> Length:
-    """The length of a recording, from its header where that fits the size; it takes some range requests."""
+    """The length of a recording, by its size if its file does not tell; it takes some range requests."""
     size = recording.size
     if size == 0:
         return Length(0.0, 0.0)
-    suffix = recording.key[recording.key.rfind(".") :].lower()
-    file = _RangeReader(bucket, recording)
-    tag = TinyTag()
     try:
-        tag = TinyTag.get(file_obj=io.BufferedReader(file, PIECE_BYTES), tags=False)
-    except (TinyTagException, OSError, ValueError) as error:
-        log.debug("%s: its header can't be read (%s)", recording.key, type(error).__name__)
-    rate = BYTES_PER_SECOND.get(".flac" if tag.bitdepth else suffix, FALLBACK_BYTES_PER_SECOND)
-    by_size = Length(size / rate, size / DENSEST_BYTES_PER_SECOND)
-    stated_s = float(tag.duration or 0.0)
-    if (wav_rate := _wav_bytes_per_second(file.head)) is not None:
-        # Its samples have a fixed size, so the file's size tells the length better than the header does.
-        most_s = size / wav_rate
-        return Length(stated_s if most_s <= stated_s * TOLERANCE and stated_s <= most_s else most_s, most_s)
-    if stated_s and _is_plausible(size, stated_s, tag, suffix):
-        return Length(stated_s, max(stated_s, by_size.most_s))
-    return by_size
+        found = audio_of(bucket, recording)
+    except OSError as error:
+        log.debug("%s: it can't be read (%s)", recording.key, type(error).__name__)
+        found = None
+    if found is None or not found.seconds:
+        return length_by_size(recording)
+    return Length(found.seconds, max(found.seconds, found.most_seconds or size / DENSEST_BYTES_PER_SECOND))
 
 
-def _wav_bytes_per_second(head: bytes) -> float | None:
-    """What a second takes in a WAV file, by its format chunk; None for any other file, and where that is nonsense."""
-    place = head.find(b"fmt ")
-    if head[:4] not in (b"RIFF", b"RF64") or not 0 < place <= len(head) - 24:
+def length_by_size(recording: Recording) -> Length:
+    """The length of a recording without a look at its file."""
+    suffix = recording.key[recording.key.rfind(".") :].lower()
+    rate = BYTES_PER_SECOND.get(suffix, FALLBACK_BYTES_PER_SECOND)
+    return Length(recording.size / rate, recording.size / DENSEST_BYTES_PER_SECOND)
+
+
+def audio_of(bucket: RecordingBucket, recording: Recording) -> Audio | None:
+    """What a recording holds; None if its file is not one of audio. It takes some range requests.
+
+    Raises:
+        OSError: S3 does not return its bytes, or it takes too many requests.
+    """
+    stretches = _Stretches(bucket, recording)
+    if stretches.read(0, len(_ASF)) != _ASF:
+        return audio_in(stretches)
+    try:
+        tag = TinyTag.get(file_obj=io.BufferedReader(_Readable(stretches), LEAST_BYTES), tags=False)
+    except (TinyTagException, ValueError):
         return None
-    encoding, channels, rate, average, _, bits = struct.unpack_from("<HHIIHH", head, place + 8)
-    bytes_per_second = channels * rate * bits / 8 if encoding in _UNCOMPRESSED else float(average)
-    return bytes_per_second if bytes_per_second >= LEAST_BYTES_PER_SECOND else None
+    return Audio(tag.duration, tag.channels or 1) if tag.duration else None
 
 
-def _is_plausible(size: int, stated_s: float, tag: TinyTag, suffix: str) -> bool:
-    """Whether a file of ``size`` bytes, other than WAV, can be ``stated_s`` seconds long."""
-    may_be_video = suffix in VIDEO_SUFFIXES
-    samples_per_second = (tag.samplerate or 0) * (tag.channels or 0)
-    decoded = samples_per_second * (tag.bitdepth or 16) / 8
-    stated = decoded if tag.bitdepth else (tag.bitrate or 0.0) * 125  # kbit/s
-    if stated and not may_be_video and size > stated * stated_s * TOLERANCE:
-        return False
-    most = MOST_BYTES_PER_SECOND_OF_VIDEO
-    if not may_be_video:  # compressed audio is not larger than what it is decoded to
-        most = decoded if tag.bitdepth else min(decoded or MOST_BYTES_PER_SECOND, MOST_BYTES_PER_SECOND)
-    return LEAST_BYTES_PER_SECOND * stated_s <= size <= most * stated_s * TOLERANCE
+@dataclass
+class _Stretches:
+    """A recording as ``audio_files.File``; keeps what it has read."""
+
+    bucket: RecordingBucket
+    recording: Recording
+    _read: list[tuple[int, bytes]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.recording.size
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes from ``start`` on, by a range request unless they are known."""
+        end = min(start + length, self.size)
+        if start >= end:
+            return b""
+        length = max(length, HEAD_BYTES) if start == 0 else length
+        for place, body in self._read:
+            if place <= start and end <= place + len(body):
+                return body[start - place : end - place]
+        if len(self._read) == MOST_REQUESTS:
+            raise OSError("finding its length takes too many requests")
+        body = self.bucket.byte_range(self.recording.key, start, min(start + max(length, LEAST_BYTES), self.size))
+        self._read.append((start, body))
+        return body[: end - start]
 
 
-class _RangeReader(io.RawIOBase):
-    """A recording as a file object: each read is a range request. ``head`` keeps the first bytes that were read."""
+class _Readable(io.RawIOBase):
+    """Stretches as a file object."""
 
-    def __init__(self, bucket: RecordingBucket, recording: Recording) -> None:
-        self._bucket = bucket
-        self._recording = recording
-        self._position = 0
-        self._pieces = 0
-        self.head = b""
+    def __init__(self, stretches: _Stretches) -> None:
+        self._stretches, self._position = stretches, 0
 
     def readable(self) -> bool:
         return True
@@ -113,7 +120,7 @@ class _RangeReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._recording.size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stretches.size}[whence]
         self._position = max(start + offset, 0)
         return self._position
 
@@ -121,14 +128,7 @@ class _RangeReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._recording.size)
-        if end <= self._position:
-            return 0
-        self._pieces += 1
-        if self._pieces > MOST_PIECES:
-            raise OSError("reading the header takes too many requests")
-        body = self._bucket.byte_range(self._recording.key, self._position, end)
+        body = self._stretches.read(self._position, len(buffer))
         buffer[: len(body)] = body
-        self.head = self.head or body
         self._position += len(body)
         return len(body)

@@ -17,7 +17,11 @@ may have been filled since.
 
 If LastModified gives the time of a call, a new listing keeps the time that the last one had for the same key and ETag.
 Copying an object onto itself (to change its metadata, storage class or encryption) changes its LastModified; the call
-would move to another day, whose ledger does not know it, and be paid for again.
+would move to another day, whose ledger does not know it, and be paid for again. Times that are read from elsewhere,
+with a request for each recording, are kept as well. One that could not be read, so that LastModified stands in for it,
+is read again until a run takes the day that it gave.
+
+For the same reason a pipeline whose prefix is daily has ``<day>.jsonl.gz`` for each day, if its times are elsewhere.
 """
 
 from __future__ import annotations
@@ -41,12 +45,14 @@ from typing import Any
 
 from callphases.date_prefixes import has_date
 from callphases.errors import DayHeld, ServiceUnavailable
+from callphases.listing.bulk import Uploads
 from callphases.listing.listing import Listing, SomeKeys
-from callphases.pipeline import KeyTime, Pipeline
+from callphases.listing.times import Times, times_of
+from callphases.pipeline import Pipeline, TimeElsewhere
 from callphases.recordings import Recording
 from callphases.state import layout
 from callphases.state.bucket import ListedObject, RecordingBucket
-from callphases.state.lease import Lease
+from callphases.state.lease import Lease, has_run
 from callphases.state.storage import ObjectPrefix
 
 log = logging.getLogger(__name__)
@@ -71,7 +77,7 @@ class RecordingsByDay:
         pipeline: its time zone decides when a day starts.
         recordings: of any days. Each day keeps their order.
         dayless: counts the recordings that belong to no day, because a run of the day that their time gives does not
-            list their prefix. Without it, they are logged.
+            list their prefix. Without it, they are logged, as is a copy in bulk.
     """
 
     def __init__(self, pipeline: Pipeline, recordings: Iterable[Recording], dayless: SomeKeys | None = None) -> None:
@@ -85,11 +91,15 @@ class RecordingsByDay:
         )
         zone = pipeline.zone
         without = SomeKeys() if dayless is None else dayless
+        uploads = Uploads(pipeline)
         for recording in recordings:
+            uploads.see(recording.call_time)
             day = recording.call_time.astimezone(zone).date()
             self._add(day, recording.as_line())
             if not self._source.is_listed(recording.key, day):
                 without.add(recording.key)
+        if dayless is None and (said := uploads.warning()) is not None:
+            log.warning("%s", said)
         if dayless is None and without.count:
             log.warning(
                 "%d recordings are on no day, because recordings.call_time gives them a day that is far from that of "
@@ -157,10 +167,17 @@ class Index:
 
 
 class _KnownTimes:
-    """The times that the last listing had, by key and ETag; read when the first is asked for."""
+    """The times that the last listing had, by key and ETag; read when the first is asked for.
 
-    def __init__(self, read: Callable[[], Iterable[Recording]]) -> None:
-        self._read = read
+    Args:
+        read: the recordings of the last listing.
+        may_move: whether a recording may get another time than its LastModified, which stood in for it.
+    """
+
+    def __init__(
+        self, read: Callable[[], Iterable[Recording]], may_move: Callable[[dt.datetime], bool] = lambda _: False
+    ) -> None:
+        self._read, self._may_move = read, may_move
         self._database: sqlite3.Connection | None = None
 
     def __call__(self, item: ListedObject) -> dt.datetime | None:
@@ -171,7 +188,10 @@ class _KnownTimes:
             self._database.executemany("INSERT OR IGNORE INTO times VALUES (?, ?)", rows)
         found = self._database.execute("SELECT time FROM times WHERE version = ?", (_version(item.key, item.etag),))
         row = found.fetchone()
-        return None if row is None else dt.datetime.fromisoformat(row[0])
+        if row is None:
+            return None
+        known = dt.datetime.fromisoformat(row[0])
+        return None if known == item.last_modified and self._may_move(known) else known
 
     def close(self) -> None:
         """Free the disk space."""
@@ -192,12 +212,18 @@ class Archive:
         pipeline: whose ``recordings.prefixes`` of a day are listed.
         state: ``output.state``.
         heartbeat: called often while a prefix is listed.
+        times: see ``Listing``; shared by all prefixes.
     """
 
     bucket: RecordingBucket
     pipeline: Pipeline
     state: ObjectPrefix
     heartbeat: Callable[[], object] = lambda: None
+    times: Times | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is None:
+            self.times = times_of(self.bucket, self.pipeline)
 
     def take(self, day: dt.date, previous_listing: str | None, run_token: str) -> tuple[str, Iterator[Recording]]:
         """The listing that was used, and the recordings of a day in key order; of several prefixes, it has several ids.
@@ -247,7 +273,57 @@ class Archive:
         return map(self._prefix, self.pipeline.recordings.prefixes(day))
 
     def _prefix(self, prefix: str) -> _IndexedPrefix:
-        return _IndexedPrefix(self.bucket, self.pipeline, self.state, self.heartbeat, prefix)
+        return _IndexedPrefix(self.bucket, self.pipeline, self.state, self.heartbeat, prefix, self.times)
+
+
+def listed_day(
+    bucket: RecordingBucket,
+    pipeline: Pipeline,
+    state: ObjectPrefix,
+    day: dt.date,
+    heartbeat: Callable[[], object] = lambda: None,
+    times: Times | None = None,
+) -> Iterable[Recording]:
+    """The recordings below a day's own prefix, in key order; raises as iterating a ``Listing``.
+
+    Times that are elsewhere are read once for the same key and ETag, and kept below ``output.state``. The listings of
+    several days should share ``times``.
+    """
+    prefix = pipeline.recordings.prefix_of(day)
+    if not isinstance(pipeline.recordings.call_time, TimeElsewhere):
+        return Listing(bucket, pipeline, prefix, heartbeat)
+    return _with_kept_times(bucket, pipeline, state, day, heartbeat, times)
+
+
+def _with_kept_times(
+    bucket: RecordingBucket,
+    pipeline: Pipeline,
+    state: ObjectPrefix,
+    day: dt.date,
+    heartbeat: Callable[[], object],
+    times: Times | None,
+) -> Iterator[Recording]:
+    prefix = pipeline.recordings.prefix_of(day)
+    name = layout.daily_times(_settings_digest(pipeline, prefix), day)
+    before = state.get(name) or b""
+    lines = io.BytesIO()
+    # LastModified stands in for a time that could not be read. It is read again, as the day does not depend on it.
+    with (
+        closing(_KnownTimes(lambda: _lines_of(pipeline, before), lambda _: True)) as known_times,
+        gzip.GzipFile(fileobj=lines, mode="wb", compresslevel=5, mtime=0) as file,
+    ):
+        for recording in Listing(bucket, pipeline, prefix, heartbeat, known_time=known_times, times=times):
+            file.write(recording.as_line())
+            yield recording
+    if lines.getvalue() != before:
+        state.put(name, lines.getvalue(), "application/gzip")
+
+
+def _lines_of(pipeline: Pipeline, body: bytes) -> Iterator[Recording]:
+    """The recordings of gzipped lines."""
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as lines:
+        for line in lines:
+            yield Recording.from_line(pipeline.recordings.bucket, line)
 
 
 @dataclass
@@ -259,7 +335,9 @@ class _IndexedPrefix:
     state: ObjectPrefix
     heartbeat: Callable[[], object]
     prefix: str
+    times: Times | None = None
     _digest: str = field(init=False, repr=False)
+    _taken: dict[dt.date, bool] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._digest = _settings_digest(self.pipeline, self.prefix)
@@ -299,8 +377,17 @@ class _IndexedPrefix:
     @contextmanager
     def listing(self, heartbeat: Callable[[], object], unmatched: SomeKeys | None = None) -> Iterator[Listing]:
         """A new listing, which keeps the times of the last one where they are not in the keys."""
-        with closing(_KnownTimes(lambda: self._all_last_seen(heartbeat))) as known_times:
-            yield Listing(self.bucket, self.pipeline, self.prefix, heartbeat, unmatched, known_times)
+        with closing(_KnownTimes(lambda: self._all_last_seen(heartbeat), self._may_move)) as known_times:
+            yield Listing(self.bucket, self.pipeline, self.prefix, heartbeat, unmatched, known_times, self.times)
+
+    def _may_move(self, time: dt.datetime) -> bool:
+        """Whether a recording whose time could not be read may get another one: nothing was paid for on its day."""
+        if not isinstance(self.pipeline.recordings.call_time, TimeElsewhere):
+            return False
+        day = time.astimezone(self.pipeline.zone).date()
+        if day not in self._taken:
+            self._taken[day] = has_run(self.state, day)
+        return not self._taken[day]
 
     def _all_last_seen(self, heartbeat: Callable[[], object]) -> Iterator[Recording]:
         index, _ = self._read_index()
@@ -379,9 +466,7 @@ class _IndexedPrefix:
         return Index(document["listing"], listed_at, document["days"]), stored.etag
 
     def _recordings(self, body: bytes) -> Iterator[Recording]:
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as lines:
-            for line in lines:
-                yield Recording.from_line(self.pipeline.recordings.bucket, line)
+        return _lines_of(self.pipeline, body)
 
 
 def _temporary_database() -> sqlite3.Connection:
@@ -394,7 +479,9 @@ def _temporary_database() -> sqlite3.Connection:
 def _settings_digest(pipeline: Pipeline, prefix: str) -> str:
     """16 hex digits of a hash of every setting that decides what is listed and which day a call belongs to."""
     source = pipeline.recordings
-    rule = source.call_time.model_dump(exclude_none=True) if isinstance(source.call_time, KeyTime) else source.call_time
+    rule = source.call_time if source.call_time == "last_modified" else source.call_time.model_dump(exclude_none=True)
     listed = [source.prefix, prefix] if has_date(source.prefix) else source.prefix
     settings = [_FORMAT, source.bucket, listed, rule, sorted(source.suffixes), pipeline.timezone]
+    if source.key_pattern is not None:
+        settings.append(source.key_pattern)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from callphases.listing.archive import Archive
 from callphases.listing.listing import Listing
+from callphases.listing.times import NO_TIMES
 from callphases.pipeline import Pipeline
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
@@ -44,7 +45,7 @@ def late_days(
             continue
         listed: Iterable[Recording]
         if source.is_daily:
-            listed = Listing(bucket, pipeline, source.prefix_of(earlier))
+            listed = Listing(bucket, pipeline, source.prefix_of(earlier), times=NO_TIMES)
         else:
             listed = Archive(bucket, pipeline, state).last_seen(earlier)
         if _differ(listed, published(earlier), source.when_deleted == "drop"):

@@ -9,8 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 
 from callphases.cues import Cue
-from callphases.errors import AnswerCut, AnswerInvalid, CallFailure, ModelRefused, OverBudget, RequestRefused
+from callphases.errors import (
+    AnswerCut,
+    AnswerInvalid,
+    BackfillWaits,
+    CallFailure,
+    ModelRefused,
+    OverBudget,
+    RequestRefused,
+)
 from callphases.limits import costs
+from callphases.limits.backfill import Backfill
 from callphases.limits.chunk_budget import ChunkBudget
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
@@ -77,6 +86,7 @@ class ChunkSegmenter:
         transcripts: reads the cues.
         ledger: of the task, open.
         chunk: its recordings.
+        backfill: what ``limits.backfill`` allows, if the run is one of a backfill.
     """
 
     def __init__(
@@ -86,12 +96,14 @@ class ChunkSegmenter:
         transcripts: TranscriptReader,
         ledger: Ledger,
         chunk: Manifest,
+        backfill: Backfill | None = None,
     ) -> None:
         self._segmenter, self._pipeline, self._transcripts = segmenter, pipeline, transcripts
-        self._ledger, self._chunk = ledger, chunk
+        self._ledger, self._chunk, self._backfill = ledger, chunk, backfill
         self._spent_usd = 0.0
         self._budget_lock = threading.Lock()
         self._stop = threading.Event()
+        self._waits: BackfillWaits | None = None
 
     def run(self) -> None:
         """Ask for each transcribed recording that has no answer.
@@ -102,6 +114,7 @@ class ChunkSegmenter:
             AccountError, ServiceUnavailable, ConfigurationError: every other call would fail the same way. What was
                 answered until then is in the ledger.
             DayHeld, RunStopped: as ``Lease.hold``.
+            BackfillWaits: ``limits.backfill`` does not let others be asked now.
         """
         self._ledger.replace_earlier_process()
         if self._chunk.budget_usd is not None:
@@ -110,8 +123,10 @@ class ChunkSegmenter:
             self._ledger, self._tasks(), threads=QUESTIONS_AT_ONCE, write_every_s=WRITE_EVERY_S, stop=self._stop
         )
         self._ledger.write()
-        if worked.problem is not None:
-            raise worked.problem
+        if self._backfill is not None:
+            self._backfill.settle()
+        if (problem := worked.problem or self._waits) is not None:
+            raise problem
 
     def _tasks(self) -> Iterator[Task]:
         """A question for each pack of the calls that need an answer; transcripts are read as packs are asked for."""
@@ -119,6 +134,8 @@ class ChunkSegmenter:
 
         def readable() -> Iterator[_Call]:
             for progress in self._todo():
+                if self._waits is not None:
+                    return
                 read = self._read(progress)
                 if isinstance(read, Failed):
                     unreadable.append(read)
@@ -153,8 +170,16 @@ class ChunkSegmenter:
     def _ask(self, pack: list[_Call]) -> Done:
         """Ask about some calls; of several, those without a valid answer go into smaller questions.
 
-        A call fails only when it is asked about alone.
+        A call fails only when it is asked about alone. Where a backfill has to wait, the questions that it has paid
+        for are asked, and no others.
         """
+        try:
+            return self._ask_now(pack)
+        except BackfillWaits as waits:
+            self._waits = waits
+            return Done()
+
+    def _ask_now(self, pack: list[_Call]) -> Done:
         if len(pack) == 1:
             return Done([self._ask_one(pack[0])])
         together = self._segmenter.segment_pack(
@@ -240,20 +265,23 @@ class ChunkSegmenter:
         return prompt_version(self._pipeline)
 
     def _payer(self, pack: Sequence[_Call]) -> Sender:
-        """Sends a request about some calls if the chunk's budget allows it, and raises OverBudget otherwise."""
-        budget_usd = self._chunk.budget_usd
-        if budget_usd is None:
+        """Sends a request about some calls if the limits of spending allow it, and raises OverBudget otherwise."""
+        budget_usd, backfill = self._chunk.budget_usd, self._backfill
+        if budget_usd is None and backfill is None:
             return lambda ask: ask(may_send=self._may_send)
         cues = [cue for call in pack for cue in call.cues]
         estimate = estimated_question_usd(self._pipeline, sum(call.audio_s for call in pack), cues, len(pack))
 
         def pay(ask: Callable[..., Answer]) -> Answer:
-            with self._budget_lock:
-                if self._spent_usd + estimate > budget_usd:
-                    raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
-                self._spent_usd += estimate
-            used_usd = 0.0
+            if backfill is not None:
+                backfill.pay(estimate, self._left_usd)
+            used_usd = reserved_usd = 0.0
             try:
+                with self._budget_lock:
+                    if budget_usd is not None and self._spent_usd + estimate > budget_usd:
+                        raise OverBudget(f"A question of some ${estimate:.4f} does not fit into what is left.")
+                    reserved_usd = estimate
+                    self._spent_usd += reserved_usd
                 answer = ask(may_send=self._may_send)
                 tokens = answer.input_tokens, answer.output_tokens
                 known_usd = costs.llm_usd(self._pipeline, answer.model, *tokens)
@@ -261,13 +289,25 @@ class ChunkSegmenter:
                 return answer
             finally:
                 with self._budget_lock:
-                    self._spent_usd += used_usd - estimate
+                    self._spent_usd += used_usd - reserved_usd
+                if backfill is not None:
+                    backfill.paid(estimate, used_usd)
 
         return pay
+
+    def _left_usd(self) -> float:
+        """What the questions that are left are expected to cost in all."""
+        return sum(
+            costs.estimated_llm_usd(self._pipeline, float(progress.transcribed.audio_s))
+            for progress in self._todo()
+            if progress.transcribed is not None
+        )
 
     def _may_send(self) -> None:
         """Called right before each attempt of a question is sent."""
         self._unless_ended()
+        if self._backfill is not None:
+            self._backfill.hold()
         self._ledger.hold()
 
     def _unless_ended(self) -> None:

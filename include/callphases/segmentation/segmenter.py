@@ -296,6 +296,11 @@ class Segmenter:
         return [model for model in models if self._refusals.get(model, 0) < RETIRED_AFTER]
 
 
+def question_chars(pipeline: Pipeline) -> int:
+    """The characters of a question without its calls: instructions and phases."""
+    return sum(len(message["content"]) for message in _messages(pipeline, [], None))
+
+
 def _messages(
     pipeline: Pipeline, calls: Sequence[Sequence[Cue]], problem: AnswerInvalid | None
 ) -> list[dict[str, str]]:

@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from callphases.date_prefixes import begins
 from callphases.errors import ConfigurationError
 from callphases.listing.archive import RecordingsByDay
 from callphases.listing.listing import Listing, SomeKeys
-from callphases.pipeline import Pipeline, load
+from callphases.listing.times import NO_TIMES
+from callphases.pipeline import Pipeline, TimeElsewhere, load
 from callphases.recordings import Recording
 from callphases.starting.readings import readings
 from callphases.state.bucket import ListedObject, Page, RecordingBucket
@@ -123,8 +125,8 @@ class _Seen(RecordingBucket):
     objects: Sequence[ListedObject] = ()
 
     def pages(self, prefix: str) -> Iterator[Page]:
-        """Those that a LIST of the prefix would return."""
-        yield Page([one for one in self.objects if one.key.startswith(prefix)], None)
+        """Those that a LIST of the prefix would return, at once."""
+        yield Page([one for one in self.objects if begins(one.key, (prefix,))], None)
 
 
 def listed(pipeline: Pipeline, bucket: RecordingBucket, objects: Sequence[ListedObject]) -> Listed:
@@ -135,8 +137,9 @@ def listed(pipeline: Pipeline, bucket: RecordingBucket, objects: Sequence[Listed
         bucket: that the objects are from; it is not asked.
         objects: recordings.
     """
-    seen = _Seen(bucket.client, bucket.name, sorted(objects, key=lambda one: one.key))
+    seen = _Seen(bucket.client, bucket.name, objects=sorted(objects, key=lambda one: one.key))
     found, source = Listed(), pipeline.recordings
+    times = NO_TIMES if isinstance(source.call_time, TimeElsewhere) else None  # sends no request
     taken: set[str] = set()
 
     def take(recording: Recording, day: dt.date) -> None:
@@ -149,10 +152,11 @@ def listed(pipeline: Pipeline, bucket: RecordingBucket, objects: Sequence[Listed
         latest = dt.datetime.now() + dt.timedelta(days=366)
         days = {reading.moment.date() for one in objects for reading in readings(one.key, latest)}
         for day in sorted(days, reverse=True):
-            for recording in Listing(seen, pipeline, source.prefix_of(day), unmatched=found.untimed):
+            for recording in Listing(seen, pipeline, source.prefix_of(day), unmatched=found.untimed, times=times):
                 take(recording, day)
     else:
-        by_day = RecordingsByDay(pipeline, Listing(seen, pipeline, "", unmatched=found.untimed), SomeKeys())
+        of_all = Listing(seen, pipeline, "", unmatched=found.untimed, times=times)
+        by_day = RecordingsByDay(pipeline, of_all, SomeKeys())
         for day in sorted(by_day.counts, reverse=True):
             for recording in by_day.recordings_of(day):
                 take(recording, day)

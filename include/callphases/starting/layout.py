@@ -46,6 +46,7 @@ class Layout:
         name: what tells it from other layouts of the bucket; empty if there are none.
         call_time: ``key_pattern``, ``format`` and perhaps ``timezone``; None stands for ``last_modified``.
         columns: ``key_pattern`` by column.
+        vendor: ``recordings.layout``, which then sets all but a prefix; empty if it is no vendor's.
     """
 
     prefix: str
@@ -53,9 +54,12 @@ class Layout:
     columns: Mapping[str, str]
     keys: Sequence[str]
     name: str = ""
+    vendor: str = ""
 
     def settings(self, bucket: str, suffixes: Sequence[str] | None = None) -> dict[str, Any]:
         """The section ``recordings``."""
+        if self.vendor:
+            return {"bucket": bucket, "layout": self.vendor, **({"prefix": self.prefix} if self.prefix else {})}
         columns = {name: {"key_pattern": pattern} for name, pattern in self.columns.items()}
         return {
             "bucket": bucket,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from callphases import date_prefixes
 from callphases.errors import AccessDenied, Archived, RecordingGone, without_secrets
 from callphases.recordings import Recording
 from callphases.state.storage import code_of, details_of, explain, response_time, status_of
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
 PIECE_BYTES = 1 << 20
+MOST_LISTED = 1000
+"""Entries of a LIST response."""
 ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects have to be restored. That Intelligent-Tiering has archived one shows on reading it."""
 _CONNECTION_CODES = frozenset(
@@ -61,7 +65,7 @@ class Page:
 
 @dataclass(frozen=True)
 class RecordingBucket:
-    """``recordings.bucket`` of a pipeline. Thread-safe.
+    """``recordings.bucket`` of a pipeline. Thread-safe. ``page_size``: objects of a LIST response.
 
     Unless a method says otherwise it raises ConfigurationError (no such bucket, no rights) or ServiceUnavailable. What
     is wrong with one object alone is a CallFailure: RecordingGone, Archived or AccessDenied.
@@ -69,14 +73,44 @@ class RecordingBucket:
 
     client: S3Client
     name: str
+    page_size: int = MOST_LISTED
 
     def pages(self, prefix: str) -> Iterator[Page]:
-        """The objects whose keys start with ``prefix``, in key order, one page for each LIST request."""
+        """The objects whose keys start with ``prefix``, in key order, one page for each LIST request.
+
+        There is one page at least. The prefix may have the placeholders of ``date_prefixes``.
+        """
         try:
-            for page in self._list(prefix):
-                yield Page([_listed(item) for item in page.get("Contents", [])], response_time(page))
+            for one in self.expanded(prefix):
+                for page in self._list(one):
+                    yield Page([_listed(item) for item in page.get("Contents", [])], response_time(page))
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error) from None
+
+    def expanded(self, prefix: str) -> list[str]:
+        """The prefixes that one with placeholders stands for, in order; if there are none, the one as it is.
+
+        Takes a LIST request for each thousand folders where any folder will do.
+        """
+        if not date_prefixes.is_pattern(prefix):
+            return [prefix]
+        head, any_folder, tail = prefix.partition(date_prefixes.ANY_FOLDER)
+        if not any_folder:
+            return date_prefixes.spellings(prefix)
+        folders = (folder for spelling in date_prefixes.spellings(head) for folder in self._folders(spelling))
+        return sorted(one for folder in folders for one in self.expanded(folder.removesuffix("/") + tail)) or [prefix]
+
+    def _folders(self, prefix: str) -> Iterator[str]:
+        """The prefixes of a folder more, such as ``connect/one/`` for ``connect/``."""
+        after = ""
+        while True:
+            objects, folders = self.look(prefix, after=after)
+            yield from folders
+            names = [*(one.key for one in objects), *folders]
+            if len(names) < MOST_LISTED:
+                return
+            # After a folder come the keys that are in it; no key comes before the last sign of all.
+            after = max(names) + ("\U0010ffff" if max(names).endswith("/") else "")
 
     def look(self, prefix: str, *, after: str = "", most: int = 1000) -> tuple[list[ListedObject], list[str]]:
         """What is directly below a prefix, by one LIST request: objects, and what keys have up to their next slash.
@@ -106,13 +140,14 @@ class RecordingBucket:
     def _list(self, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
         """LIST responses that say of archived objects whether they are restored, where the store knows that option."""
         paginator = self.client.get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=self.name, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]))
+        what: Any = {"Bucket": self.name, "Prefix": prefix, "PaginationConfig": {"PageSize": self.page_size}}
+        pages = iter(paginator.paginate(**what, OptionalObjectAttributes=["RestoreStatus"]))
         try:
             first = next(pages)
         except ClientError as error:
             if status_of(error) not in (400, 501) or code_of(error) in ("NoSuchBucket", "InvalidBucketName"):
                 raise
-            pages = iter(paginator.paginate(Bucket=self.name, Prefix=prefix))
+            pages = iter(paginator.paginate(**what))
             first = next(pages)
         yield first
         yield from pages
@@ -167,6 +202,18 @@ class RecordingBucket:
         except (ClientError, BotoCoreError) as error:
             raise OSError(type(error).__name__) from None
 
+    def document(self, key: str, most_bytes: int) -> bytes | None:
+        """The bytes of an object, or one more than ``most_bytes`` if it is larger; None if there is no such object.
+
+        Raises:
+            AccessDenied, Archived: it can't be read.
+        """
+
+        def read() -> bytes:
+            return self.client.get_object(Bucket=self.name, Key=key)["Body"].read(most_bytes + 1)
+
+        return self._unless_gone("s3:GetObject", read)
+
     def metadata(self, key: str) -> dict[str, str] | None:
         """The metadata of an object, by lower-case names; None if there is no such object.
 
@@ -219,6 +266,50 @@ class RecordingBucket:
         if status == 400 and "encrypt" in said.lower():
             return AccessDenied(f"It is encrypted with a key of its owner's, which S3 does not keep ({code}): {said}")
         return self._explained(error)
+
+
+class RangeReader(io.RawIOBase):
+    """An object as a file: each read is a range request, up to ``most_requests``."""
+
+    def __init__(self, bucket: RecordingBucket, key: str, size: int, most_requests: int) -> None:
+        self._bucket, self._key, self._size = bucket, key, size
+        self._position = 0
+        self._left = most_requests
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; returns it."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        """The place."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as fits; returns how much.
+
+        Raises:
+            OSError: S3 does not return it, or it would be one request too many.
+        """
+        end = min(self._position + len(buffer), self._size)
+        if end <= self._position:
+            return 0
+        self._left -= 1
+        if self._left < 0:
+            raise OSError("reading the header takes too many requests")
+        body = self._bucket.byte_range(self._key, self._position, end)
+        buffer[: len(body)] = body
+        self._position += len(body)
+        return len(body)
 
 
 def _listed(item: ObjectTypeDef) -> ListedObject:

@@ -135,11 +135,17 @@ class Transcribed(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Described(Event):
-    """What S3 says of the object: metadata and tags by name, as far as the pipeline asks for them."""
+    """What is known of the recording outside its key, as far as the pipeline asks for it.
+
+    Attributes:
+        metadata, tags: of the object, by name.
+        elsewhere: values of audio files, documents and lists, by ``pipeline.Elsewhere.source``; None if there are none.
+    """
 
     kind: ClassVar[str] = "described"
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

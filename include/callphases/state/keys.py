@@ -73,11 +73,15 @@ def question(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def wanted_descriptions(pipeline: Pipeline) -> dict[str, list[str]]:
-    """The names of metadata and tags that the pipeline's own columns need, sorted, by kind; no kind without names."""
+    """What the pipeline's own columns need, sorted, by kind; no kind without any.
+
+    Names of metadata and tags, and the ``Elsewhere.source`` of other values.
+    """
     columns = pipeline.recordings.columns.values()
     kinds = {
         "metadata": sorted({one.metadata.lower() for one in columns if one.metadata is not None}),
         "tags": sorted({one.tag for one in columns if one.tag is not None}),
+        "elsewhere": sorted({one.source for one in columns if one.source is not None}),
     }
     return {kind: names for kind, names in kinds.items() if names}
 

@@ -6,13 +6,15 @@
     ledger/dt=<day>/<run token>/<task>[.<n>].jsonl    what a task of a run recorded
     runs/dt=<day>/<run token>/day.json                a day as a run listed it
     runs/dt=<day>/<run token>/<chunk>.jsonl           a chunk's manifest
-    runs/dt=<day>/<run token>/slots.json              jobs at once, shared by the run's tasks
     runs/dt=<day>/<run token>/rows/<part>.arrow       rows on their way to the tables
     transcripts/dt=<day>/<transcript key>.json, .vtt  a transcript and its captions
     transcripts/dt=<day>/cues-<hex>.jsonl             the cues of transcripts that were collected together
+    limits/jobs.json                                  jobs at once, shared by the tasks of all runs
     limits/llm-<digest>.json                          requests a minute to a model
+    limits/backfill-usd.json                          what backfills spend on a calendar day
     index/<digest>/…                                  the listing of an archive
     summaries/<year>-<month>.json                     what each day of a month has come to
+    plans/<first>_<last>.json                         what these days were expected to cost; see planning/saved.py
 
 A run over several days has ``days=<first>_<last>`` where that of one day has ``dt=<day>``, for its lease, ledger and
 manifests; its list is ``days.json``. The rows of each day, and the transcripts, lie where those of a day's run do.
@@ -82,11 +84,6 @@ def published(days: DayRange, run_token: str) -> str:
     return f"{_run(days, run_token)}published.json"
 
 
-def slots(span: Span, run_token: str) -> str:
-    """The jobs that a run's tasks have at the speech service."""
-    return f"{_run(span, run_token)}slots.json"
-
-
 def part(day: dt.date, run_token: str, name: str) -> str:
     """A part: rows that publishing merges."""
     return f"{_run(day, run_token)}rows/{name}.arrow"
@@ -122,6 +119,16 @@ def new_cue_bundle(span: Span) -> str:
     return f"{_transcripts(span)}cues-{uuid.uuid4().hex}.jsonl"
 
 
+def jobs_limit() -> str:
+    """The jobs that the tasks of all runs have at the speech service."""
+    return "limits/jobs.json"
+
+
+def backfill_spending() -> str:
+    """What the runs of backfills spend on a calendar day."""
+    return "limits/backfill-usd.json"
+
+
 def llm_limit(model: str) -> str:
     """The requests a minute to a language model."""
     return f"limits/llm-{hashlib.sha256(model.encode()).hexdigest()[:16]}.json"
@@ -130,6 +137,21 @@ def llm_limit(model: str) -> str:
 def summaries(month: str) -> str:
     """What the days of a month have come to; ``month`` is like ``2026-11``."""
     return f"summaries/{month}.json"
+
+
+PLANS = "plans/"
+"""What the names of all saved plans begin with."""
+
+
+def plan(days: DayRange) -> str:
+    """What days were expected to cost."""
+    return f"{PLANS}{days.first}_{days.last}.json"
+
+
+def ledger_day(name: str) -> dt.date | None:
+    """The day whose ledger or lease an object is; None for other objects."""
+    found = re.match(r"ledger/dt=(\d{4}-\d\d-\d\d)/", name)
+    return dt.date.fromisoformat(found[1]) if found else None
 
 
 def archive_index(digest: str) -> str:
@@ -145,6 +167,11 @@ def archive_lease(digest: str) -> str:
 def archive_day(digest: str, day_object: str) -> str:
     """The object of a day in an archive's index; ``day_object`` is what the index calls it."""
     return f"{_archive(digest)}{day_object}"
+
+
+def daily_times(digest: str, day: dt.date) -> str:
+    """The times of a day's recordings, where they are not in the keys of its own prefix."""
+    return f"{_archive(digest)}{day}.jsonl.gz"
 
 
 def archive_day_object(day: dt.date, content_digest: str) -> str:

@@ -38,7 +38,8 @@ class Manifest:
         replay: whether permanent failures are tried again too.
         is_archive: whether the run is one of a backfill, and so comes after nights.
         budget_usd: what may be spent on them; None means no limit.
-        lengths: with a budget, how long each is expected to be, and at most, in seconds; see ``limits.durations``.
+        lengths: with a budget, or with ``limits.backfill.usd_per_day``, how long each is expected to be, and at most,
+            in seconds; see ``limits.durations``.
     """
 
     name: str

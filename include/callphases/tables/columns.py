@@ -1,7 +1,7 @@
-"""A pipeline's own columns: values from a recording's key, its object's metadata and its tags.
+"""A pipeline's own columns: values from a recording's key, and from elsewhere.
 
-Keys are parsed when rows are built. Metadata and tags cost a request each, so they are read once per version of a
-recording, while it is being transcribed, and kept in the ledger.
+Keys are parsed when rows are built. Metadata, tags, documents and so on cost a request each, so they are read once per
+version of a recording, while it is being transcribed, and kept in the ledger.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from functools import partial
 from typing import Any
 
@@ -21,9 +18,10 @@ import pyarrow as pa
 
 from callphases import time_formats
 from callphases.errors import CallFailure
-from callphases.pipeline import Column, Pipeline
+from callphases.pipeline import Column, Elsewhere, Pipeline
 from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording
+from callphases.sources.elsewhere import Reader, name_of_rule
 from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Described, failed
 from callphases.state.keys import RecordingKeys, description_key, wanted_descriptions
@@ -41,15 +39,10 @@ _TYPES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
-# How values are written. Python's own int(), float() and fromisoformat() also read 1_000, nan, ١٢ and 2026-W47-5.
+# How values are written. Python's own int() and float() also read 1_000, nan and ١٢.
 _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"-?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_ISO_8601 = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
-    r"|\d{8}T([01]\d|2[0-3])\d\d(\d\d)?(Z|[+-]\d\d(\d\d)?)?",
-    re.ASCII,
-)
 
 
 def fields(pipeline: Pipeline) -> list[pa.Field[Any]]:
@@ -81,7 +74,9 @@ def _text(name: str, column: Column, recording: Recording, described: Described 
         return None
     if column.metadata is not None:
         return described.metadata.get(column.metadata.lower())
-    return described.tags.get(column.tag or "")
+    if column.tag is not None:
+        return described.tags.get(column.tag)
+    return (described.elsewhere or {}).get(column.source or "")
 
 
 def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
@@ -104,7 +99,7 @@ def converted(text: str | None, column: Column, zone: dt.tzinfo) -> Any:
             return _BOOLEANS.get(text.lower())
         if column.format is not None:
             return time_formats.parse(text, column.format, zone)
-        return time_formats.in_utc(dt.datetime.fromisoformat(text), zone) if _ISO_8601.fullmatch(text) else None
+        return time_formats.parse_iso(text, zone)
     except ValueError:
         return None
 
@@ -116,33 +111,48 @@ def describe(
     ledger: Ledger,
     day_pass: DayPass,
 ) -> None:
-    """Read the metadata and tags that the pipeline's columns need, and note them in the ledger.
+    """Read what the pipeline's columns need besides keys, and note it in the ledger.
 
-    A recording that has been deleted from the bucket has none. One whose metadata or tags may not be read fails: it is
-    not submitted in ``day_pass``. If it has a transcript already, its columns are null.
+    A recording that has been deleted from the bucket has no metadata and no tags. One whose metadata, tags or document
+    may not be read fails: it is not submitted in ``day_pass``. If it has a transcript already, its columns are null.
 
     Raises:
-        ConfigurationError, ServiceUnavailable: S3 can't be used, or does not answer.
+        ConfigurationError, ServiceUnavailable: S3 can't be used, or does not answer; an inventory can't be read.
         DayHeld, RunStopped: as ``Lease.hold``.
     """
-    keys = RecordingKeys(pipeline)
+    keys, rules = RecordingKeys(pipeline), _rules(pipeline)
     todo = (one for recording in recordings if not (one := Progress(recording, keys, ledger)).is_described)
-    tasks = (partial(_describe_one, bucket, one, keys.wanted_descriptions, day_pass) for one in todo)
-    worked = work_off(ledger, tasks, threads=REQUESTS_AT_ONCE)
+    with Reader(bucket, rules) as reader:
+        tasks = (partial(_describe_one, reader, one, rules, keys.wanted_descriptions, day_pass) for one in todo)
+        worked = work_off(ledger, tasks, threads=REQUESTS_AT_ONCE)
     if worked.problem is not None:
         raise worked.problem
 
 
 def look(bucket: RecordingBucket, recording: Recording, pipeline: Pipeline) -> dict[str, Any]:
     """The columns' values for a recording, read from S3 now and not kept; raises as ``describe``."""
-    event = _described(bucket, recording, wanted_descriptions(pipeline))
+    rules = _rules(pipeline)
+    with Reader(bucket, rules) as reader:
+        event = _described(reader, recording, rules, wanted_descriptions(pipeline))
     return values(recording, pipeline, LedgerView([event]))
 
 
-def _describe_one(bucket: RecordingBucket, progress: Progress, wanted: dict[str, list[str]], day_pass: DayPass) -> Done:
+def _rules(pipeline: Pipeline) -> list[Elsewhere]:
+    """Of the columns that are not read from keys, one for each value."""
+    columns = pipeline.recordings.columns.values()
+    return list({name_of_rule(one): one for one in columns if one.key_pattern is None}.values())
+
+
+def _describe_one(
+    reader: Reader,
+    progress: Progress,
+    rules: Sequence[Elsewhere],
+    wanted: dict[str, list[str]],
+    day_pass: DayPass,
+) -> Done:
     recording = progress.recording
     try:
-        return Done([_described(bucket, recording, wanted)])
+        return Done([_described(reader, recording, rules, wanted)])
     except CallFailure as failure:
         log.warning("%s: %s", recording.key, failure)
         keys = [description_key(recording, wanted)]
@@ -151,22 +161,15 @@ def _describe_one(bucket: RecordingBucket, progress: Progress, wanted: dict[str,
         return Done([failed(key, failure, recording.key) for key in keys])
 
 
-def _described(bucket: RecordingBucket, recording: Recording, wanted: dict[str, list[str]]) -> Described:
-    event = Described(key=description_key(recording, wanted), recording=recording.key)
-    if names := wanted.get("metadata"):
-        metadata = bucket.metadata(recording.key)
-        if metadata is None:
-            return event
-        event = replace(event, metadata={name: _decoded(metadata[name]) for name in names if name in metadata})
-    if names := wanted.get("tags"):
-        tags = bucket.tags(recording.key) or {}
-        event = replace(event, tags={name: tags[name] for name in names if name in tags})
-    return event
-
-
-def _decoded(text: str) -> str:
-    """Metadata as text: S3 returns non-ASCII values encoded as in mail headers (RFC 2047)."""
-    try:
-        return str(make_header(decode_header(text))) if "=?" in text else text
-    except (HeaderParseError, LookupError, ValueError):
-        return text
+def _described(
+    reader: Reader, recording: Recording, rules: Sequence[Elsewhere], wanted: dict[str, list[str]]
+) -> Described:
+    texts = reader.read(recording, rules).texts
+    found = [(rule, texts[name]) for rule in rules if (name := name_of_rule(rule)) in texts]
+    return Described(
+        key=description_key(recording, wanted),
+        recording=recording.key,
+        metadata={rule.metadata.lower(): text for rule, text in found if rule.metadata is not None},
+        tags={rule.tag: text for rule, text in found if rule.tag is not None},
+        elsewhere={rule.source: text for rule, text in found if rule.source is not None} or None,
+    )

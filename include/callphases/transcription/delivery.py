@@ -173,7 +173,7 @@ class Delivery:
             audio_s=read.audio_s,
             language=read.language_code,
             speech_model=read.model,
-            speech_usd=costs.speech_usd(self._pipeline, read.model, read.audio_s),
+            speech_usd=costs.speech_usd(self._pipeline, read.model, read.audio_s, read.audio_channels),
             warnings=without_secrets("; ".join(warnings), MOST_OF_WARNINGS) or None,
         )
 

@@ -50,6 +50,7 @@ def _list(value: object) -> list[Any]:
 
 Text = Annotated[str | None, BeforeValidator(_text_or_none)]
 Moment = Annotated[dt.datetime | None, BeforeValidator(_moment)]
+Channels = Annotated[int | None, BeforeValidator(lambda value: value if type(value) is int and value > 0 else None)]
 Id = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
@@ -84,6 +85,7 @@ class TranscriptDocument(_Read):
     text: str | None = None
     words: list[Any] | None = None
     audio_duration: Annotated[FiniteFloat, Field(ge=0, le=LONGEST_AUDIO_S)] | None = None
+    audio_channels: Channels = None
     language_code: Text = None
     speech_model_used: Text = None
     speech_model: Text = None

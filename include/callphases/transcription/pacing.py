@@ -21,15 +21,16 @@ SOON_S = 20.0
 
 
 class Pacing:
-    """The pace of one task. Its run's other tasks share the ramp, by the numbers of their recordings, and the slots.
+    """The pace of one task. Its run's other tasks share the ramp, by the numbers of their recordings; all tasks of the
+    pipeline share the slots.
 
     Args:
         lease: of the day; says when the run's first task began to submit.
         ramp: whether submissions follow the advised ramp.
-        slots: what the run's tasks share of ``limits.transcriptions_at_once``; None where the run is smaller than that.
+        slots: the task's share of ``limits.transcriptions_at_once``.
     """
 
-    def __init__(self, lease: Lease, *, ramp: bool, slots: Slots | None) -> None:
+    def __init__(self, lease: Lease, *, ramp: bool, slots: Slots) -> None:
         self._lease, self._clock = lease, lease.clock
         self._ramp, self._slots = ramp, slots
         self._took_s = deque[float](maxlen=LAST_JOBS)
@@ -64,8 +65,6 @@ class Pacing:
             under_way: jobs that this task has at the service.
             sent: how many of its recordings need no submission any more.
         """
-        if self._slots is None:
-            return wanted
         return self._slots.acquire(under_way, wanted, sent, median(self._took_s) if self._took_s else None)
 
     @property
@@ -73,7 +72,7 @@ class Pacing:
         """How long a job takes, in seconds; infinite where none has been seen to end."""
         if self._took_s:
             return median(self._took_s)
-        return self._slots.job_s if self._slots is not None and self._slots.is_job_s_known else math.inf
+        return self._slots.job_s if self._slots.is_job_s_known else math.inf
 
     def pause_s(self) -> float:
         """Seconds to wait before the next look at the jobs: a part of what jobs take, and never the same."""
@@ -87,7 +86,7 @@ class Pacing:
             return 0.0
         if under_way:
             return self.job_s
-        return self._slots.expected_wait_s() if self._slots is not None and unsent else 0.0
+        return self._slots.expected_wait_s() if unsent else 0.0
 
     def is_next(self, under_way: int, unsent: int) -> bool:
         """Whether other tasks' jobs will soon have ended, so that ``unsent`` recordings can be submitted."""

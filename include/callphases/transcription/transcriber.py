@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from callphases.errors import CallFailure, OverBudget, ProviderError, ServiceUnavailable
+from callphases.errors import BackfillWaits, CallFailure, OverBudget, ProviderError, ServiceUnavailable
+from callphases.limits.backfill import Backfill
 from callphases.limits.chunk_budget import ChunkBudget
 from callphases.limits.quota import Slots
 from callphases.pipeline import Pipeline
@@ -73,7 +74,8 @@ class Transcriber:
         state: ``output.state``.
         ledger: of the task, open.
         chunk: its recordings.
-        slots: what the run's tasks share of ``limits.transcriptions_at_once``; None where the run is smaller than that.
+        slots: the task's share of ``limits.transcriptions_at_once``.
+        backfill: what ``limits.backfill`` allows, if the run is one of a backfill.
         progress: is told how far the chunk is, in words, when that changes.
     """
 
@@ -85,7 +87,8 @@ class Transcriber:
         state: ObjectPrefix,
         ledger: Ledger,
         chunk: Manifest,
-        slots: Slots | None = None,
+        slots: Slots,
+        backfill: Backfill | None = None,
         progress: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.ledger, self.chunk = ledger, chunk
@@ -96,7 +99,7 @@ class Transcriber:
         self._delivery = Delivery(service, bucket, pipeline, ledger, self._writer)
         self._adoption = Adoption(service, pipeline, ledger)
         self._pass = DayPass.of(chunk)
-        self._budget = ChunkBudget(pipeline, chunk, ledger)
+        self._budget, self._backfill = ChunkBudget(pipeline, chunk, ledger), backfill
         self._keys = RecordingKeys(pipeline)
         keys = [Progress(one, self._keys, ledger).due_key for one in chunk.recordings]
         self._recordings = dict(zip(keys, chunk.recordings, strict=True))
@@ -115,6 +118,7 @@ class Transcriber:
         Raises:
             AccountError, ServiceUnavailable, ConfigurationError: every other call would fail the same way.
             DayHeld, RunStopped: as ``Lease.hold``.
+            BackfillWaits: no job is under way, and ``limits.backfill`` does not let others go now.
         """
         clock = self.ledger.clock
         give_up_at, left_before = clock.monotonic() + patience_s, math.inf
@@ -126,11 +130,15 @@ class Transcriber:
             if is_quick and (left < left_before or self.pacing.is_next(len(self.under_way()), self._unsent)):
                 give_up_at = clock.monotonic() + patience_s
             pause_s, left_before = self.pacing.pause_s(), left
-            if not left or clock.monotonic() + max(pause_s, self._next_in_s()) > give_up_at:
+            if not left or self._held_back or clock.monotonic() + max(pause_s, self._next_in_s()) > give_up_at:
                 break
             self.ledger.lease.sleep(pause_s)
             self.look()
         self.keep()
+        if self._backfill is not None:
+            self._backfill.settle()
+            if left and (waits := self._held_back) is not None:
+                raise waits
         return Waiting(list(self.under_way()), self._unsent, self._next_in_s()) if left else None
 
     def submit(self) -> int:
@@ -155,9 +163,9 @@ class Transcriber:
             self._adopt(todo)
             self._use_models_of_today(todo)
             for _ in range(SUBMIT_ROUNDS):
-                late = self._submit_all(todo)
+                late, unsent = self._submit_all(todo)
                 for look, pause_s in enumerate(LOST_PAUSES_S + LATE_PAUSES_S):
-                    lost = self._intended(todo)
+                    lost = self._intended(todo.keys() - unsent)
                     if look == len(LOST_PAUSES_S):
                         lost -= self._fail_without_id(lost, todo)
                     if not lost:
@@ -240,6 +248,11 @@ class Transcriber:
         self.ledger.write()
         self._allowed(0, self._unsent)  # gives back the slots that are not needed
 
+    @property
+    def _held_back(self) -> BackfillWaits | None:
+        """Why nothing is to be done for long: no job is under way, and ``limits.backfill`` does not let any go now."""
+        return None if self._backfill is None or self.under_way() else self._backfill.waits
+
     def _next_in_s(self) -> float:
         return self.pacing.next_in_s(len(self.under_way()), self._unsent)
 
@@ -284,11 +297,12 @@ class Transcriber:
             of_key.update(items)
         self._numbers = {renamed.get(key, key): number for key, number in self._numbers.items()}
 
-    def _submit_all(self, todo: dict[str, Recording]) -> set[str]:
-        """Submit all of ``todo`` and take out of it what the service answered.
+    def _submit_all(self, todo: dict[str, Recording]) -> tuple[set[str], set[str]]:
+        """Submit all of ``todo`` that may be, and take out of it what the service answered.
 
         Returns:
-            Those left that the service may yet take: their answers took too long.
+            Of those left: the ones that the service may yet take, as their answers took too long; and the ones that
+            were not sent, as they have to wait.
         """
         waiting, late = list(todo), set[str]()
         while waiting:
@@ -296,6 +310,8 @@ class Transcriber:
             if not affordable and not self._budget.is_waiting(waiting):
                 self._fail_over_budget(waiting.pop(0), todo)
                 continue
+            if self._backfill is not None:
+                affordable = self._backfill.affordable(waiting[:affordable])
             allowed = self._allowed(affordable, len(waiting)) if affordable else 0
             if not allowed:
                 break
@@ -305,7 +321,7 @@ class Transcriber:
             batch = [waiting[0], *soon]
             late |= self._submit_batch(batch, todo)
             waiting = waiting[len(batch) :]
-        return late
+        return late, set(waiting)
 
     def _fail_without_id(self, lost: Collection[str], todo: dict[str, Recording]) -> set[str]:
         """Give up those of ``lost`` that were answered without an id and are not at the provider: sending them again
@@ -331,7 +347,11 @@ class Transcriber:
         self.ledger.note([failure_event(key, todo.pop(key), why)])
 
     def _submit_batch(self, batch: Sequence[str], todo: dict[str, Recording]) -> set[str]:
-        """Submit some of ``todo``, and take out of it what the service answered; returns as ``_submit_all``."""
+        """Submit some of ``todo``, and take out of it what the service answered.
+
+        Returns:
+            Those left that the service may yet take: their answers took too long.
+        """
         urls: dict[str, str] = {}
         unreadable = work_off(self.ledger, (partial(self._take_url, key, urls) for key in batch), threads=AT_ONCE)
         for event in unreadable.events:

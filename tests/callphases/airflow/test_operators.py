@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pendulum import instance
 
 from callphases.airflow.compat import AirflowFailException
-from callphases.airflow.operators import ListRecordings
-from callphases.errors import ConfigurationError
+from callphases.airflow.operators import LONGEST_WAIT, ListRecordings, SegmentCalls, TranscribeRecordings
+from callphases.errors import BackfillWaits, ConfigurationError
 from callphases.local_days import DAY, day_end, last_complete_day, left_out
 from doubles import pipeline
 
@@ -202,3 +202,30 @@ def test_backfill_with_a_date_is_refused() -> None:
     asked["params"] = {"date": "2026-08-01"}
     with pytest.raises(AirflowFailException, match="so each of its runs would process that day: cancel it"):
         list_task("UTC").execute(asked)
+
+
+@pytest.mark.parametrize(("wait_s", "slept_s"), [(1.0, 20.0), (7200.0, 7200.0), (20 * 3600.0, 11 * 3600.0)])
+@pytest.mark.parametrize("operator", [TranscribeRecordings, SegmentCalls])
+def test_task_of_a_backfill_that_must_wait_gives_its_worker_back_at_once(
+    operator: Any, wait_s: float, slept_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(*_: object) -> None:
+        raise BackfillWaits("Backfills submit and ask in the hours 20:00-06:00.", wait_s)
+
+    monkeypatch.setattr(operator, "work", waits)
+    task = operator(task_id="chunk", pipeline=pipeline(), manifest="s3://warehouse/state/runs/chunk")
+    deferrals: list[Any] = []
+
+    def defer(**how: Any) -> None:
+        deferrals.append(SimpleNamespace(**how))
+        raise EOFError
+
+    monkeypatch.setattr(operator, "defer", lambda self, **how: defer(**how))
+    before = dt.datetime.now(dt.UTC)
+    with pytest.raises(EOFError):
+        task.execute({"run_id": "scheduled__1"})
+    [deferred] = deferrals
+    sleeps = deferred.trigger.moment - before
+    assert slept_s <= sleeps.total_seconds() < slept_s + 30
+    assert deferred.timeout == LONGEST_WAIT > sleeps
+    assert deferred.method_name == "resume"

@@ -69,6 +69,48 @@ def test_each_tenant_has_a_pipeline_unless_it_is_named(run: Run, aws: Store, tmp
     assert "tenant=acme" in out
 
 
+VENDORS = {
+    "amazon_connect": (
+        "connect/acme/CallRecordings/2026/11/20/c-{}_20261120T09:0{}_UTC.wav",
+        "day 2026-11-20, 09:00:00",
+    ),
+    "genesys_cloud": (
+        "org/year=2026/month=11/day=20/hour=9/conversation_id=c-{}/r-{}.opus",
+        "day 2026-11-20, 09:00:00",
+    ),
+    "twilio": (f"rec/AC{'0' * 32}/RE{{}}{{:031}}", ", the upload"),
+}
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_layout_of_a_vendor_is_recognized(run: Run, aws: Store, tmp_path: Path, vendor: str) -> None:
+    template, read = VENDORS[vendor]
+    for number in range(3):
+        aws.put(template.format(number, number))
+        aws.put(f"{template.format(number, number)}_metadata.json")
+    aws.put("notes.txt")
+    code, out, err = run("init", tmp_path, "--bucket", aws.recordings, "--yes", "--name", "calls")
+    assert code == 0
+    assert f"3 of the keys are as {vendor} names recordings" in err
+    assert read in out
+    assert "3 of 3 recordings that were looked at would be listed" in out
+    text = (tmp_path / "pipelines" / "calls.yaml").read_text()
+    assert f"  layout: {vendor}\n" in text
+    assert "prefix:" not in text
+    assert load(tmp_path / "pipelines" / "calls.yaml").recordings.layout == vendor
+
+
+def test_layout_below_a_prefix_keeps_the_prefix(run: Run, aws: Store, tmp_path: Path) -> None:
+    aws.put(VENDORS["twilio"][0].format(1, 1))
+    aws.put(VENDORS["amazon_connect"][0].format(1, 1))
+    code, _, _ = run("init", tmp_path, "--bucket", aws.recordings, "-y", "--name", "t", "--prefix", "rec/")
+    assert code == 0
+    assert "  layout: twilio\n  prefix: rec/\n" in (tmp_path / "pipelines" / "t.yaml").read_text()
+    code, out, _ = run("init", tmp_path, "--bucket", aws.recordings, "-y", "--name", "c", "--prefix", "connect/acme/")
+    assert code == 0
+    assert "c: recordings.prefix is 'connect/acme/CallRecordings/{date:%Y/%m/%d}/'" in out
+
+
 def test_options_decide_without_questions(run: Run, aws: Store, tmp_path: Path) -> None:
     aws.put("x/agent-7/in/1763629445.gsm.wma")
     options = ["--prefix", "x/", "--call-time", "last_modified", "--no-columns", "--timezone", "Europe/Berlin"]

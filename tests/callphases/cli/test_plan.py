@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from callphases.state.bucket import Page, RecordingBucket
 from callphases.state.events import Answered, Intended, Transcribed, failed
 from callphases.state.keys import RecordingKeys, transcript_key
 from commands import Run
-from doubles import DAY, Store
+from doubles import DAY, Speech, Store, Web
+from media import wav
 
 
 @pytest.fixture
@@ -194,3 +196,38 @@ def test_plan_lists_the_prefix_of_a_month_once_for_its_days(
     assert "'calls/2024-11/20230101.mp3', 'calls/2024-11/voicemail.mp3'" in out
     assert errors == "", "nothing is said twice"
     assert listed == ["calls/2024-11/", "calls/2024-12/"]
+
+
+@pytest.mark.integration
+def test_many_days_are_priced_without_asking_a_service(
+    run: Run, aws: Store, services: Speech, models: Web, pipeline_file: Path, tmp_path: Path
+) -> None:
+    aws.put("calls/2026-11-20/a.wav", wav([0] * 3600 * 8000))
+    picture = tmp_path / "plan.png"
+    code, out, errors = run("plan", pipeline_file, "--from", "2026-11-01", "--to", "2026-11-30", "--picture", picture)
+    assert (code, errors) == (0, "")
+    assert "2026-11" in out
+    assert "$0.23" in out, "an hour at $0.21, and $0.02 for speaker labels"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run("plan", pipeline_file, "--all", "--exact", "--format", "json")
+    assert (code, json.loads(out)["total"]["recordings"]) == (0, 1)
+    assert services.web.requests == models.requests == []
+    assert aws.keys() == aws.keys("state/plans/")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (),
+        ("--from", "2026-11-01"),
+        ("--to", "2026-11-01"),
+        ("--all", "--date", "2026-11-01"),
+        ("--all", "--from", "2026-11-01", "--to", "2026-11-02"),
+        ("--from", "2026-11-02", "--to", "2026-11-01"),
+    ],
+)
+def test_days_have_to_be_given_in_one_way(run: Run, pipeline_file: Path, wrong: tuple[str, ...]) -> None:
+    code, _, errors = run("plan", pipeline_file, *wrong)
+    assert code == 2
+    assert "expected" in errors

@@ -95,3 +95,22 @@ def test_utc_behind_a_time_that_is_read_in_another_zone_is_mentioned(
 
 def test_nothing_is_said_without_recordings() -> None:
     assert seen() == []
+
+
+def test_times_from_elsewhere_are_shown_and_missing_ones_named_with_the_reason() -> None:
+    ours = pipeline(recordings={"prefix": "in/", "call_time": {"metadata": "start"}})
+    times = CallTimes(ours)
+    times.unmatched.add("in/b.mp3", "it has none")
+    for name in "abc":
+        times.see(recording(f"in/{name}.mp3", call_time=NOON), None)
+    first, second, missing = times.findings()
+    assert [first.health, second.health, missing.health] == [Health.GOOD, Health.GOOD, Health.UNSURE]
+    assert (first.detail[:9], second.detail[:9]) == ("in/a.mp3:", "in/c.mp3:")
+    assert missing.detail.startswith(
+        "1 recordings have no time where recordings.call_time says that it is: 'in/b.mp3' (it has none). LastModified"
+    )
+
+
+def test_copy_in_bulk_is_reported() -> None:
+    found = seen(*[f"in/{number}.mp3" for number in range(1000)], prefix="in/")
+    assert "1000 of 1000 recordings were uploaded on 2026-11-20, as a copy in bulk does" in found[-1].detail

@@ -388,6 +388,20 @@ def test_times_and_days_that_are_read_are_shown(look: Examine, healthy: Store, p
     assert found.detail == f"calls/{TODAY}/a.mp3: {TODAY} 00:00:00+00:00, day {TODAY}"
 
 
+def test_few_times_from_elsewhere_are_read(look: Examine, healthy: Store) -> None:
+    for number in range(doctor.FEW_OBJECTS * 2):
+        healthy.put(f"calls/{TODAY}/b{number:03}.mp3")
+    body = {"Bucket": healthy.recordings, "Body": b"RIFF", "Metadata": {"start": f"{TODAY}T08:30:00Z"}}
+    healthy.client.put_object(Key=f"calls/{TODAY}/a.mp3", **body)
+    healthy.asked.clear()
+    rule = {"metadata": "start"}
+    found = look(healthy.pipeline(recordings={"prefix": "calls/", "call_time": rule}))["call times"]
+    assert (
+        f"{doctor.FEW_OBJECTS - 1} recordings have no time where recordings.call_time says that it is" in found.detail
+    )
+    assert healthy.counted()["HeadObject"] <= doctor.FEW_OBJECTS
+
+
 def test_keys_without_a_time_are_unsure(look: Examine, healthy: Store) -> None:
     rule = {"key_pattern": r"(?P<time>\d{8})", "format": "%Y%m%d"}
     found = look(healthy.pipeline(recordings={"call_time": rule}))["call times"]

@@ -82,6 +82,42 @@ def test_configured_prices_override_list_prices() -> None:
     assert llm_usd(ours, "claude-haiku-4-5-20251001", 1_000_000, 1_000_000) == 6
 
 
+def test_options_add_their_price() -> None:
+    options = {"speech_models": ["universal-2"], "redact_pii": True, "entity_detection": False, "language_code": "de"}
+    assert speech_usd(pipeline(transcription=options), "universal-2", 3600) == pytest.approx(0.15 + 0.08)
+    own = pipeline(transcription=options, prices={"options_usd_per_hour": {"redact_pii": 0.5}})
+    assert speech_usd(own, "universal-2", 3600) == pytest.approx(0.65)
+    identified = options | {"speech_understanding": {"request": {"speaker_identification": {}, "tomorrow": {}}}}
+    ours = pipeline(transcription=identified | {"unheard_of": True})
+    assert costs.priced_options(ours) == {"redact_pii": 0.08, "speaker_identification": 0.02}
+    assert costs.unpriced_options(ours) == ["unheard_of", "tomorrow"]
+    assert costs.unpriced_options(pipeline()) == costs.unpriced_options(pipeline(transcription=options)) == []
+
+
+def test_each_channel_is_billed_where_they_are_transcribed_one_by_one_and_options_once() -> None:
+    options = {"speech_models": ["universal-2"], "speaker_labels": True}
+    assert speech_usd(pipeline(transcription=options), "universal-2", 3600, 2) == pytest.approx(0.17)
+    apart = pipeline(transcription=options | {"multichannel": True})
+    assert speech_usd(apart, "universal-2", 3600, 2) == pytest.approx(0.32)
+    assert speech_usd(apart, "universal-2", 3600) == pytest.approx(0.17)
+    assert costs.estimated_speech_usd(apart, 3600) == pytest.approx(0.32), "estimates take two"
+    assert costs.expected_speech_usd(apart, 3600, 3 * 3600) == pytest.approx(0.47)
+
+
+def test_expected_costs_are_those_of_the_first_model_or_of_all_side_by_side() -> None:
+    models = ["claude-haiku-4-5-20251001", "claude-sonnet-4-6"]
+    ours = pipeline(
+        transcription={"speech_models": ["universal-2", "universal-3-5-pro"]}, segmentation={"models": models}
+    )
+    assert costs.expected_speech_usd(ours, 3600) == pytest.approx(0.15)
+    assert costs.expected_llm_usd(ours, 1e6, 1e6) == pytest.approx(6)
+    both = pipeline(segmentation={"models": models, "side_by_side": True})
+    assert costs.expected_llm_usd(both, 1e6, 1e6) == pytest.approx((6 + 18) / 2)
+    unknown = pipeline(transcription={"speech_models": ["tomorrow"]}, segmentation={"models": ["later"]})
+    assert costs.expected_speech_usd(unknown, 3600) == pytest.approx(0.21)
+    assert costs.unpriced_models(unknown) == ["tomorrow", "later"]
+
+
 # Estimates
 
 

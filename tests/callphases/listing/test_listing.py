@@ -286,7 +286,7 @@ def test_number_of_chunks_grows_with_the_number_of_recordings(count: int, tasks:
     assert max(counts, default=0) - min(counts, default=0) <= 1
 
 
-@pytest.mark.parametrize(("count", "tasks"), [(20, 1), (299, 1), (600, 4), (7300, 43), (300_000, 200)])
+@pytest.mark.parametrize(("count", "tasks"), [(299, 1), (300, 2), (600, 3), (15_000, 3), (15_001, 4), (300_000, 60)])
 def test_chunks_of_an_archive_are_larger(count: int, tasks: int) -> None:
     assert len(chunk_counts([50_000] * count, is_archive=True)) == tasks
 

@@ -8,7 +8,7 @@ from callphases.errors import AccessDenied, Archived, CallFailure, Configuration
 from callphases.recordings import Recording
 from callphases.state.bucket import RecordingBucket
 from callphases.state.s3 import client_from_environment
-from doubles import Answer, Request, Web, recording
+from doubles import Answer, Request, Store, Web, recording
 
 pytestmark = pytest.mark.integration
 
@@ -161,3 +161,29 @@ def test_archived_recordings_keep_their_class_in_every_form() -> None:
     other = recording()
     assert Recording.from_line(other.bucket, other.as_line()) == other
     assert "archived_in" not in other.as_json(), "as versions before this one read it"
+
+
+@pytest.mark.integration
+def test_any_folder_and_any_zero_are_found_by_listing(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [
+        "org-a/month=03/day=05/x",
+        "org-b/month=3/day=5/x",
+        "org-b/month=3/day=05/y",
+        "org-b/month=3/day=55/z",
+        "org-b/month=03/day=5/y/z",
+        "x",
+    ]
+    for key in keys:
+        s3.put(key)
+    for number in range(7):
+        s3.put(f"other-{number}/deep/x")
+    bucket = RecordingBucket(s3.client, s3.recordings)
+    prefix = "{any}/month={zero}3/day={zero}5/"
+    for most in (1000, 3):  # so few that they take several requests
+        monkeypatch.setattr("callphases.state.bucket.MOST_LISTED", most)
+        monkeypatch.setattr(RecordingBucket.look, "__kwdefaults__", {"after": "", "most": most})
+        found = [one.key for page in bucket.pages(prefix) for one in page.objects]
+        assert found == sorted([*keys[:3], keys[4]])
+    assert bucket.expanded("org-b/month={zero}12/") == ["org-b/month=12/"]
+    assert bucket.expanded("none/{any}/x/") == ["none/{any}/x/"]
+    assert [page.objects for page in bucket.pages("none/{any}/x/")] == [[]]

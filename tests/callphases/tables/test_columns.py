@@ -198,8 +198,24 @@ def test_reserved_names_are_those_of_the_tables() -> None:
     [
         ({"status": {"tag": "x"}}, "the tables already have a column status"),
         ({"Agent": {"tag": "x"}}, "lower-case letters"),
-        ({"agent": {}}, "expected one of key_pattern, metadata and tag"),
-        ({"agent": {"tag": "x", "metadata": "x"}}, "expected one of key_pattern, metadata and tag"),
+        ({"agent": {}}, "expected one of key_pattern, metadata, tag, audio_tag, sidecar and inventory"),
+        (
+            {"agent": {"tag": "x", "metadata": "x"}},
+            "expected one of key_pattern, metadata, tag, audio_tag, sidecar and inventory",
+        ),
+        ({"agent": {"sidecar": "{stem}.json"}}, "sidecar needs path"),
+        ({"agent": {"tag": "x", "path": "$.x"}}, "path applies only to a sidecar"),
+        ({"agent": {"sidecar": "{stem}.json", "path": "$..x"}}, "expected a path of names and indexes"),
+        ({"agent": {"sidecar": "{day}.json", "path": "x"}}, "sidecar: expected only the placeholders"),
+        ({"agent": {"inventory": "list.csv", "field": "x"}}, "expected s3://bucket/key"),
+        ({"agent": {"inventory": "s3://b/list.csv"}}, "inventory needs field"),
+        ({"agent": {"inventory": "s3://b/c", "field": "x", "id_field": "y"}}, "expected id_field and id_pattern"),
+        (
+            {"agent": {"inventory": "s3://b/c", "field": "x", "id_field": "y", "id_pattern": "z"}},
+            r"id_pattern: expected a group \(\?P<id>",
+        ),
+        ({"agent": {"tag": "x", "id_pattern": "(?P<id>x)"}}, "id_pattern applies only to"),
+        ({"agent": {"tag": "x", "field": "y"}}, "field applies only to an inventory"),
         ({"agent": {"key_pattern": "agent"}}, r"agent.key_pattern: expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<a>.)(?P<b>.)"}}, r"expected a group \(\?P<agent>…\)"),
         ({"agent": {"key_pattern": "(?P<agent>"}}, "agent.key_pattern: expected a regular expression"),
@@ -349,6 +365,10 @@ class Runs:
     def column(self, table: str, name: str) -> list[Any]:
         return [row[name] for row in read_rows(self.s3.tables, table, DAY)]
 
+    def in_key_order(self, name: str) -> list[Any]:
+        rows = sorted(read_rows(self.s3.tables, "calls", DAY), key=lambda row: str(row["recording_uri"]))
+        return [row[name] for row in rows]
+
     def schema(self, table: str) -> pa.Schema:
         body = self.s3.bytes_of(f"tables/{object_name(table, DAY)}")
         return pq.read_schema(io.BytesIO(body))
@@ -371,6 +391,77 @@ def test_own_columns_come_last_in_both_tables(runs: Runs, s3: Store) -> None:
         assert runs.column(table, "agent") == ["7"] * count
         assert runs.column(table, "queue") == ["sales"] * count
         assert runs.column(table, "crm_id") == [42] * count
+
+
+ELSEWHERE: dict[str, Any] = {
+    "agent": {"sidecar": "{stem}.json", "path": "$.Agent.Username"},
+    "hold_s": {"sidecar": "{stem}.json", "path": "Hold[0]", "type": "double"},
+    "rest": {"sidecar": "{stem}.json", "path": "Rest"},
+    "queue": {"metadata": "queue"},
+}
+
+
+@pytest.mark.integration
+def test_document_of_several_columns_is_fetched_once(runs: Runs, s3: Store) -> None:
+    put(s3)
+    put(s3, "b")
+    put(s3, "c")
+    document = json.dumps({"Agent": {"Username": "jo"}, "Hold": [1.5], "Rest": {"a": [True]}}).encode()
+    s3.put(f"calls/{DAY}/agent-7_a.json", document)
+    s3.put(f"calls/{DAY}/b.json", b"no JSON")
+    for number in range(2):
+        runs.run(f"run-{number}", ELSEWHERE)
+        assert runs.in_key_order("agent") == ["jo", None, None]
+        assert runs.in_key_order("hold_s") == [1.5, None, None]
+        assert runs.in_key_order("rest") == ['{"a":[true]}', None, None]
+        assert runs.in_key_order("queue") == ["sales"] * 3
+    read = [key for operation, key in s3.asked if operation == "GetObject" and key.endswith(".json")]
+    assert sorted(key for key in read if key.startswith("calls/")) == [
+        f"calls/{DAY}/{name}.json" for name in ("agent-7_a", "b", "c")
+    ]
+    assert len(runs.speech.submitted) == 3
+
+
+@pytest.mark.integration
+def test_newest_of_the_documents_that_a_star_stands_for_is_used(runs: Runs, s3: Store) -> None:
+    put(s3)
+    for second, agent in ((1, "old"), (2, "new")):
+        key = f"Analysis/{DAY}/agent-7_analysis_2026-11-20T08:00:0{second}Z.json"
+        s3.put(key, json.dumps({"Agent": agent}).encode())
+        s3.written[key] = LONG_AGO + dt.timedelta(seconds=second)
+    s3.put(f"Analysis/{DAY}/agent-7_analysis_2026-11-20T08:00:03Z.txt", b"{}")
+    rule = {"sidecar": "Analysis/{day}/{id}_analysis_*.json", "path": "Agent"}
+    runs.run("run-1", {"agent": {**rule, "id_pattern": r"calls/(?P<day>[^/]+)/(?P<id>[^/_]+)_"}})
+    assert runs.in_key_order("agent") == ["new"]
+
+
+@pytest.mark.integration
+def test_columns_from_an_inventory_are_read_once_per_task(runs: Runs, s3: Store) -> None:
+    put(s3, "CA1")
+    put(s3, "CA2")
+    s3.put("lists/calls.csv", b"Call SID,Queue,Wait s\nCA1,sales,7\nCA3,care,8\n")
+    rule = {"inventory": f"s3://{s3.recordings}/lists/calls.csv", "id_field": "call_sid"}
+    rule["id_pattern"] = r"/(?P<sid>CA\d)\."
+    columns = {"queue": {**rule, "field": "queue"}, "wait_s": {**rule, "field": "Wait s", "type": "int64"}}
+    runs.run("run-1", columns)
+    assert runs.in_key_order("queue") == ["sales", None]
+    assert runs.in_key_order("wait_s") == [7, None]
+    assert [key for operation, key in s3.asked if operation == "GetObject"].count("lists/calls.csv") <= 2
+    runs.run("run-2", columns)
+    assert [key for operation, key in s3.asked if operation == "GetObject"].count("lists/calls.csv") <= 2
+    assert len(runs.speech.submitted) == 2
+
+
+@pytest.mark.integration
+def test_document_that_may_not_be_read_fails_its_recording_alone(runs: Runs, s3: Store) -> None:
+    put(s3)
+    put(s3, "b")
+    s3.put(f"calls/{DAY}/b.json", b'{"Agent": {"Username": "jo"}}')
+    refuse(s3, "GetObject", 403, "agent-7_a.json")
+    runs.run("run-1", ELSEWHERE)
+    assert runs.in_key_order("status") == ["failed", "completed"]
+    assert runs.in_key_order("agent") == [None, "jo"]
+    assert len(runs.speech.submitted) == 1
 
 
 @pytest.mark.integration

@@ -13,6 +13,7 @@ import pytest
 from callphases.errors import DayHeld
 from callphases.limits.quota import Slots
 from callphases.limits.throttle import ramp_s
+from callphases.state import layout
 from callphases.state.events import Event, Intended, Transcribed
 from callphases.state.lease import LIFE_S
 from callphases.transcription.pacing import LOOKS_A_JOB
@@ -78,10 +79,9 @@ def test_intents_are_written_before_submissions_that_wait_for_the_ramp(
         return None
 
     runner.speech.refuse = look
-    before = runner.s3.counted()["PutObject"]
     runner.submit(*recordings, limits={"ramp": True})
     assert known == [Intended] * 40
-    assert runner.s3.counted()["PutObject"] - before <= 8, "of the ledger each 10 s, and of the lease"
+    assert runner.s3.ledger_writes <= 9, "of the ledger each 10 s, and of the lease"
 
 
 def test_first_submission_of_a_run_is_sent_at_once(runner: Runner, clock: Clock, moments: dt.datetime) -> None:
@@ -107,9 +107,9 @@ def test_lease_is_renewed_while_a_task_waits_for_the_ramp(runner: Runner, clock:
 def test_task_submits_no_more_jobs_than_it_has_slots(runner: Runner) -> None:
     recordings = [runner.s3.put(f"calls/{name}.mp3") for name in "abcde"]
     runner.speech.status = "processing"
-    run = runner.run(recordings, slots=Slots(runner.s3.state, "runs/slots.json", 3, "chunk-0000"))
+    run = runner.run(recordings, slots=Slots(runner.s3.state, layout.jobs_limit(), 3, "run-1", "chunk-0000"))
     assert (run.submit(), collect(run)) == (2, 5)
-    other = Slots(runner.s3.state, "runs/slots.json", 3, "chunk-0001", first=5)
+    other = Slots(runner.s3.state, layout.jobs_limit(), 3, "run-1", "chunk-0001", first=5)
     assert other.acquire(0, 4, 0) == 0
     runner.speech.endings = {"t-1": {"status": "completed"}}
     run.look()
