@@ -32,7 +32,7 @@ PIPELINE = """\
 pipeline: {name}
 timezone: {zone}
 schedule: {schedule}
-recordings: {{bucket: b, prefix: p/}}
+recordings: {{bucket: recordings, prefix: p/}}
 output: {{tables: s3://archives/{name}/t/, state: s3://archives/{name}/s/}}
 """
 NUMBERS = itertools.count(1)
@@ -54,12 +54,12 @@ def folder(airflow_database: None, s3_url: str, tmp_path: Path, monkeypatch: pyt
     }.items():
         monkeypatch.setenv(name, value)
     s3 = s3_client(s3_url)
-    for bucket in ("archives", "b"):
+    for bucket in ("archives", "recordings"):
         s3.create_bucket(Bucket=bucket)
     remove_runs()
     yield tmp_path
     remove_runs()
-    for bucket in ("archives", "b"):
+    for bucket in ("archives", "recordings"):
         remove(s3, bucket)
 
 
