@@ -22,9 +22,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import requests
 import yaml
 
+from callphases.airflow.api import PASSWORD, TOKEN, USERNAME
+from callphases.airflow.api import airflow as api
 from callphases.airflow.compat import HAS_DEADLINES
+from callphases.errors import ConfigurationError
 from callphases.starting.files import DAG, DAG_FILE
 from night import CALL, CHAT
 from receivers import Slack, serving
@@ -67,12 +71,14 @@ class Installation:
     s3_url: str
     box: Box
     slack: Slack
+    port: int = 9
+    """Of the API server, once it runs."""
 
-    def environment(self, home: str = "airflow", port: int = 8080) -> dict[str, str]:
+    def environment(self, home: str = "airflow", **more: str) -> dict[str, str]:
         aws = {"conn_type": "aws", "login": "x", "password": "x"}
         aws["extra"] = {"endpoint_url": self.s3_url, "region_name": "us-east-1"}  # type: ignore[assignment]
         speech = {"conn_type": "assemblyai", "host": self.box.url, "password": KEY}
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{self.port}"
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "CALLPHASES"))},
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -84,7 +90,7 @@ class Installation:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder / home}/airflow.db",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "demo.sqlite.CONNECT_ARGS",
@@ -92,6 +98,7 @@ class Installation:
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
             "AIRFLOW_CONN_ASSEMBLYAI_DEFAULT": json.dumps(speech),
             "AIRFLOW_CONN_SLACK": self.slack.webhook_connection(),
+            **more,
         }
 
     def run(self, *command: str, **more: Any) -> str:
@@ -182,12 +189,12 @@ def installation(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="module")
 def airflow(installation: Installation) -> Iterator[Installation]:
     """The same with Airflow running: API server, scheduler, Dag processor and triggerer."""
-    port = _free_port()
+    installation.port = _free_port()
     installation.run("airflow", "db", "migrate")
     with (installation.folder / "airflow.log").open("w") as out:
         process = subprocess.Popen(
             ["airflow", "standalone"],
-            env=installation.environment(port=port), stdout=out, stderr=out, start_new_session=True,
+            env=installation.environment(), stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
         try:
             active = f"select is_paused from dag where dag_id = '{DAG_ID}'"
@@ -239,18 +246,87 @@ def test_asset_starts_its_consumer(airflow: Installation) -> None:
 
 
 def test_backfill_command_runs_its_days(airflow: Installation) -> None:
-    for day in ("2026-11-16", "2026-11-17"):
+    days = ("2026-11-16", "2026-11-17")
+    for day in days:
         airflow.put(day, "one")
     file = str(airflow.folder / "dags" / "pipelines" / "night.yaml")
-    airflow.run("callphases", "backfill", file, "--from", "2026-11-16", "--to", "2026-11-17", "--yes")
-    airflow.wait_for_runs("backfill", 2)
-    for day in ("2026-11-16", "2026-11-17"):
+    # The API creates the first run, and that run the other when it is over.
+    options = ["--by", "day", "--max-active-runs", "1", "--yes"]
+    told = airflow.run("callphases", "backfill", file, "--from", days[0], "--to", days[1], *options)
+    assert "Created: 1." in told
+    ids = "select run_id from dag_run where run_id like 'archive__%' order by run_id"
+    airflow.wait(lambda: len(airflow.query(ids)) == 2, "the backfill has a run for each day")
+    for day, (run_id,) in zip(days, airflow.query(ids), strict=True):
+        assert run_id.startswith(f"archive__{day}_{day}__")
+        state, note = airflow.ended(run_id)
         assert airflow.phases(day) == ["Introduction", "Complaint", "Resolution", "Goodbye"]
-        of_day = f"run_type = 'backfill' and data_interval_start like '{day}%'"
-        [(run_id,)] = airflow.query(f"select run_id from dag_run where {of_day}")
-        _, note = airflow.ended(run_id)
+        assert state == "success"
         assert note is not None
-        assert note.startswith(f"{day}: 1 listed = 1 completed. $")
+        assert note.startswith(f"{day} to {day}: 1 listed = 1 completed. $")
+    assert "Nothing to do." in airflow.run("callphases", "backfill", file, "--from", days[0], "--to", days[1])
+
+
+def test_backfill_of_airflow_runs_its_day(airflow: Installation) -> None:
+    airflow.put("2026-11-15", "one")
+    bounds = ["--from-date", "2026-11-15T00:00:00+00:00", "--to-date", "2026-11-15T00:00:00+00:00"]
+    airflow.run("airflow", "backfill", "create", "--dag-id", DAG_ID, *bounds)
+    airflow.wait_for_runs("backfill", 1)
+    assert airflow.phases("2026-11-15") == ["Introduction", "Complaint", "Resolution", "Goodbye"]
+
+
+def test_api_takes_users_with_the_right_to_trigger(airflow: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    passwords = airflow.folder / "passwords.json"
+    passwords.write_text(json.dumps({"admin": "of-admin", "guest": "of-guest"}))
+    users = {
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,guest:viewer",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "AIRFLOW__API__BASE_URL": url,
+    }
+    with (airflow.folder / "api.log").open("w") as out:
+        server = subprocess.Popen(
+            ["airflow", "api-server", "--port", str(port), "--workers", "1", "--apps", "core"],
+            env=airflow.environment(**users), stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    try:
+        airflow.wait(lambda: _answers(f"{url}/api/v2/version"), "the API server answers")
+        for name in (TOKEN, USERNAME, PASSWORD):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(ConfigurationError, match="HTTP 403"):
+            api(url)
+        monkeypatch.setenv(USERNAME, "admin")
+        monkeypatch.setenv(PASSWORD, "wrong")
+        with pytest.raises(ConfigurationError, match=r"HTTP 401 \(Invalid credentials\)"):
+            api(url)
+        monkeypatch.setenv(PASSWORD, "of-admin")
+        administrator = api(url)
+        assert not administrator.is_paused(DAG_ID)
+        with pytest.raises(ConfigurationError, match="Airflow has no Dag call_phases_other"):
+            administrator.is_paused("call_phases_other")
+        with pytest.raises(ConfigurationError, match="HTTP 400"):
+            administrator.trigger(DAG_ID, "archive__bad", {"again": "perhaps"})
+        run = {"from": "2026-11-13", "to": "2026-11-14"}
+        assert administrator.trigger(DAG_ID, "archive__by_admin", run)
+        assert not administrator.trigger(DAG_ID, "archive__by_admin", run)
+        monkeypatch.setenv(USERNAME, "guest")
+        monkeypatch.setenv(PASSWORD, "of-guest")
+        with pytest.raises(ConfigurationError, match=r"HTTP 403 \(Forbidden\)"):
+            api(url).trigger(DAG_ID, "archive__by_guest", run)
+        monkeypatch.setenv(TOKEN, "expired")
+        with pytest.raises(ConfigurationError, match=r"HTTP 40[13] \("):
+            api(url).is_paused(DAG_ID)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert airflow.ended("archive__by_admin")[0] == "success"
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(url, timeout=5).ok
+    return False
 
 
 def test_failed_night_is_noted_and_told_once_with_its_remedy(airflow: Installation) -> None:

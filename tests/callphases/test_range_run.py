@@ -173,3 +173,43 @@ def test_a_run_over_another_range_takes_over_days_of_a_dead_one(archive: Archive
     day_run.end_range(day_run.load_days(listed.day))
     assert archive.submissions == 12
     assert archive.statuses(DAYS.first) == ["completed"] * 3
+
+
+def test_chunk_that_is_run_again_after_its_run_has_ended_pays_for_nothing_that_another_has_paid(
+    archive: Archive, clock: Clock
+) -> None:
+    archive.fill()
+    day_run = archive.day_run()
+    listed = day_run.begin_range(DAYS, "archive__1")
+    lost, *others = listed.chunks  # its task failed
+    archive.work(day_run, Listed(listed.day, others))
+    assert [one.unfinished for one in day_run.end_range(day_run.load_days(listed.day))] == [3, 3, 0, 0, 0]
+    assert archive.run_day(DAYS.first).statuses == {"completed": 3}
+    assert archive.submissions == 9
+    # Someone clears the task, and so those after it.
+    archive.work(day_run, Listed(listed.day, [lost]))
+    published = day_run.end_range(day_run.load_days(listed.day))
+    assert [one.statuses for one in published] == [{"completed": 3}] * 2 + [{}] + [{"completed": 3}] * 2
+    assert archive.submissions == 12
+
+
+def test_chunk_that_is_run_again_waits_for_a_run_that_has_one_of_its_days(archive: Archive, clock: Clock) -> None:
+    archive.fill()
+    day_run = archive.day_run()
+    listed = day_run.begin_range(DAYS, "archive__1")
+    day_run.end_range(day_run.load_days(listed.day))  # every chunk's task failed
+    archive.day_run().begin(DAYS.first, "scheduled__1")
+    with pytest.raises(DayHeld):
+        day_run.transcribe(day_run.load(listed.chunks[0]), math.inf)
+    assert archive.submissions == 0
+
+
+def test_range_that_waited_for_a_day_begins_as_soon_as_it_may(archive: Archive) -> None:
+    archive.fill()
+    day_run = archive.day_run()
+    listed = day_run.begin(DAYS.last, "scheduled__1")
+    with pytest.raises(DayHeld):
+        archive.day_run().begin_range(DAYS, "archive__1")
+    archive.work(day_run, listed)
+    day_run.end(day_run.load_day(listed.day))
+    assert archive.day_run().begin_range(DAYS, "archive__1").chunks

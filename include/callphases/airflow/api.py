@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 
@@ -63,7 +63,7 @@ def airflow(url: str | None = None) -> Airflow:
             f"Airflow is not installed here: name its address with --airflow or {URL}, and a user with {USERNAME} and "
             f"{PASSWORD}, or {TOKEN}; or install callphases[airflow] and run this in Airflow's environment."
         ) from None
-    url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
+    url = conf.get("api", "base_url", fallback="") or f"http://localhost:{conf.get('api', 'port', fallback='8080')}"
     try:
         return AirflowApi(url, _token(url, QUICK_TIMEOUT_S))
     except ConfigurationError:
@@ -88,9 +88,9 @@ class AirflowApi:
     def is_paused(self, dag_id: str) -> bool:
         """See ``Airflow``."""
         answer = self._request("GET", quote(dag_id))
-        if answer.status_code == requests.codes.not_found:
+        if answer.status_code == requests.codes.not_found and dag_id in answer.text:
             raise _no_dag(dag_id)
-        return bool(_checked(answer)["is_paused"])
+        return bool(_document(answer).get("is_paused"))
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> bool:
         """See ``Airflow``."""
@@ -98,14 +98,16 @@ class AirflowApi:
         answer = self._request("POST", f"{quote(dag_id)}/dagRuns", json=run)
         if answer.status_code == requests.codes.conflict:
             return False
-        _checked(answer)
+        _document(answer)
         return True
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        url = f"{self._url}/{path}"
+        # A redirected POST would become a GET, which creates nothing and is answered all the same.
         try:
-            return self._session.request(method, f"{self._url}/{path}", timeout=TIMEOUT_S, **arguments)
+            return self._session.request(method, url, timeout=TIMEOUT_S, allow_redirects=False, **arguments)
         except requests.RequestException as error:
-            raise ConfigurationError(f"Airflow's API at {self._url} does not answer: {type(error).__name__}.") from None
+            raise _silent(url, error) from None
 
 
 class LocalAirflow:
@@ -163,29 +165,50 @@ def _token(url: str, timeout_s: float) -> str:
     """An access token from the environment, or from the API."""
     if token := os.environ.get(TOKEN):
         return token
-    address = f"{url.rstrip('/')}/auth/token"
     user = {"username": os.environ.get(USERNAME), "password": os.environ.get(PASSWORD)}
+    method, body = ("POST", user) if user["username"] else ("GET", None)
+    address = f"{url.rstrip('/')}/auth/token"
     try:
-        if user["username"]:
-            answer = requests.post(address, json=user, timeout=timeout_s)
-        else:
-            answer = requests.get(address, timeout=timeout_s)
-        token = answer.json().get("access_token") if answer.ok else None
-    except (requests.RequestException, ValueError) as error:
-        raise ConfigurationError(f"Airflow's API at {url} does not answer: {type(error).__name__}.") from None
+        answer = requests.request(method, address, json=body, timeout=timeout_s, allow_redirects=False)
+    except requests.RequestException as error:
+        raise _silent(address, error) from None
+    token = _document(answer).get("access_token")
     if not isinstance(token, str):
-        raise ConfigurationError(
-            f"Airflow's API at {url} gives no token (HTTP {answer.status_code}): set {USERNAME} and {PASSWORD}, or "
-            f"{TOKEN}."
-        )
+        raise ConfigurationError(f"{address} gives no token: set {TOKEN}.")
     return token
 
 
-def _checked(answer: requests.Response) -> dict[str, Any]:
-    if answer.ok:
-        return dict(answer.json())
+def _document(answer: requests.Response) -> dict[str, Any]:
+    """The object that the API answers with.
+
+    Raises:
+        ConfigurationError: it answers with an error, or is no API of Airflow's.
+    """
+    status = answer.status_code
+    if status in (requests.codes.unauthorized, requests.codes.forbidden):
+        hint = f": set {USERNAME} and {PASSWORD}, or {TOKEN}, of a user who may trigger the Dag"
+    elif answer.is_redirect or status == requests.codes.not_found:
+        hint = ": check the address (--airflow, or " + URL + "), which is the one that the UI has"
+    else:
+        hint = ""
     try:
-        detail = answer.json().get("detail", "")
-    except (ValueError, AttributeError):
-        detail = answer.text[:200]
-    raise ConfigurationError(f"Airflow's API answers with HTTP {answer.status_code}: {detail}")
+        document = answer.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        hint = hint or f": it is no API of Airflow's; check --airflow, or {URL}"
+    elif answer.ok and not answer.is_redirect:
+        return document
+    detail = document.get("detail", "") if isinstance(document, dict) else ""
+    said = f" ({detail if isinstance(detail, str) else json.dumps(detail)})" if detail else ""
+    raise ConfigurationError(f"{_place(answer.url)} answers with HTTP {status}{said}{hint}.")
+
+
+def _silent(url: str, error: requests.RequestException) -> ConfigurationError:
+    return ConfigurationError(f"Airflow's API does not answer at {_place(url)}: {type(error).__name__}.")
+
+
+def _place(url: str) -> str:
+    """A URL without what may be secret in it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -346,7 +346,8 @@ class PublishDay(_PipelineOperator):
         if days:
             # An XCom has no room for the figures of a year of days.
             published["of_days"] = save_published(self.day_run.state, lists[0], days)
-            self._announce(context, published)
+            # A Dag that an Asset starts finds the days where it finds those that a night has republished.
+            self._announce(context, {**published, "late": days})
         self.days = days
         return published
 

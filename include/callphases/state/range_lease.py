@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.day_range import DayRange
-from callphases.errors import ServiceUnavailable
+from callphases.errors import DayHeld, ServiceUnavailable
 from callphases.state import layout
 from callphases.state.lease import TRIES, Lease
 from callphases.state.storage import ObjectPrefix
@@ -64,14 +65,27 @@ class RangeLease(Lease):
         token = super().take()
         if token == self._claimed_under:
             return token
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            highest = max(pool.map(self._highest_token, self._claimed), default=0)
-            if highest >= token:
-                self._raise_to(highest + 1)
-            had_run = list(pool.map(self._claim, self._claimed))
+        try:
+            had_run = self._claim_all(token)
+        except DayHeld:
+            # A run that has not begun asks again under another token, and must not wait for itself.
+            if not self._claimed_under:
+                self.release()
+            raise
         self.days_to_read = [day for day, had_one in zip(self._claimed, had_run, strict=True) if had_one]
         self._claimed_under = self.fencing_token
         return self.fencing_token
+
+    def release(self) -> None:
+        """Let the next run begin at once. A task that is started again later has to claim the days again."""
+        for _ in range(TRIES):
+            stored = self.state.look(self._object)
+            document = json.loads(stored.body) if stored is not None else None
+            if document is None or document["holder"] != self.run_token or document["released"]:
+                break
+            if self._write({**document, "released": True, "term": document["term"] + 1}, stored):
+                break
+        self._confirmed_at = -math.inf
 
     def give_up(
         self, indexes: Mapping[dt.date, str | None], fold: Callable[[dt.date, Sequence[Sequence[str]]], object]
@@ -85,6 +99,14 @@ class RangeLease(Lease):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for _ in pool.map(partial(self._give_up, fold), indexes, indexes.values()):
                 pass
+
+    def _claim_all(self, token: int) -> list[bool]:
+        """Claim the days under a higher token than any run has had them; returns of each whether one has had it."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            highest = max(pool.map(self._highest_token, self._claimed), default=0)
+            if highest >= token:
+                self._raise_to(highest + 1)
+            return list(pool.map(self._claim, self._claimed))
 
     def _highest_token(self, day: dt.date) -> int:
         stored = self.state.look(layout.lease(day))

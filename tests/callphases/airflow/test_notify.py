@@ -132,6 +132,7 @@ def test_target_that_fails_is_logged_and_keeps_no_other_from_being_told(
     [
         {"run_id": "run-1", "dag_run": SimpleNamespace(run_type="backfill")},
         {"run_id": "backfill__2026-11-20T00:00:00+00:00"},
+        {"run_id": "archive__2026-11-01_2026-11-30__20261201T000000-ab12", "dag_run": RUN["dag_run"]},
     ],
 )
 def test_backfill_tells_nobody(receivers: Receivers, context: Any) -> None:
