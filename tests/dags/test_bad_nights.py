@@ -80,8 +80,8 @@ def test_lost_responses_cause_no_second_payment(night: Night) -> None:
 
 
 def one_chunk_has_met(failure_class: str, night: Night) -> bool:
-    """Whether one of the four chunks of 15 calls failed with the class and the others were not finished."""
-    return classes(night) == {failure_class: 15, "unfinished": 45}
+    """Whether one of the two chunks of 45 calls failed with the class and the other was not finished."""
+    return classes(night) == {failure_class: 45, "unfinished": 45}
 
 
 def failed_with(capfd: Any, message: str) -> bool:
@@ -103,7 +103,7 @@ def test_retired_speech_model_is_replaced_by_the_next_one(night: Night, capfd: A
 
 def test_run_stops_with_one_message_when_all_speech_models_are_retired(night: Night, capfd: Any) -> None:
     night.pipeline(transcription={"speech_models": ["universal-3-pro"]})
-    for number in range(60):
+    for number in range(90):
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "retired_models", "models": ["universal-3-pro"]})
     assert night.run(DAY) == "failed"
@@ -124,7 +124,7 @@ def test_run_fails_before_any_payment_when_all_language_models_are_retired(night
 
 
 def test_negative_balance_stops_the_run_until_it_is_topped_up(night: Night, capfd: Any) -> None:
-    for number in range(60):
+    for number in range(90):
         night.put(f"calls/{DAY}/{number:03}.wav")
     misbehave(night, {"fault": "negative_balance", "on": "POST /v2/transcript"})
     assert night.run(DAY) == "failed"
@@ -133,7 +133,7 @@ def test_negative_balance_stops_the_run_until_it_is_topped_up(night: Night, capf
     assert night.box.jobs() == []
     quiet_again(night)
     assert night.run(DAY) == "success"
-    assert classes(night) == {"completed": 60}
+    assert classes(night) == {"completed": 90}
 
 
 def test_replay_runs_only_failed_calls(night: Night) -> None:

@@ -34,7 +34,6 @@ from callphases.errors import (
 from callphases.local_days import day_end, left_out
 from callphases.pipeline import Pipeline
 from callphases.recordings import counted
-from callphases.state.manifests import load_published, save_published
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -344,6 +343,8 @@ class PublishDay(_PipelineOperator):
         assert run is not None
         published = {**total(str(run.days), days), "late": [], "days": [day["dt"] for day in days]}
         if days:
+            from callphases.state.manifests import save_published
+
             # An XCom has no room for the figures of a year of days.
             published["of_days"] = save_published(self.day_run.state, lists[0], days)
             # A Dag that an Asset starts finds the days where it finds those that a night has republished.
@@ -401,6 +402,8 @@ class VerifyDay(_PipelineOperator):
 
     def _verify_range(self, context: Context) -> None:
         """Verify each day of a run over several, and create the next run of its backfill."""
+        from callphases.state.manifests import load_published
+
         of_run = self.published
         days = load_published(self.day_run.state, of_run["of_days"]) if of_run["days"] else []
         said = sentence(of_run) if days else f"{of_run['dt']}: nothing to do, as every day of it is done."

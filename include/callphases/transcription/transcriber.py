@@ -44,6 +44,8 @@ LATE_PAUSES_S = (14.0, 30.0, 60.0)
 """And when after that, where the service may not have taken it yet: its answer took too long."""
 AT_ONCE = 8
 """Requests of one task to the speech service at the same moment; each waits for an answer, most of its time."""
+NAMED = 20
+"""A chunk of up to so many recordings names each of them in the log when it is transcribed."""
 _STATES = (Transcribed.kind, "without speech", "failed", "waiting")
 QUICK_JOBS = 0.25
 """Jobs that take no more than this part of a task's patience are waited for as long as one after the other ends."""
@@ -107,6 +109,7 @@ class Transcriber:
         self._ended: dict[str, Job] = {}
         self._unsent = 0
         self._logged = Counter({"waiting": len(keys)})
+        self._named = set[str]()
         self._problems: dict[str, str] = {}
         self._was_answered = threading.Event()
 
@@ -224,17 +227,20 @@ class Transcriber:
 
     def _log_counts(self) -> None:
         """Say how far the chunk is, if that has changed. Why a recording failed was logged with its key."""
-        counts = Counter(self._state(key) for key in self._recordings)
+        states = {key: self._state(key) for key in self._recordings}
+        counts = Counter(states.values())
         if counts == self._logged:
             return
         self._logged = counts
         of_chunk = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
         self._progress(of_chunk)
-        if len(self._recordings) > 1:
-            log.info("%s: %s.", counted(len(self._recordings)), of_chunk)
-        elif not counts["failed"]:
-            [recording] = self._recordings.values()
-            log.info("%s: %s.", recording.key, *counts)
+        if len(states) <= NAMED:
+            for key, state in states.items():
+                if key not in self._named and state not in ("failed", "waiting"):
+                    self._named.add(key)
+                    log.info("%s: %s.", self._recordings[key].key, state)
+        if len(states) > 1:
+            log.info("%s: %s.", counted(len(states)), of_chunk)
 
     def _state(self, key: str) -> str:
         event = self.ledger.find(key)
