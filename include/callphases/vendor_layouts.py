@@ -37,7 +37,7 @@ GENESYS_CLOUD: dict[str, Any] = {
     "columns": {
         "conversation_id": {"key_pattern": "/conversation_id=(?P<conversation_id>[^/]+)/"},
         "recording_id": {"key_pattern": r"/(?P<recording_id>[^/.]+)[^/]*$"},
-        "user_id": {"sidecar": "{key}_metadata.json", "path": "$.userIds[0]"},
+        "user_id": {"sidecar": "{stem}*_metadata.json", "path": "$.userIds[0]"},
     },
 }
 """``<organization>/year=2026/month=11/day=20/hour=14/conversation_id=<id>/<recording id>.opus``, and the same name with
@@ -74,9 +74,14 @@ _KEYS = {
 
 
 def recognized(keys: Iterable[str]) -> tuple[str, list[str]] | None:
-    """The layout that at least half of ``keys`` are of, not counting documents, and those that are recordings."""
-    known = [key for key in keys if not key.endswith(".json")]
+    """The layout that at least half of ``keys`` are of, and those that are its recordings.
+
+    Documents and reports do not count, nor what Amazon Connect keeps beside recordings of agents: analyses with their
+    redacted copies, and what callers said to a menu.
+    """
+    keys = [key for key in keys if not re.search(r"(^|/)Analysis/|/CallRecordings/ivr/|\.(json|csv)$", key)]
     for layout, pattern in _KEYS.items():
+        known = keys
         found = [key for key in known if re.search(pattern, key) and key.lower().endswith(_suffixes(layout))]
         if found and 2 * len(found) >= len(known):
             return layout, found

@@ -57,7 +57,7 @@ def plan(
     headers: Annotated[int, typer.Option(min=1, help="How many recordings are measured at most.")] = HEADERS,
     output_format: Annotated[Format, typer.Option("--format", help="With --from or --all.")] = Format.TABLE,
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the months as a PNG file. Needs callphases[pictures].")
+        Path | None, typer.Option(help="Also draw the months as a PNG file. Needs the extra pictures.")
     ] = None,
 ) -> None:
     """Show what a run of days would do and cost, without doing it, and how the times of calls are read.
@@ -70,6 +70,8 @@ def plan(
     Nothing is paid for. The plan is kept in output.state, and later shown beside what the days did cost.
     """
     pipeline = load(pipeline_file)
+    if date and (exact or picture or output_format is Format.JSON):
+        raise typer.BadParameter("--exact, --format and --picture are for --from and --to, or --all")
     if date and not (first or last or all_days):
         _plan_days(pipeline, [moment.date() for moment in date])
         return
@@ -78,14 +80,20 @@ def plan(
     if first is not None and last is not None and last < first:
         raise typer.BadParameter(f"expected a day that is not before --from ({first:%Y-%m-%d})", param_hint="--to")
     days = DayRange(first.date(), last.date()) if first is not None and last is not None else None
+    s3 = s3_of(pipeline)
     with _progress() as told:
-        found = plan_days(pipeline, s3_of(pipeline), days, most_headers=None if exact else headers, told=told)
+        found = plan_days(pipeline, s3, days, most_headers=None if exact else headers, told=told)
     if output_format is Format.JSON:
         answer(report.as_json(found))
     else:
         report.print_plan(found, console)
     if picture is not None:
         report.draw(found, picture)
+    if not found.total.count.recordings:
+        bucket = RecordingBucket(s3, pipeline.recordings.bucket)
+        finding = absence.no_recordings(bucket, pipeline, found.days.first)
+        notes.print(f"{finding.what}: {finding.detail}", soft_wrap=True)
+        raise typer.Exit(finding.health is Health.BAD)
 
 
 @contextmanager

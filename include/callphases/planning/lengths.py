@@ -142,7 +142,7 @@ def _values(bucket: RecordingBucket, recording: Recording, tokens: CallTokens, *
         found = audio_of(bucket, recording)
     except OSError:
         return Values(not_read=1.0)
-    if found is None:
+    if found is None or not found.seconds:
         return Values(not_audio=1.0)
     if found.seconds < SHORTEST_S:
         return Values()

@@ -10,7 +10,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from callphases.day_range import DayRange
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MARGIN_OF_TOKENS, MARGIN_OF_LEARNED_TOKENS = 0.25, 0.05
+MARGIN_OF_TOKENS, MARGIN_OF_LEARNED_TOKENS = 0.4, 0.1
 """By how much tokens may differ from what is assumed, or learned from earlier calls: how much is said in a minute."""
 REQUESTS_A_CALL, REQUESTS_A_CHUNK, REQUESTS_A_DAY = 5, 75, 40
 """S3 requests of a run, with the service's download; see ``docs/performance.md``."""
@@ -160,7 +160,7 @@ def plan(
         largest_month = max((one.to_transcribe + len(one.ask_s) for one in found.months.values()), default=0)
         tokens = questions.expected(pipeline, largest_month)
         if largest_month:
-            tokens = questions.learned(tokens, tables, published_days(tables)[-questions.DAYS_READ :])
+            tokens = questions.learned(tokens, tables, questions.days_to_read(published_days(tables)))
         measured = measure(
             bucket,
             found.todo,
@@ -173,7 +173,7 @@ def plan(
     actual = actual_costs(state, tables, found.days)
     earlier = read_plan(state, found.days)
     months = _months(pipeline, found, measured, tokens)
-    kept = _kept(pipeline, found, months, earlier)
+    kept = _kept(pipeline, found, months, earlier, measured.read)
     named = [_with(one, kept.months.get(one.month), actual.get(one.month)) for one in months[:-1]]
     total = _with(months[-1], _sum(kept.months), _sum(actual))
     backfill = pipeline.limits.backfill
@@ -288,8 +288,10 @@ def _with(one: MonthPlan, planned: MonthCost | None, actual: MonthCost | None) -
     return MonthPlan(**{**vars(one), "planned": planned, "actual": actual})
 
 
-def _kept(pipeline: Pipeline, found: Survey, months: list[MonthPlan], earlier: SavedPlan | None) -> SavedPlan:
-    """The plan to keep: the days of now, and what was first expected."""
+def _kept(
+    pipeline: Pipeline, found: Survey, months: list[MonthPlan], earlier: SavedPlan | None, measured: int
+) -> SavedPlan:
+    """The plan to keep: the days of now, and what was first expected, or expected from more measured recordings."""
     planned = {
         one.month: MonthCost(
             round(one.count.paid_audio_s + one.billed_s.total, 3),
@@ -298,10 +300,13 @@ def _kept(pipeline: Pipeline, found: Survey, months: list[MonthPlan], earlier: S
         )
         for one in months[:-1]
     }
-    now = SavedPlan(found.days, pipeline.pipeline, dt.datetime.now(dt.UTC), planned, found.by_day)
-    if earlier is None or not any(one.count.settled or one.paid_usd for one in months):
+    now = SavedPlan(found.days, pipeline.pipeline, dt.datetime.now(dt.UTC), planned, found.by_day, measured)
+    if earlier is None:
         return now
-    return SavedPlan(found.days, pipeline.pipeline, earlier.planned_at, earlier.months, found.by_day)
+    is_coarser = measured < earlier.measured and found.by_day == earlier.by_day
+    if not is_coarser and not any(one.count.settled or one.paid_usd for one in months):
+        return now
+    return replace(earlier, by_day=found.by_day)
 
 
 def _keep(state: ObjectPrefix, kept: SavedPlan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ PHASE_TOKENS_OUT = 38
 """A phase in an answer: name, cue and a sentence. The same calls have 36 and 38."""
 SECONDS_PER_LATER_PHASE = 180.0
 """In a long call phases come back: one more for each three minutes. An assumption."""
-DAYS_READ = 5
+DAYS_READ = 30
 LEAST_CALLS = 20
 """Fewer calls tell less than the assumptions."""
 _COLUMNS = ["status", "duration_s", "llm_input_tokens", "llm_output_tokens"]
@@ -112,6 +112,12 @@ def calls_per_chunk(calls_a_run: int) -> int:
     """How many calls the chunks of a run have that has so many."""
     counts = chunk_counts([1] * calls_a_run, is_archive=True)
     return math.ceil(calls_a_run / len(counts)) if counts else 1
+
+
+def days_to_read(published: Sequence[dt.date]) -> list[dt.date]:
+    """Some of the published days, from all of their time, to learn from."""
+    step = max(math.ceil(len(published) / DAYS_READ), 1)
+    return list(published[::-1][::step])
 
 
 def learned(base: CallTokens, tables: ObjectPrefix, days: Iterable[dt.date]) -> CallTokens:

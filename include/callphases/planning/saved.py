@@ -3,7 +3,7 @@
 ``plans/<first>_<last>.json`` (see ``state/layout.py``) is one JSON object::
 
     {"from": "2026-09-01", "to": "2026-11-30", "pipeline": "support_calls",
-     "planned_at": "2026-11-29T17:00:00+00:00",
+     "planned_at": "2026-11-29T17:00:00+00:00", "measured": 3000,
      "months": {"2026-09": {"audio_s": 7200.0, "speech_usd": 0.46, "llm_usd": 0.3}},
      "days": {"2026-09-01": {"recordings": 20, "bytes": 31250000, "unreadable": 0}}}
 
@@ -49,6 +49,7 @@ class SavedPlan:
     planned_at: dt.datetime
     months: dict[str, MonthCost]
     by_day: dict[dt.date, DayCount] = field(default_factory=dict)
+    measured: int = 0
 
 
 def write_plan(state: ObjectPrefix, plan: SavedPlan) -> None:
@@ -62,6 +63,7 @@ def write_plan(state: ObjectPrefix, plan: SavedPlan) -> None:
         "to": str(plan.days.last),
         "pipeline": plan.pipeline,
         "planned_at": plan.planned_at.isoformat(),
+        "measured": plan.measured,
         "months": {month: asdict(one) for month, one in sorted(plan.months.items())},
         "days": {str(day): asdict(one) for day, one in sorted(plan.by_day.items())},
     }
@@ -110,6 +112,7 @@ def _parsed(body: bytes | None) -> SavedPlan | None:
             dt.datetime.fromisoformat(document["planned_at"]),
             {month: MonthCost(**one) for month, one in document["months"].items()},
             {dt.date.fromisoformat(day): DayCount(**one) for day, one in document["days"].items()},
+            document.get("measured", 0),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

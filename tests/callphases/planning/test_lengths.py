@@ -80,6 +80,6 @@ def test_recordings_that_fail_cost_nothing() -> None:
             todo.add(recording(f"calls/{name}.mp3", size=1000), "2026-11")
         found = measured(todo, None)
     values = {name: totals(found.strata, place, [])[None].total for name, place in PLACE.items()}
-    assert (values["calls"], values["billed_s"], values["not_audio"], values["not_read"]) == (1, 2, 1, 1)
-    assert found.examples == {"not_audio": ["calls/b-text.mp3"], "not_read": ["calls/c-denied.mp3"]}
+    assert (values["calls"], values["billed_s"], values["not_audio"], values["not_read"]) == (1, 2, 2, 1)
+    assert found.examples == {"not_audio": ["calls/b-text.mp3", "calls/e-0.mp3"], "not_read": ["calls/c-denied.mp3"]}
     assert values["tokens_in"] == TOKENS.of(2).input
