@@ -88,6 +88,7 @@ def _day(dag_run: DagRun) -> str | None:
     zone = dag_run.get_dag().timetable.serialize().get("timezone")
     if not isinstance(zone, str):
         conf = dag_run.conf or {}
-        days = [str(conf[name]) for name in ("date", "from", "to") if conf.get(name)]
-        return " to ".join(days) or None
+        if conf.get("date"):
+            return str(conf["date"])
+        return " to ".join(str(conf[name]) for name in ("from", "to") if conf.get(name)) or None
     return str(span_of_dag_run(dag_run, ZoneInfo(zone)))

@@ -84,7 +84,7 @@ class _PipelineOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the task; an error that a retry can't fix fails it at once."""
-        with processor_share(context["run_id"]):
+        with processor_share(context["run_id"], context.get("params") or {}):
             return self._execute(context)
 
     def _execute(self, context: Context) -> Any:

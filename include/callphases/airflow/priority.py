@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,10 @@ class NightsFirst(PriorityWeightStrategy):
 
 
 @contextlib.contextmanager
-def processor_share(run_id: str) -> Iterator[None]:
-    """Let this process yield the processor to others while it works on a task of a backfill."""
+def processor_share(run_id: str, params: Mapping[str, Any]) -> Iterator[None]:
+    """Let this process yield the processor to others while it works on a task of a backfill, or of several days."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    if run_id.startswith(BACKFILLS):
+    if run_id.startswith(BACKFILLS) or params.get("from"):
         os.setpriority(os.PRIO_PROCESS, 0, max(before, NICENESS))
     try:
         yield

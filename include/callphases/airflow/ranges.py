@@ -65,6 +65,8 @@ class RangeRun:
         """
         first, last, then = (params.get(name) for name in ("from", "to", "then"))
         if not first and not last:
+            if then is not None or params.get("again") not in (None, "none"):
+                raise ConfigurationError("The Params again and then are for several days: give from and to, too.")
             return None
         if not first or not last:
             raise ConfigurationError("The Params from and to belong together: give both, or date for one day.")

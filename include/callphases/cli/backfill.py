@@ -8,7 +8,7 @@ import secrets
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from callphases.planning.report import print_plan
 from callphases.planning.saved import planned
 from callphases.state.storage import ObjectPrefix
 from callphases.state.summaries import days_to_do
+
+if TYPE_CHECKING:
+    from callphases.airflow.api import Airflow
 
 MOST_RUNS = 12
 """That may be there at a time, so that nights need not wait for Airflow to start theirs; see ``airflow.dag``."""
@@ -89,6 +92,7 @@ def backfill(
     if not todo:
         console.print("Nothing to do. To run days that are done again: --reprocess-behavior completed.")
         return
+    api = None if dry_run else _airflow(airflow_url, pipeline)
     print_plan(plan(pipeline, s3, days, most_headers=HEADERS), console)
     if by is None:
         by = _step(state, days)
@@ -98,36 +102,51 @@ def backfill(
         console.print(f"  {step}")
     if len(steps) > _SHOWN:
         console.print(f"  … and {len(steps) - _SHOWN} more, to {steps[-1].last}")
-    if dry_run:
+    if api is None:
         return
-    # Airflow logs a line or two for each run.
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
-    from callphases.airflow.api import airflow
     from callphases.airflow.ranges import RangeRun, Then, create
 
-    api = airflow(airflow_url)
-    if api.is_paused(pipeline.dag_id):
-        raise ConfigurationError(
-            f"The Dag {pipeline.dag_id} is paused, and Airflow would not start its runs: airflow dags unpause "
-            f"{pipeline.dag_id}"
-        )
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError("Nobody can be asked, as standard input is no terminal: give --yes.")
         typer.confirm("Create them?", abort=True)
     start = RangeRun(days, reprocess_behavior.value, Then(days, by.value, run_backwards))
-    created = create(
-        start.following(),
-        f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
-        lambda step: not todo.isdisjoint(step),
-        lambda run_id, conf: api.trigger(pipeline.dag_id, run_id, conf),
-        max_active_runs,
-    )
+    created: list[str] = []
+
+    def trigger(run_id: str, conf: dict[str, Any]) -> bool:
+        is_new = api.trigger(pipeline.dag_id, run_id, conf)
+        created.extend([run_id] * is_new)
+        return is_new
+
+    name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    try:
+        create(start.following(), name, lambda step: not todo.isdisjoint(step), trigger, max_active_runs)
+    except ConfigurationError as error:
+        if not created:
+            raise
+        raise ConfigurationError(
+            f"{error} Created before that: {', '.join(created)}. They go on, and create those that follow."
+        ) from None
     console.print(f"Created: {len(created)}. The others follow, each when one of these is over.")
     console.print(f"How far it is: callphases archive {pipeline_file} --watch", soft_wrap=True)
 
 
 _SHOWN = 12
+
+
+def _airflow(url: str | None, pipeline: Pipeline) -> Airflow:
+    """The Airflow that has the pipeline's Dag, which is not paused."""
+    # Airflow logs a line or two for each run.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+    from callphases.airflow.api import airflow
+
+    api = airflow(url)
+    if api.is_paused(pipeline.dag_id):
+        raise ConfigurationError(
+            f"The Dag {pipeline.dag_id} is paused, and Airflow would not start its runs: airflow dags unpause "
+            f"{pipeline.dag_id}"
+        )
+    return api
 
 
 def _step(state: ObjectPrefix, days: DayRange) -> By:

@@ -120,7 +120,8 @@ class Slots:
 
     @property
     def _min_change(self) -> float:
-        return max(LEAST_SHARE * self._limit, 1)
+        limit = self._limit if self._backfill_limit is None else min(self._limit, self._backfill_limit)
+        return max(LEAST_SHARE * limit, 1)
 
     def expected_wait_s(self) -> float:
         """Seconds until slots for this task's first recordings are probably free, from its run's entries."""
@@ -167,7 +168,9 @@ class Slots:
             else:
                 available = min(self._limit - nights.jobs - nights.wants, self._backfill_limit) - backfills.jobs
             jobs: int = max(min(needed, available), under_way, 0)
-            if jobs < needed and 0 <= jobs - held < self._min_change:
+            # A task of a backfill takes what there is, as nobody knows when a night leaves more.
+            is_enough = self._backfill_limit is not None and not held
+            if jobs < needed and 0 <= jobs - held < self._min_change and not is_enough:
                 jobs = held  # too few more to be worth a write
             is_old = bool(mine) and now - mine.get("at", now) > ENTRY_LIFE_S / 2
             if (jobs, wants) == (held, before) and not is_old:

@@ -133,6 +133,8 @@ class Transcriber:
             if is_quick and (left < left_before or self.pacing.is_next(len(self.under_way()), self._unsent)):
                 give_up_at = clock.monotonic() + patience_s
             pause_s, left_before = self.pacing.pause_s(), left
+            if self.chunk.is_archive and left and not self.under_way():
+                break  # others have all slots: a backfill does not wait for them in a worker
             if not left or self._held_back or clock.monotonic() + max(pause_s, self._next_in_s()) > give_up_at:
                 break
             self.ledger.lease.sleep(pause_s)

@@ -33,7 +33,7 @@ def test_params_say_what_the_run_is(run: RangeRun) -> None:
     assert backfill_of(run.run_id(BACKFILL)) == BACKFILL
 
 
-@pytest.mark.parametrize("params", [{}, {"date": "2026-11-01"}, {"from": None, "to": ""}, {"again": "failed"}])
+@pytest.mark.parametrize("params", [{}, {"date": "2026-11-01"}, {"from": None, "to": ""}, {"again": "none"}])
 def test_run_of_one_day_is_no_range(params: dict[str, Any]) -> None:
     assert RangeRun.of(params) is None
 
@@ -49,6 +49,7 @@ OCTOBER = {"from": "2026-10-01", "to": "2026-10-31"}
         ({**OCTOBER, "date": "2026-10-01"}, "give one or the other"),
         ({"from": "2026-10-31", "to": "2026-10-01"}, r"from \(2026-10-31\) is after to \(2026-10-01\)"),
         ({"from": "last week", "to": "2026-10-01"}, "The Param from is no date: 'last week'"),
+        ({"again": "failed"}, "The Params again and then are for several days: give from and to, too."),
         ({**OCTOBER, "again": "perhaps"}, "again is 'perhaps': expected one of none, failed, completed"),
         ({**OCTOBER, "then": {"by": "year", **OCTOBER}}, "then is set by callphases backfill: leave it empty"),
         ({**OCTOBER, "then": "more"}, "then is set by callphases backfill: leave it empty"),

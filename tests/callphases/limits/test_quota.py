@@ -153,6 +153,14 @@ def test_backfill_has_no_more_jobs_than_its_own_limit(state: MemoryPrefix) -> No
     assert slots(state, 1).acquire(0, 9, 0) == 6
 
 
+@pytest.mark.parametrize("own", [1, 3, 9, 10])
+def test_small_limit_of_backfills_is_used_whole(state: MemoryPrefix, own: int) -> None:
+    one, two = archive(state, 1, limit=200, own=own), archive(state, 2, limit=200, own=own)
+    assert one.acquire(0, 40, 0) == own
+    assert two.acquire(0, 40, 0) == 0
+    assert one.acquire(own - 1, 40, 1) == 1, "as soon as one of them has ended"
+
+
 def test_slots_of_a_backfill_go_to_the_night_that_wants_them(state: MemoryPrefix) -> None:
     old, night = archive(state, 1), slots(state, 1)
     assert old.acquire(0, 30, 0) == 10
