@@ -352,5 +352,6 @@ def _summary(day: DayList, published: Published) -> DaySummary:
         day=day.day,
         published_at=dt.datetime.now(dt.UTC),
         run_id=day.run_id,
+        began_at=day.listed_at,
         **{name: getattr(published, name) for name in shared},
     )

@@ -101,6 +101,7 @@ def test_each_day_of_a_range_is_published_and_its_ledger_is_its_own(archive: Arc
         assert not {"range", "ranges"} & archive.lease(day).keys()
     summaries = read_summaries(archive.s3.state, DAYS.first, DAYS.last)
     assert [one.listed for one in summaries.values()] == [3, 3, 0, 3, 3]
+    assert all(one.began_at is not None and one.began_at <= one.published_at for one in summaries.values())
     transcripts = [name for name in archive.s3.state.names("transcripts/") if name.endswith(".json")]
     assert {name.split("/")[1] for name in transcripts} == {f"dt={day}" for day in DAYS if day != EMPTY}
 

@@ -31,8 +31,9 @@ LEASES_PER_YEAR = 20
 SILENT_S = 600.0
 """How long a run that has not released its lease counts as running without renewing it. While all of its tasks wait for
 jobs at the provider, nothing renews it."""
-LATELY = dt.timedelta(minutes=30)
-"""After a publication, how long the next run may take to begin."""
+HELD_S = 25 * 3600.0
+"""How long such a run counts as holding its days after that. A task that waits for ``limits.backfill`` wakes within a
+day, and renews the lease when it goes on."""
 _FIGURES = ["status", "failure_class", "duration_s", "speech_usd", "llm_usd", "run_id", "processed_at"]
 
 
@@ -42,6 +43,7 @@ class State(StrEnum):
     - ``done``: published, and no recording failed.
     - ``failed``: published with failed or unfinished recordings, or taken by a run that ended without publishing it.
     - ``running``: a run works on it.
+    - ``held``: a run has it, and was not heard of for ``SILENT_S``: it waits without a worker, or was killed.
     - ``late``: published, and the bucket has more recordings now than the run has listed.
     - ``unreadable``: some recordings have to be restored from an archive before they can be read.
     - ``to_do``: there are recordings, and no run has ever taken the day.
@@ -53,6 +55,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     RUNNING = "running"
+    HELD = "held"
     LATE = "late"
     UNREADABLE = "unreadable"
     TO_DO = "to_do"
@@ -73,7 +76,7 @@ class Day:
         is_published, is_taken: whether it is in the tables, and whether a run has ever taken it.
         left: recordings that a run of it would do, as far as is known; None if their number is not known.
         is_final: failed, and another run would do nothing more, unless a recording is replaced.
-        silent_s: of a running day, the seconds since its run was last heard of.
+        silent_s: of a day that is running or held, the seconds since its run was last heard of.
     """
 
     day: dt.date
@@ -182,8 +185,14 @@ class Calendar:
 
     @property
     def is_working(self) -> bool:
-        """Whether a run works on a day now, or has just published one."""
-        return bool(self.of(State.RUNNING)) or (self.pace is not None and self.as_of - self.pace.until <= LATELY)
+        """Whether a run works on a day now."""
+        return bool(self.of(State.RUNNING))
+
+    @property
+    def last_heard_of_at(self) -> dt.datetime | None:
+        """When a run that holds days was last heard of; None if none does."""
+        silent = [day.silent_s for day in self.of(State.HELD) if day.silent_s is not None]
+        return self.as_of - dt.timedelta(seconds=min(silent)) if silent else None
 
     @property
     def expected_end(self) -> dt.datetime | None:
@@ -200,7 +209,7 @@ class Calendar:
     @property
     def is_finished(self) -> bool:
         """Whether no run is needed any more: what is not done can't be read, or failed for good."""
-        waiting = self.of(State.RUNNING, State.LATE, State.TO_DO, State.NEVER_RUN)
+        waiting = self.of(State.RUNNING, State.HELD, State.LATE, State.TO_DO, State.NEVER_RUN)
         return not waiting and all(day.is_final for day in self.of(State.FAILED))
 
     @property
@@ -322,7 +331,7 @@ class _Reading:
         return _judged(day, counts, summary, is_published=is_published, is_taken=day in taken)
 
     def _alive(self, days: Sequence[Day], ranges: Sequence[DayRange], most: int) -> dict[DayRange, Holder]:
-        """The runs over several days that are alive.
+        """The runs over several days that have not ended, those that were heard of lately first.
 
         Runs with open days are looked at first, and of these the latest days'.
         """
@@ -335,29 +344,29 @@ class _Reading:
         alive: dict[DayRange, Holder] = {}
         for _, last, first in wanted[::-1][:most]:
             holder = self._holder(DayRange(first, last))
-            if holder is not None and _is_alive(holder):
+            if holder is not None and _has_days(holder):
                 alive[DayRange(first, last)] = holder
-        return alive
+        return dict(sorted(alive.items(), key=lambda one: one[1].silent_s))
 
     def _holder(self, span: Span) -> Holder | None:
         self.requests.used += 1
         return holder_of(self.state, span)
 
     def _with_leases(self, days: list[Day], alive: Mapping[DayRange, Holder], most: int) -> list[Day]:
-        """The days, those running that a run of this day alone works on, or that one over several has claimed.
+        """The days, those running or held that a run of this day alone has, or that one over several has claimed.
 
         Leases are read of days that are not done, the latest first.
         """
         suspects = [day for day in days if day.state is State.FAILED and not day.is_published]
         others = [day for day in days if day.state in (State.FAILED, State.LATE) and day.is_published and day.is_taken]
-        running: dict[dt.date, float] = {}
+        silent: dict[dt.date, float] = {}
         for day in [*reversed(suspects), *reversed(others)][: min(most, self.requests.left)]:
             holder = self._holder(day.day)
             if holder is not None and holder.days is not None:
                 holder = alive.get(holder.days)
-            if holder is not None and _is_alive(holder):
-                running[day.day] = holder.silent_s
-        return [_running(day, running[day.day]) if day.day in running else day for day in days]
+            if holder is not None and _has_days(holder):
+                silent[day.day] = holder.silent_s
+        return [_taken_by_run(day, silent[day.day]) if day.day in silent else day for day in days]
 
     def _with_tables(self, days: list[Day], counts: Counts) -> list[Day]:
         """The days, with figures from the tables where there is no summary: the latest first, as requests are left."""
@@ -375,12 +384,12 @@ def _months(first: dt.date, last: dt.date) -> int:
     return (last.year - first.year) * 12 + last.month - first.month + 1
 
 
-def _is_alive(holder: Holder) -> bool:
-    return not holder.is_released and holder.silent_s < SILENT_S
+def _has_days(holder: Holder) -> bool:
+    return not holder.is_released and holder.silent_s < HELD_S
 
 
 def _in_run(day: Day, alive: Mapping[DayRange, Holder]) -> Day:
-    """A day, running if a run over several days surely has to publish it; of a day that is done, its lease says so."""
+    """A day, running or held if a run over several surely has to publish it; of one that is done, its lease says so."""
     if day.state is State.EMPTY:
         return day
     for days, holder in alive.items():
@@ -388,12 +397,13 @@ def _in_run(day: Day, alive: Mapping[DayRange, Holder]) -> Day:
             day.summary is None
             or not (day.summary.is_done or holder.began is None or day.summary.published_at >= holder.began)
         ):
-            return _running(day, holder.silent_s)
+            return _taken_by_run(day, holder.silent_s)
     return day
 
 
-def _running(day: Day, silent_s: float) -> Day:
-    return replace(day, state=State.RUNNING, is_final=False, silent_s=silent_s)
+def _taken_by_run(day: Day, silent_s: float) -> Day:
+    state = State.RUNNING if silent_s < SILENT_S else State.HELD
+    return replace(day, state=state, is_final=False, silent_s=silent_s)
 
 
 def _judged(day: dt.date, counts: Counts, summary: DaySummary | None, *, is_published: bool, is_taken: bool) -> Day:

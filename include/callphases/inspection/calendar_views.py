@@ -19,6 +19,7 @@ from callphases.recordings import counted
 LETTERS = {
     State.DONE: ("D", "#009E73", "done"),
     State.RUNNING: ("R", "bold #56B4E9", "running"),
+    State.HELD: ("H", "#56B4E9", "held by a run not heard of for ten minutes: it waits, or was killed"),
     State.TO_DO: ("T", "", "to do: no run yet"),
     State.LATE: ("L", "bold #E69F00", "late: more recordings now than when it was run"),
     State.FAILED: ("F", "bold #D55E00", "failed: it needs another run"),
@@ -76,6 +77,7 @@ def steps(calendar: Calendar, file: str) -> Iterator[Step]:
     """What is to be done about the days that are not done; ``file`` is the pipeline's."""
     file = file.replace("{", "{{").replace("}", "}}")
     run = f"callphases run {file} {{dates}}"
+    backfill = f"callphases backfill {file} --from {{first}} --to {{last}}"
     for one in calendar.failures:
         name = one.failure_class
         # A replay is of calls that failed; a recording that was replaced has not failed yet.
@@ -94,8 +96,13 @@ def steps(calendar: Calendar, file: str) -> Iterator[Step]:
         remedy = f"{REMEDIES['archived']} (S3 Batch Operations restore many)"
         yield Step(f"{counted(len(days), 'day')} with unreadable recordings", remedy, run, days)
     if days := [day.day for day in calendar.of(State.TO_DO)]:
-        command = f"callphases backfill {file} --from {{first}} --to {{last}}"
-        yield Step(f"{counted(len(days), 'day')} to do", "have Airflow run them", command, days)
+        is_busy = bool(calendar.of(State.RUNNING, State.HELD))
+        remedy = "have Airflow run them" + (", unless a backfill in Airflow is on its way to them" if is_busy else "")
+        yield Step(f"{counted(len(days), 'day')} to do", remedy, backfill, days)
+    if days := [day.day for day in calendar.of(State.HELD)]:
+        what = f"{counted(len(days), 'day')} held by a run that was last heard of at {_held_at(calendar)}"
+        remedy = "it may wait for its hours, its dollars or the provider; if it is not in Airflow any more, begin again"
+        yield Step(what, remedy, backfill, days)
     if days := [day.day for day in calendar.of(State.PUBLISHED)]:
         remedy = "a run writes its figures, and pays for nothing that is done"
         yield Step(f"{counted(len(days), 'day')} published without figures", remedy, run, days)
@@ -193,11 +200,13 @@ def pace_line(calendar: Calendar) -> str:
     """How fast it goes, and when it will end."""
     zone, pace = calendar.pipeline.zone, calendar.pace
     if not calendar.is_working:
+        if calendar.last_heard_of_at is not None:
+            return f"Pace: the run that holds days was last heard of at {_held_at(calendar)}: it waits, or was killed."
         if pace is None:
             return "Pace: nothing is running."
         return f"Pace: nothing is running; the last day was published at {pace.until.astimezone(zone):%Y-%m-%d %H:%M}."
     if pace is None or not pace.is_current(calendar.as_of) or pace.recordings_per_hour is None:
-        return "Pace: a run works on it; how fast is known once two runs have published within a few hours."
+        return "Pace: a run works on it; how fast is known once a run has published."
     said = (
         f"Pace: {pace.recordings_per_hour:,.0f} recordings and {_usd(pace.usd_per_hour or 0.0)} an hour since "
         f"{pace.since.astimezone(zone):%Y-%m-%d %H:%M}."
@@ -205,6 +214,11 @@ def pace_line(calendar: Calendar) -> str:
     if calendar.expected_end is not None:
         said += f" Expected end: {calendar.expected_end.astimezone(zone):%Y-%m-%d %H:%M}."
     return said
+
+
+def _held_at(calendar: Calendar) -> str:
+    at = calendar.last_heard_of_at
+    return f"{at.astimezone(calendar.pipeline.zone):%Y-%m-%d %H:%M}" if at is not None else ""
 
 
 def source_line(calendar: Calendar) -> str:
@@ -232,7 +246,7 @@ def line(calendar: Calendar) -> str:
     to_pay = "?" if calendar.to_pay_usd is None else _usd(calendar.to_pay_usd)
     end = calendar.expected_end
     when = f"end {end.astimezone(calendar.pipeline.zone):%Y-%m-%d %H:%M}" if end is not None else ""
-    when = when or ("" if calendar.is_working else "nothing is running")
+    when = when or ("" if calendar.of(State.RUNNING, State.HELD) else "nothing is running")
     parts = [f"{done} of {counted(with_calls, 'day')} done", *others, f"{paid} paid", f"{to_pay} to pay", when]
     at = calendar.as_of.astimezone(calendar.pipeline.zone)
     return f"{at:%Y-%m-%d %H:%M:%S} {calendar.pipeline.pipeline}: {', '.join(filter(None, parts))}"

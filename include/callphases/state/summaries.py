@@ -38,6 +38,7 @@ class DaySummary:
         audio_s: the length of all rows' recordings, in seconds.
         speech_usd, llm_usd: what the day's rows cost.
         stopped: why the run was stopped before it was finished; None if it was not.
+        began_at: when that run began to list its days, in UTC; None if an earlier version has published.
     """
 
     day: dt.date
@@ -52,6 +53,7 @@ class DaySummary:
     speech_usd: float
     llm_usd: float
     stopped: str | None = None
+    began_at: dt.datetime | None = None
 
     @property
     def is_done(self) -> bool:
@@ -107,7 +109,8 @@ def _months(first: dt.date, last: dt.date) -> Iterator[str]:
 
 
 def _document(one: DaySummary) -> dict[str, Any]:
-    document = {**asdict(one), "published_at": one.published_at.isoformat()}
+    began = one.began_at.isoformat() if one.began_at is not None else None
+    document = {**asdict(one), "published_at": one.published_at.isoformat(), "began_at": began}
     del document["day"]
     return document
 
@@ -116,4 +119,5 @@ def _summary(day: str, document: dict[str, Any]) -> DaySummary:
     known = {one.name for one in fields(DaySummary)}
     values = {name: value for name, value in document.items() if name in known}
     at = dt.datetime.fromisoformat(document["published_at"])
-    return DaySummary(**{**values, "day": dt.date.fromisoformat(day), "published_at": at})
+    began = dt.datetime.fromisoformat(document["began_at"]) if document.get("began_at") else None
+    return DaySummary(**{**values, "day": dt.date.fromisoformat(day), "published_at": at, "began_at": began})

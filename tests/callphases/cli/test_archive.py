@@ -204,8 +204,8 @@ def test_days_that_are_published_now_give_a_pace_and_an_end(
     now = dt.datetime.now(dt.UTC)
     publish(
         aws,
-        summary("2026-11-01", published_at=now - dt.timedelta(minutes=20)),
-        summary("2026-11-02", published_at=now - dt.timedelta(minutes=5)),
+        summary("2026-11-01", published_at=now - dt.timedelta(minutes=20), began_at=now - dt.timedelta(minutes=35)),
+        summary("2026-11-02", published_at=now - dt.timedelta(minutes=5), began_at=now - dt.timedelta(minutes=20)),
     )
     lease(aws, "dt=2026-11-03")
     code, out, _ = run("archive", pipeline_file, "--from", "2026-11-01", "--to", "2026-11-04")
@@ -216,3 +216,4 @@ def test_days_that_are_published_now_give_a_pace_and_an_end(
     found = json.loads(out)
     end = dt.datetime.fromisoformat(found["expected_end"]) - dt.datetime.fromisoformat(found["as_of"])
     assert end / dt.timedelta(hours=1) == pytest.approx(0.5)
+    assert found["is_working"]

@@ -9,7 +9,7 @@ import pytest
 
 from archives import LEASE, days, lease, publish, put_all, s3_of, summary
 from callphases.day_range import DayRange
-from callphases.inspection.calendar import SILENT_S, Calendar, State, read_calendar
+from callphases.inspection.calendar import HELD_S, SILENT_S, Calendar, State, read_calendar
 from callphases.inspection.day_counts import DayCount, Planned, Source
 from callphases.pipeline import Pipeline
 from callphases.state.range_lease import RangeLease
@@ -87,7 +87,7 @@ def test_days_with_recordings_in_glacier_are_unreadable(s3: Store) -> None:
     assert [day.count.unreadable for day in found.days if day.count] == [2, 2, 0]
 
 
-def test_run_is_alive_until_it_releases_its_lease_or_is_silent(s3: Store) -> None:
+def test_run_has_its_day_until_it_releases_its_lease_or_is_silent_for_long(s3: Store) -> None:
     for day in days("2026-11-01", "2026-11-05"):
         recordings(s3, day)
     publish(s3, summary("2026-11-04", unfinished=1), summary("2026-11-05"))
@@ -98,9 +98,24 @@ def test_run_is_alive_until_it_releases_its_lease_or_is_silent(s3: Store) -> Non
     lease(s3, "dt=2026-11-04")
     s3.clock.wait(100.0)
     found = read(s3, last=dt.date(2026, 11, 5))
-    assert states(found) == "failed failed running running done"
-    assert [day.silent_s for day in found.days] == [None, None, 100.0, 100.0, None]
+    assert states(found) == "held failed running running done"
+    assert [day.silent_s for day in found.days] == [SILENT_S + 100.0, None, 100.0, 100.0, None]
     assert found.is_working
+    s3.clock.wait(SILENT_S)
+    found = read(s3, last=dt.date(2026, 11, 5))
+    assert states(found) == "held failed held held done"
+    assert found.last_heard_of_at == NOW - dt.timedelta(seconds=SILENT_S + 100)
+    assert (found.is_working, found.expected_end, found.is_finished) == (False, None, False)
+    s3.clock.wait(HELD_S)
+    assert states(read(s3, last=dt.date(2026, 11, 5))) == "failed failed failed failed done"
+
+
+def test_nothing_is_running_after_the_last_publication(s3: Store) -> None:
+    recordings(s3, "2026-11-02")
+    publish(s3, summary("2026-11-01", published_at=NOW - dt.timedelta(minutes=5), began_at=NOW - dt.timedelta(hours=1)))
+    found = read(s3, last=dt.date(2026, 11, 2))
+    assert (states(found), found.is_working, found.expected_end) == ("done to_do", False, None)
+    assert found.pace is not None
 
 
 def test_run_of_several_days_is_running_until_it_has_published_each(s3: Store) -> None:
@@ -117,6 +132,8 @@ def test_run_of_several_days_is_running_until_it_has_published_each(s3: Store) -
         lease(s3, f"dt=2026-11-0{number}", range="2026-11-01/2026-11-04")
     assert states(read(s3, last=dt.date(2026, 11, 6))) == "running done running empty to_do to_do"
     s3.clock.wait(SILENT_S)
+    assert states(read(s3, last=dt.date(2026, 11, 6))) == "held done held empty to_do to_do"
+    s3.clock.wait(HELD_S)
     assert states(read(s3, last=dt.date(2026, 11, 6))) == "failed done failed empty to_do to_do"
 
 

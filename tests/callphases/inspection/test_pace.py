@@ -16,31 +16,38 @@ NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 MONTH = days("2026-10-01", "2026-10-31")
 
 
-def published(number: int, minutes_ago: float, run_id: str = "", listed: int = 10) -> DaySummary:
+def published(number: int, minutes_ago: float, took: float | None = 10, listed: int = 10) -> DaySummary:
+    """A day that was published some minutes ago by a run that took as long as this, in minutes."""
     at = NOW - dt.timedelta(minutes=minutes_ago)
-    return summary(MONTH[number], published_at=at, run_id=run_id or f"run-{number}", listed=listed)
+    began = at - dt.timedelta(minutes=took) if took is not None else None
+    return summary(MONTH[number], published_at=at, began_at=began, listed=listed)
 
 
-def test_pace_counts_what_was_done_between_publications() -> None:
-    found = pace_of([published(0, 60), published(1, 40), published(2, 30)], NOW)
+def test_pace_is_measured_from_the_beginning_of_the_first_run() -> None:
+    found = pace_of([published(0, 60), published(1, 50), published(2, 40)], NOW)
     assert found == Pace(
-        NOW - dt.timedelta(minutes=60), NOW - dt.timedelta(minutes=30), 40.0, pytest.approx(2 * 0.4 / 0.5)
+        NOW - dt.timedelta(minutes=70), NOW - dt.timedelta(minutes=40), pytest.approx(60), pytest.approx(3 * 0.4 / 0.5)
     )
 
 
-def test_days_that_a_run_publishes_at_once_mark_one_moment() -> None:
-    first = [published(number, 120 - number / 10, "run-a") for number in range(10)]
-    second = [published(number, 60 - number / 10, "run-b") for number in range(10, 20)]
-    assert pace_of(first, NOW) == Pace(first[-1].published_at, first[-1].published_at, None, None)
-    found = pace_of(first + second, NOW)
+def test_runs_side_by_side_that_publish_all_of_their_days_at_the_end() -> None:
+    months = [published(number, 5 + number / 1000, 6.7, 107) for number in range(5)]
+    months += [published(number, 5.3 + number / 1000, 6.4, 107) for number in range(5, 10)]
+    found = pace_of(months, NOW)
     assert found is not None
-    assert found.recordings_per_hour == pytest.approx(100, rel=0.02)
+    assert found.recordings_per_hour == pytest.approx(1070 / 6.7 * 60, rel=0.01)
 
 
-def test_days_that_a_run_publishes_one_after_the_other_show_its_pace() -> None:
-    found = pace_of([published(number, 60 - 10 * number, "run-a") for number in range(4)], NOW)
+def test_pace_is_not_known_if_it_is_not_known_when_the_runs_began() -> None:
+    assert pace_of([published(0, 60, None), published(1, 40, None)], NOW) == Pace(
+        NOW - dt.timedelta(minutes=40), NOW - dt.timedelta(minutes=40), None, None
+    )
+
+
+def test_run_that_takes_long_is_of_the_same_stretch_as_what_was_published_before_it_began() -> None:
+    found = pace_of([published(0, 15 * 60, 60), published(1, 60, 13 * 60, 130)], NOW)
     assert found is not None
-    assert found.recordings_per_hour == pytest.approx(60)
+    assert found.recordings_per_hour == pytest.approx(140 / 15)
 
 
 def test_earlier_work_does_not_count() -> None:
@@ -55,9 +62,16 @@ def test_nothing_is_known_before_anything_is_published() -> None:
     assert pace_of([published(0, -5)], NOW) is None, "by another clock, which is ahead"
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.floats(0, 5000), st.integers(0, 1000)), min_size=1))
-def test_pace_is_never_faster_than_all_that_was_published_in_its_time(some: list[tuple[int, float, int]]) -> None:
-    summaries = [published(number, ago, f"{number}-{ago}", listed) for number, ago, listed in some]
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.floats(0, 5000), st.none() | st.floats(0, 5000), st.integers(0, 1000)),
+        min_size=1,
+    )
+)
+def test_pace_is_never_faster_than_all_that_was_published_in_its_time(
+    some: list[tuple[int, float, float | None, int]],
+) -> None:
+    summaries = [published(*one) for one in some]
     found = pace_of(summaries, NOW)
     assert found is not None
     assert found.since <= found.until <= NOW

@@ -31,10 +31,10 @@ def of(day: str, **changes: object) -> DaySummary:
 
 
 def test_summaries_of_several_months_are_read_in_order_and_only_those_asked_for(s3: Store) -> None:
-    days = [of("2027-02-01"), SUMMARY, of("2026-12-31"), of("2026-10-01")]
+    days = [of("2027-02-01", began_at=SUMMARY.published_at), SUMMARY, of("2026-12-31"), of("2026-10-01")]
     record(s3.state, days)
     found = read_summaries(s3.state, dt.date(2026, 10, 2), dt.date(2027, 2, 1))
-    assert list(found.values()) == [SUMMARY, of("2026-12-31"), of("2027-02-01")]
+    assert list(found.values()) == [SUMMARY, of("2026-12-31"), days[0]]
     assert sorted(s3.state.names("summaries/")) == [
         f"summaries/{month}.json" for month in ("2026-10", "2026-12", "2027-02")
     ]
