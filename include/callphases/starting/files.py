@@ -96,7 +96,7 @@ def _dumped(value: Any, *, default_flow_style: bool) -> str:
             sort_keys=False,
             width=float("inf"),
         )
-        return dumped.strip()
+        return dumped.strip(" \n")  # and no other space, which may be the text itself
 
     text = dump(allow_unicode=True)
     # YAML reads these line breaks as spaces, unless they are escaped.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from callphases.errors import ConfigurationError
@@ -15,6 +15,7 @@ from callphases.starting.files import DAG, checked, pipeline_text, write
 NASTY = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=30)
 
 
+@example(prefix="\xa0", pattern="\u3000", comment="")
 @given(prefix=NASTY, pattern=NASTY, comment=NASTY)
 def test_text_is_read_back(prefix: str, pattern: str, comment: str) -> None:
     settings = {
