@@ -22,7 +22,6 @@ from callphases.limits import costs
 from callphases.limits.backfill import Backfill, backfill_jobs, backfill_questions
 from callphases.limits.quota import RateLimits, Slots
 from callphases.listing.late import late_days
-from callphases.local_days import exists
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress, unsettled
 from callphases.recordings import Recording
@@ -35,7 +34,7 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.events import Stopped, stopped
 from callphases.state.keys import RecordingKeys, stop_key
 from callphases.state.lease import Lease
-from callphases.state.ledger import Fold, Ledger, LedgerView, read_ledger_day, read_task
+from callphases.state.ledger import Fold, Ledger, LedgerView, RangeEvents, read_ledger_day, read_task
 from callphases.state.manifests import DayList, Manifest, load_days, new_run_token, save_days
 from callphases.state.range_lease import RangeLease
 from callphases.state.storage import ObjectPrefix
@@ -122,7 +121,7 @@ class DayRun:
             DayHeld: another run works on one of the days, or lists the archive that they are in.
             AccountError, ConfigurationError, ServiceUnavailable: nothing was paid.
         """
-        todo = list(days) if replay is not None else self.days_to_do(days, again)
+        todo = self.days_to_do(days, "completed" if replay is not None else again)
         run_token = new_run_token(run_id)
         if not todo:
             return Listed(save_days(self.state, days, run_token, []), [])
@@ -131,7 +130,7 @@ class DayRun:
 
     def days_to_do(self, days: DayRange, again: Again) -> list[dt.date]:
         """Which of the days there is something to do for; ``again`` as for ``begin_range``."""
-        return [day for day in days_to_do(self.state, days, again) if exists(day, self.pipeline.zone)]
+        return days_to_do(self.state, days, again, self.pipeline.zone)
 
     def _begin(
         self,
@@ -257,7 +256,8 @@ class DayRun:
             done = {day: replace(published, stopped=lease.stopped) for day, published in done.items()}
             record(self.state, [_summary(day, published) for day, published in done.items()], self.clock)
         if self.pipeline.privacy.delete_after:
-            known = {day: read_ledger_day(self.state, day).all() for day in claimed}
+            of_ranges = RangeEvents(self.state)
+            known = {day: read_ledger_day(self.state, day, of_ranges).all() for day in claimed}
             days_by_key = {event.recording: day for day, events in known.items() for event in events}
             events = [event for of_day in known.values() for event in of_day]
             ledger = Ledger.open(self.state, lease, head.run_id, "publish", events, lease.take(), days_by_key)

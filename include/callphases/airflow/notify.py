@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Literal
 
 from callphases.airflow.compat import AirflowException
-from callphases.airflow.ranges import RUN_ID_PREFIX
+from callphases.airflow.ranges import BACKFILLS
 from callphases.airflow.report import Report, again, remedies
 from callphases.airflow.schedule import span_of_dag_run
 from callphases.pipeline import Channel, DagSettings, EmailChannel, Notify
@@ -83,7 +83,7 @@ def tell(settings: DagSettings, notify: Notify, event: Event, lines: Sequence[st
     """
     targets, run_id = getattr(notify, event), context.get("run_id")
     run_type = getattr(context.get("dag_run"), "run_type", None)
-    if not targets or run_type == "backfill" or str(run_id).startswith(("backfill__", RUN_ID_PREFIX)):
+    if not targets or run_type == "backfill" or str(run_id).startswith(BACKFILLS):
         return
     title, lines = f"{settings.pipeline}: {event.replace('_', ' ')}", [*lines, f"Dag {settings.dag_id}, run {run_id}."]
     for target in targets:

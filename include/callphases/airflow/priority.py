@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import WeightRule
 from airflow.task.priority_strategy import PriorityWeightStrategy
 
-from callphases.airflow.ranges import RUN_ID_PREFIX
+from callphases.airflow.ranges import BACKFILLS
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 
 NIGHT = 1000
 """What a task has more than the same task of a backfill; more than there are tasks in a Dag."""
-BACKFILLS = ("backfill__", RUN_ID_PREFIX)
-"""What the ids of backfills' runs begin with: Airflow's own, and those of ranges of days."""
-
-
 NICENESS = 15
 """Of the processes of backfills: those that run when a night begins go on beside its own, which have 0 as usual."""
 

@@ -18,6 +18,8 @@ from callphases.local_days import DAY
 
 RUN_ID_PREFIX = "archive__"
 """What the ids of runs over several days begin with. Their tasks have a lower priority than those of nights."""
+BACKFILLS = ("backfill__", RUN_ID_PREFIX)
+"""What the ids of backfills' runs begin with: Airflow's own, and those of ranges of days."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from callphases.cli.console import answer, console, errors
+from callphases.cli.console import Format, answer, console, errors
 from callphases.clock import SYSTEM_CLOCK
 from callphases.connections import s3_of
 from callphases.errors import ServiceUnavailable
@@ -22,13 +21,6 @@ from callphases.state.storage import ObjectPrefix
 
 COUNT_EVERY_S = 600.0
 """How often ``--watch`` counts the recordings in the bucket, which takes most of the requests."""
-
-
-class Form(StrEnum):
-    """The output format of ``archive``."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def archive(
@@ -46,8 +38,8 @@ def archive(
     ] = False,
     every: Annotated[float, typer.Option(min=1, help="Seconds between two looks of --watch.")] = 30,
     form: Annotated[
-        Form, typer.Option("--format", help="table; json: one document, or one a line with --watch.")
-    ] = Form.TABLE,
+        Format, typer.Option("--format", help="table; json: one document, or one a line with --watch.")
+    ] = Format.TABLE,
 ) -> None:
     """Show how far an archive is: a calendar of its days, paid and to pay, pace, expected end, and what failed.
 
@@ -78,9 +70,9 @@ def archive(
         raise typer.Exit(1)
 
 
-def _show(calendar: Calendar, file: Path, form: Form, *, is_watched: bool) -> None:
+def _show(calendar: Calendar, file: Path, form: Format, *, is_watched: bool) -> None:
     """Print the calendar; on a terminal that is watched, in place of the last one."""
-    if form is Form.JSON:
+    if form is Format.JSON:
         indent = None if is_watched else 2
         answer(json.dumps(calendar_views.document(calendar, str(file)), ensure_ascii=False, indent=indent) + "\n")
     elif is_watched and not console.is_terminal:

@@ -18,9 +18,8 @@ from callphases.day_range import DayRange, cut
 from callphases.errors import ConfigurationError
 from callphases.local_days import day_end, exists
 from callphases.pipeline import Pipeline, load
-from callphases.planning.plan import plan
+from callphases.planning.plan import Plan, plan
 from callphases.planning.report import print_plan
-from callphases.planning.saved import planned
 from callphases.state.storage import ObjectPrefix
 from callphases.state.summaries import days_to_do
 
@@ -83,7 +82,7 @@ def backfill(
     days = _checked(DayRange(first.date(), last.date()), pipeline)
     s3 = s3_of(pipeline)
     state = ObjectPrefix(s3, pipeline.output.state, "output.state")
-    todo = {day for day in days_to_do(state, days, reprocess_behavior.value) if exists(day, pipeline.zone)}
+    todo = set(days_to_do(state, days, reprocess_behavior.value, pipeline.zone))
     count = sum(exists(day, pipeline.zone) for day in days)
     console.print(
         f"{pipeline.dag_id}: {days} in {pipeline.timezone} (days: {count}, of which {count - len(todo)} are done).",
@@ -93,9 +92,10 @@ def backfill(
         console.print("Nothing to do. To run days that are done again: --reprocess-behavior completed.")
         return
     api = None if dry_run else _airflow(airflow_url, pipeline)
-    print_plan(plan(pipeline, s3, days, most_headers=HEADERS), console)
+    planned = plan(pipeline, s3, days, most_headers=HEADERS)
+    print_plan(planned, console)
     if by is None:
-        by = _step(state, days)
+        by = _step(planned)
     steps = [step for step in cut(days, by.value) if not todo.isdisjoint(step)]
     console.print(f"Runs: {len(steps)}, each over a {by.value} at most, {max_active_runs} at a time:", soft_wrap=True)
     for step in steps[:_SHOWN]:
@@ -149,11 +149,10 @@ def _airflow(url: str | None, pipeline: Pipeline) -> Airflow:
     return api
 
 
-def _step(state: ObjectPrefix, days: DayRange) -> By:
-    """The longest step of which no run has more than ``MOST_CALLS`` recordings, by the plan that is kept."""
-    kept = planned(state)
-    counts = {day: one.recordings or 0 for day, one in kept.days.items()} if kept is not None else {}
-    most = {by: max(sum(counts.get(day, 0) for day in step) for step in cut(days, by.value)) for by in By}
+def _step(plan: Plan) -> By:
+    """The longest step of which no run has more than ``MOST_CALLS`` recordings."""
+    counts = plan.recordings
+    most = {by: max(sum(counts.get(day, 0) for day in step) for step in cut(plan.days, by.value)) for by in By}
     return next((by for by in (By.MONTH, By.WEEK) if most[by] <= MOST_CALLS), By.DAY)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,14 @@ errors = Console(stderr=True, markup=False, highlight=False, emoji=False)
 """Standard error: errors and logs."""
 notes = Console(stderr=True, markup=False, highlight=False, emoji=False)
 """Standard error: how far a command is, and what it waits for; silent with -q."""
+
+
+class Format(StrEnum):
+    """How an answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
 
 Days = Annotated[
     list[dt.datetime],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import typer
 from rich.progress import Progress as Bar
 from rich.progress import TextColumn, TimeElapsedColumn
 
-from callphases.cli.console import answer, console, notes, print_finding
+from callphases.cli.console import Format, answer, console, notes, print_finding
 from callphases.connections import s3_of
 from callphases.date_prefixes import has_date
 from callphases.day_range import DayRange
@@ -31,13 +30,6 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import read_ledger_day
 from callphases.state.storage import ObjectPrefix
-
-
-class Format(StrEnum):
-    """How the plan of many days is printed."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def plan(

@@ -54,6 +54,7 @@ from callphases.state import layout
 from callphases.state.bucket import ListedObject, RecordingBucket
 from callphases.state.lease import Lease, has_run
 from callphases.state.storage import ObjectPrefix
+from callphases.temporary_database import temporary_database
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,6 @@ MAX_AGE_WITHOUT_RECORDINGS = dt.timedelta(hours=1)
 """How old it may be for a day that it has no recordings of."""
 THREADS = 8
 """That read or write the objects of an index."""
-_CACHE_KIB = 16_000
 _FORMAT = 1
 """Version of the objects' format; part of the digest that names the index."""
 
@@ -85,7 +85,7 @@ class RecordingsByDay:
         self._source = pipeline.recordings
         self._digests: dict[dt.date, hashlib._Hash] = {}
         self._lock = threading.Lock()
-        self._database = _temporary_database()
+        self._database = temporary_database()
         self._database.execute(
             "CREATE TABLE recordings (day INTEGER, number INTEGER, line BLOB, PRIMARY KEY (day, number)) WITHOUT ROWID"
         )
@@ -182,7 +182,7 @@ class _KnownTimes:
 
     def __call__(self, item: ListedObject) -> dt.datetime | None:
         if self._database is None:
-            self._database = _temporary_database()
+            self._database = temporary_database()
             self._database.execute("CREATE TABLE times (version BLOB PRIMARY KEY, time TEXT) WITHOUT ROWID")
             rows = ((_version(one.key, one.etag), one.call_time.isoformat()) for one in self._read())
             self._database.executemany("INSERT OR IGNORE INTO times VALUES (?, ?)", rows)
@@ -467,13 +467,6 @@ class _IndexedPrefix:
 
     def _recordings(self, body: bytes) -> Iterator[Recording]:
         return _lines_of(self.pipeline, body)
-
-
-def _temporary_database() -> sqlite3.Connection:
-    database = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file without a name
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    return database
 
 
 def _settings_digest(pipeline: Pipeline, prefix: str) -> str:

@@ -105,6 +105,7 @@ class Plan:
         tokens: what was assumed or learned of the language model's tokens.
         pace: at the pipeline's limits.
         s3_requests: of a run of all of it.
+        recordings: of each day that has any.
         options: options that add to the price, in US dollars per hour of audio.
         unpriced: options and models without a price.
         examples: keys of recordings that are no audio, or could not be read.
@@ -126,6 +127,7 @@ class Plan:
     tokens: CallTokens
     pace: Pace
     s3_requests: int
+    recordings: dict[dt.date, int]
     options: dict[str, float]
     unpriced: list[str]
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -203,6 +205,7 @@ def plan(
             usd_per_day=backfill.usd_per_day,
         ),
         s3_requests=_s3_requests(total, tokens),
+        recordings={day: one.recordings for day, one in found.by_day.items()},
         options=costs.priced_options(pipeline),
         unpriced=costs.unpriced_options(pipeline) + costs.unpriced_models(pipeline),
         examples=measured.examples,

@@ -6,7 +6,6 @@ import datetime as dt
 import heapq
 import itertools
 import re
-import sqlite3
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from callphases.state.bucket import RecordingBucket
 from callphases.state.keys import RecordingKeys
 from callphases.state.ledger import read_ledger_day
 from callphases.state.storage import ObjectPrefix
+from callphases.temporary_database import temporary_database
 
 Told = Callable[[str, int, int | None], object]
 """Is told what is being done, how much of it is done, and of how much; None where that is not known."""
@@ -102,8 +102,7 @@ class ToTranscribe:
         self._bucket = bucket
         self._rows: list[tuple[int, int, bytes]] = []
         self._largest: list[tuple[int, int, int]] = []
-        self._database = sqlite3.connect("")  # a temporary file without a name
-        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database = temporary_database()
         self._database.execute(
             "CREATE TABLE recordings (cell INTEGER, number INTEGER, line BLOB, PRIMARY KEY (cell, number)) "
             "WITHOUT ROWID"

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import re
-import sqlite3
 import tempfile
 import threading
 import zlib
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from callphases.errors import ConfigurationError
 from callphases.sidecars import as_text
 from callphases.state.storage import ObjectPrefix, split_uri
+from callphases.temporary_database import temporary_database
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -43,7 +43,6 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location
 """
 _CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet",)
 _DELIMITERS = ",;\t|"
-_CACHE_KIB = 16_000
 csv.field_size_limit(1 << 24)
 
 
@@ -100,9 +99,7 @@ class Inventory:
         self._client = client
         self._fields = sorted({field or LAST_MODIFIED for field in fields})
         self._lock = threading.Lock()
-        self._database = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file without a name
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._database = temporary_database()
         self._database.execute("CREATE TABLE found (joined BLOB, texts TEXT)")
         self._read()
         # Sorting once at the end is many times faster than keeping a large table sorted.

@@ -79,10 +79,11 @@ class LedgerView:
             return [event for events in self._of_recording.values() for event in events]
 
 
-def read_ledger_day(state: ObjectPrefix, day: dt.date) -> LedgerView:
+def read_ledger_day(state: ObjectPrefix, day: dt.date, of_ranges: RangeEvents | None = None) -> LedgerView:
     """The ledger of a day: one LIST request, and one GET for each object.
 
     What a run over several days has written about it is elsewhere until the day is published; its lease says where.
+    Who reads several days gives ``of_ranges``, so that such a run is read once.
     """
     names = list(state.names(layout.ledger_of(day)))
     view = LedgerView()
@@ -90,9 +91,37 @@ def read_ledger_day(state: ObjectPrefix, day: dt.date) -> LedgerView:
         lease = state.get(layout.lease(day)) if layout.lease(day) in names else None
         for body in pool.map(state.get, filter(layout.is_ledger_segment, names)):
             view.learn(parse(body))
-    for span, run_token in json.loads(lease or b"{}").get("ranges", []):
-        view.learn(event for event in read_run(state, parse_span(span), run_token) if event.day == str(day))
+    view.learn((of_ranges or RangeEvents(state)).of(day, json.loads(lease or b"{}").get("ranges", [])))
     return view
+
+
+class RangeEvents:
+    """The events of runs over several days by day, each run read once. Safe to use from threads.
+
+    Args:
+        state: ``output.state``.
+    """
+
+    def __init__(self, state: ObjectPrefix) -> None:
+        self._state = state
+        self._by_day: dict[tuple[str, str], dict[str, list[Event]]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, day: dt.date, ranges: Iterable[Sequence[str]]) -> list[Event]:
+        """The events of a day; ``ranges`` are those of its lease.
+
+        Raises:
+            ServiceUnavailable: the store does not answer.
+        """
+        return [event for span, run_token in ranges for event in self._run(span, run_token).get(str(day), [])]
+
+    def _run(self, span: str, run_token: str) -> dict[str, list[Event]]:
+        with self._lock:
+            if (span, run_token) not in self._by_day:
+                found = self._by_day[span, run_token] = defaultdict[str, list[Event]](list)
+                for event in read_run(self._state, parse_span(span), run_token):
+                    found[event.day].append(event)
+            return self._by_day[span, run_token]
 
 
 def read_run(state: ObjectPrefix, span: Span, run_token: str) -> list[Event]:
@@ -123,8 +152,7 @@ class Fold:
 
     def __init__(self, state: ObjectPrefix, run_token: str) -> None:
         self._state, self._run_token = state, run_token
-        self._by_day: dict[tuple[str, str], dict[str, list[Event]]] = {}
-        self._lock = threading.Lock()
+        self._of_ranges = RangeEvents(state)
 
     def __call__(self, day: dt.date, ranges: Iterable[Sequence[str]]) -> None:
         """Move the events of a day; ``ranges`` are those of its lease. What is there already is replaced by the same.
@@ -132,22 +160,9 @@ class Fold:
         Raises:
             ServiceUnavailable: the store does not answer.
         """
-        events = [
-            replace(event, day="")
-            for span, run_token in ranges
-            for event in self._events(span, run_token).get(str(day), [])
-        ]
-        if events:
+        if events := self._of_ranges.of(day, ranges):
             name = layout.ledger_segment(day, self._run_token, "range")
-            self._state.put(name, serialize(events), "application/x-ndjson")
-
-    def _events(self, span: str, run_token: str) -> dict[str, list[Event]]:
-        with self._lock:
-            if (span, run_token) not in self._by_day:
-                found = self._by_day[span, run_token] = defaultdict[str, list[Event]](list)
-                for event in read_run(self._state, parse_span(span), run_token):
-                    found[event.day].append(event)
-            return self._by_day[span, run_token]
+            self._state.put(name, serialize(replace(event, day="") for event in events), "application/x-ndjson")
 
 
 class Ledger(LedgerView):
@@ -206,7 +221,8 @@ class Ledger(LedgerView):
         ledger = cls(state, lease, run_id, name)
         ledger._days = days or {}
         if lease.take() != fencing_token:
-            known = [event for day in lease.days_to_read for event in read_ledger_day(state, day).all()]
+            of_ranges = RangeEvents(state)
+            known = [event for day in lease.days_to_read for event in read_ledger_day(state, day, of_ranges).all()]
         ledger.learn(known)
         ledger._read_own()
         return ledger

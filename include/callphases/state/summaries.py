@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 from callphases.day_range import Again, DayRange
+from callphases.local_days import exists
 from callphases.state import layout
 from callphases.state.shared_document import SharedDocument
 from callphases.state.storage import ObjectPrefix
@@ -94,11 +96,15 @@ def read_summaries(state: ObjectPrefix, first: dt.date, last: dt.date) -> dict[d
     return dict(sorted(found.items()))
 
 
-def days_to_do(state: ObjectPrefix, days: DayRange, again: Again) -> list[dt.date]:
-    """Those of the days that are not done, or that ``again`` says are to be run again; raises as ``read_summaries``."""
+def days_to_do(state: ObjectPrefix, days: DayRange, again: Again, zone: ZoneInfo) -> list[dt.date]:
+    """Those of the days, as far as ``zone`` has them, that are not done or that ``again`` says are to be run again.
+
+    Raises:
+        ServiceUnavailable: the store does not answer.
+    """
     summaries = {} if again == "completed" else read_summaries(state, days.first, days.last)
     done = {day for day, one in summaries.items() if one.is_done and (again == "none" or "failed" not in one.statuses)}
-    return [day for day in days if day not in done]
+    return [day for day in days if day not in done and exists(day, zone)]
 
 
 def _months(first: dt.date, last: dt.date) -> Iterator[str]:
