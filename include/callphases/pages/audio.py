@@ -222,8 +222,8 @@ def _converted(
         reason = error.strerror or str(error)
         return Unavailable(
             503,
-            f"The server can't keep the converted recording ({reason}): check the folder for temporary files (TMPDIR) of "
-            "Airflow's API server.",
+            f"The server can't keep the converted recording ({reason}): check the folder for temporary files (TMPDIR) "
+            "of Airflow's API server.",
         )
     etag = f'"{recording.opening.etag}-wav"'
     return _streamed(
