@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from callphases.cues import Cue, cues_of_captions
 from callphases.errors import REMEDIES, ProviderError, TranscriptGone
 from callphases.pages.pipelines import Stores
-from callphases.segmentation.talk import turns
+from callphases.segmentation.talk import TURN_EDGE_MS, turns
 from callphases.state.storage import ObjectPrefix
 from callphases.state.transcripts import Transcript, read_transcript
 from callphases.tables.one_call import rows_of_call
@@ -155,6 +155,8 @@ class CallPage:
     may_read: bool
     may_replay: bool
     in_airflow: bool
+    long_silence_s: float = LONG_SILENCE_S
+    turn_edge_s: float = TURN_EDGE_MS / 1000
 
 
 @dataclass(frozen=True)
