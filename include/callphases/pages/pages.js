@@ -1,5 +1,102 @@
 "use strict";
 
+// In a tab of Airflow's UI: the theme and the colors of the document around the iframe, also when they change.
+(() => {
+  const root = document.documentElement;
+  const colors = {
+    "--bg": "bg", "--bg-subtle": "bg-subtle", "--bg-muted": "bg-muted",
+    "--fg": "fg", "--fg-muted": "fg-muted", "--border": "border-emphasized",
+  };
+  let outer;
+  try {
+    outer = parent === window ? null : parent.document.documentElement;
+  } catch {
+    return; // another site's iframe
+  }
+  if (!outer) return;
+  const follow = () => {
+    for (const theme of ["light", "dark"]) root.classList.toggle(theme, outer.classList.contains(theme));
+    const theirs = parent.getComputedStyle(outer);
+    for (const [ours, name] of Object.entries(colors)) {
+      const color = theirs.getPropertyValue(`--chakra-colors-${name}`);
+      if (color) root.style.setProperty(ours, color);
+      else root.style.removeProperty(ours);
+    }
+  };
+  new MutationObserver(follow).observe(outer, { attributes: true, attributeFilter: ["class"] });
+  follow();
+})();
+
+// In a tab of Airflow's UI: links out of the iframe. The iframe may neither navigate the window around it nor open
+// another, but a link in that window's document may. Where that document can't be reached, the address is shown.
+(() => {
+  if (parent === window) return;
+  const prefix = "/callphases/";
+  const ours = location.pathname.slice(0, location.pathname.indexOf(prefix) + prefix.length);
+  const follow = (event) => {
+    const link = event.target.closest("a[href]");
+    if (!link || event.defaultPrevented || event.button > 1 || !/^https?:$/.test(link.protocol)) return;
+    const another = event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey || link.target === "_blank";
+    if (!another && link.origin === location.origin && link.pathname.startsWith(ours)) return;
+    event.preventDefault();
+    try {
+      const outside = parent.document.createElement("a");
+      outside.href = link.href;
+      outside.rel = "noopener";
+      if (another) outside.target = "_blank";
+      parent.document.body.append(outside);
+      outside.click();
+      outside.remove();
+    } catch {
+      const copy = document.getElementById("copy");
+      copy.hidden = false;
+      copy.querySelector("input").value = link.href;
+      copy.querySelector("input").select();
+    }
+  };
+  document.addEventListener("click", follow);
+  document.addEventListener("auxclick", follow);
+  const own = document.getElementById("own-tab");
+  own.href = location.href;
+  own.hidden = false;
+})();
+
+// A page in a file: the filter and the order of its table, which the server makes for other pages.
+(() => {
+  const find = document.getElementById("find");
+  if (!find) return;
+  const body = document.querySelector("table.calls tbody");
+  const rows = [...body.rows].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+  const shown = document.getElementById("shown");
+  find.addEventListener("input", () => {
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const { row, text } of rows) {
+      row.hidden = !words.every((word) => text.includes(word));
+      count += row.hidden ? 0 : 1;
+    }
+    shown.textContent = `${count.toLocaleString("en")} of ${rows.length.toLocaleString("en")} calls`;
+  });
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    const text = cell.dataset.value ?? cell.textContent.trim();
+    return text === "" ? null : Number.isNaN(Number(text)) ? text.toLowerCase() : Number(text);
+  };
+  const compare = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
+  for (const button of document.querySelectorAll("table.calls th button")) {
+    button.addEventListener("click", () => {
+      const header = button.parentElement;
+      const down = header.getAttribute("aria-sort") === "ascending";
+      for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const keyed = rows.map((one) => [valueOf(one.row, header.cellIndex), one]);
+      // Calls without a value come last in either order.
+      keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : (down ? -1 : 1) * compare(a, b)));
+      body.append(...keyed.map(([, one]) => one.row));
+    });
+  }
+})();
+
 // The page of a call: plays from phases and cues, shows what is playing, and follows it.
 (() => {
   const call = document.querySelector("article.call");

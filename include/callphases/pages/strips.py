@@ -21,11 +21,14 @@ class Phase(Protocol):
     """What a strip is drawn of."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """From the pipeline's list, or ``Other``."""
     @property
-    def start_s(self) -> float: ...
+    def start_s(self) -> float:
+        """From the start of the call."""
     @property
-    def end_s(self) -> float: ...
+    def end_s(self) -> float:
+        """From the start of the call."""
 
 
 @dataclass(frozen=True)

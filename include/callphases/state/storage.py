@@ -113,6 +113,14 @@ class Tail:
 
 
 @dataclass(frozen=True)
+class ObjectVersion:
+    """Which bytes an object has at the moment, and how many."""
+
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True)
 class ObjectPrefix:
     """A prefix of a bucket; names are relative to it. ``setting`` names the pipeline file's key in errors.
 
@@ -178,6 +186,16 @@ class ObjectPrefix:
         """The object's bytes; None if it does not exist."""
         stored = self.look(name)
         return None if stored is None else stored.body
+
+    def version(self, name: str) -> ObjectVersion | None:
+        """The object's ETag and size, without its bytes; None if it does not exist."""
+        bucket, prefix = self._place
+
+        def ask() -> ObjectVersion:
+            answer = self.client.head_object(Bucket=bucket, Key=prefix + name)
+            return ObjectVersion(answer["ETag"], answer["ContentLength"])
+
+        return self._found(ask)
 
     def look(self, name: str) -> StoredObject | None:
         """The object with its ETag and age; None if it does not exist."""
