@@ -12,9 +12,7 @@ from fastapi.responses import HTMLResponse
 from callphases.errors import CallphasesError
 from callphases.pages import airflow_rights
 from callphases.pages.airflow_runs import run_of
-from callphases.pages.day_page import day_page
 from callphases.pages.day_query import Query
-from callphases.pages.day_tables import day_version
 from callphases.pages.links import PREFIX, Links
 from callphases.pages.pipelines import DAG_PREFIX, stores_of, why_missing
 from callphases.pages.rendering import render
@@ -53,6 +51,10 @@ def _date(text: str | None) -> dt.date | None:
 
 def _day(request: Request, dag_id: str, day: dt.date | None, run_id: str | None = None) -> HTMLResponse:
     """The page of a day, or of a run and one of its days, the first unless another is asked for."""
+    # Imported here, in the thread of the pages: pyarrow is heavy, and the API server's other work must not wait for it.
+    from callphases.pages.day_page import day_page
+    from callphases.pages.day_tables import day_version
+
     if not dag_id.startswith(DAG_PREFIX):
         return _message(
             "Not a Dag of callphases", f"{dag_id} is no pipeline of callphases, so there are no calls.", 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from pyarrow import compute
 
 from callphases.airflow.report import fallbacks
 from callphases.errors import REMEDIES
+from callphases.pages.arrow import float64, float64s, int32, null, string
 from callphases.pages.day_query import LENGTH, OWN, SHARE, STARTED, Query, length_text
 from callphases.pages.day_tables import DayTables, DayVersion, as_text, day_tables, said
 from callphases.pages.pipelines import Stores
@@ -266,43 +269,31 @@ def _filtered(stores: Stores, version: DayVersion, of: DayTables, query: Query, 
     """The calls that the filter lets through: rows of ``calls``, in their order."""
     calls, conditions = of.calls, []
     if query.status is not None:
-        conditions.append(pc.equal(calls["status"], pa.scalar(query.status)))
+        conditions.append(pc.equal(calls["status"], string(query.status)))
     if query.failure_class is not None:
-        conditions.append(pc.equal(calls["failure_class"], pa.scalar(query.failure_class)))
+        conditions.append(pc.equal(calls["failure_class"], string(query.failure_class)))
     if query.min_s is not None:
-        conditions.append(pc.greater_equal(calls["duration_s"], pa.scalar(query.min_s)))
+        conditions.append(pc.greater_equal(calls["duration_s"], float64(query.min_s)))
     if query.max_s is not None:
-        conditions.append(pc.less_equal(calls["duration_s"], pa.scalar(query.max_s)))
+        conditions.append(pc.less_equal(calls["duration_s"], float64(query.max_s)))
     for name, value in query.own:
-        conditions.append(pc.equal(as_text(calls[name]), pa.scalar(value)))
-    rows = pa.array(range(len(calls)), pa.int32()) if query.phase is not None or query.text else None
+        conditions.append(pc.equal(as_text(calls[name]), string(value)))
     if query.phase is not None:
-        conditions.append(pc.is_in(rows, pc.unique(_of_phase(of, query.phase)["of"])))
+        conditions.append(pc.is_in(of.rows, pc.unique(_of_phase(of, query.phase)["of"])))
     if query.text:
         texts = [calls["recording_uri"], calls["call_id"], *(as_text(calls[name]) for name in of.own)]
-        has = [pc.fill_null(pc.match_substring(one, query.text, ignore_case=True), False) for one in texts]
+        has = [pc.match_substring(one, query.text, ignore_case=True) for one in texts]
         if may_read:
-            has.append(pc.is_in(rows, said(stores.tables, version, of, query.text).cast(pa.int32())))
-        conditions.append(_any(has))
-    if not conditions:
-        return pa.array(range(len(calls)), pa.int32())
-    passes = pc.fill_null(conditions[0], False)
-    for one in conditions[1:]:
-        passes = pc.and_(passes, pc.fill_null(one, False))
-    return pc.indices_nonzero(passes).cast(pa.int32())
-
-
-def _any(conditions: Sequence[Any]) -> Any:
-    found = conditions[0]
-    for one in conditions[1:]:
-        found = pc.or_(found, one)
-    return found
+            has.append(pc.is_in(calls["call_id"], said(stores.tables, version, query.text)))
+        conditions.append(functools.reduce(pc.or_kleene, has))
+    # Null, as where a call has no length, lets no call through.
+    return pc.indices_nonzero(functools.reduce(pc.and_kleene, conditions)).cast(pa.int32()) if conditions else of.rows
 
 
 def _of_phase(of: DayTables, name: str) -> pa.Table:
     """The rows of ``phases`` with a name."""
     number = of.phase_names.index(name) if name in of.phase_names else -1
-    return of.phases.filter(pc.equal(of.phases["name"], pa.scalar(number, pa.int32())))
+    return of.phases.filter(pc.equal(of.phases["name"], int32(number)))
 
 
 def _sorted(of: DayTables, query: Query, rows: Any) -> Any:
@@ -338,22 +329,21 @@ def _one(column: Any) -> Any:
 def usd_of(calls: pa.Table) -> Any:
     """What each call cost: null if neither cost is known."""
     known = pc.or_(pc.is_valid(calls["speech_usd"]), pc.is_valid(calls["llm_usd"]))
-    both = pc.add(pc.fill_null(calls["speech_usd"], 0.0), pc.fill_null(calls["llm_usd"], 0.0))
-    return pc.if_else(known, both, pa.scalar(None, pa.float64()))
+    speech_usd, llm_usd = (pc.coalesce(calls[name], float64(0.0)) for name in ("speech_usd", "llm_usd"))
+    return pc.if_else(known, pc.add(speech_usd, llm_usd), null(pa.float64()))
 
 
 def _of_each_call(of: DayTables, phase: str, *, is_share: bool) -> Any:
     """How long a phase is in each call, in seconds or as a share of the call; null for calls without it."""
-    found: list[float | None] = [None] * len(of.calls)
+    found = [math.nan] * len(of.calls)
     rows: Any = _of_phase(of, phase)
     lengths = pc.subtract(rows["end_s"], rows["start_s"]).to_pylist()
     for row, length_s in zip(rows["of"].to_pylist(), lengths, strict=True):
-        found[row] = (found[row] or 0.0) + length_s
-    lengths_s = pa.array(found, pa.float64())
-    if not is_share:
-        return lengths_s
-    durations = _one(of.calls["duration_s"])
-    return pc.divide(lengths_s, pc.if_else(pc.greater(durations, 0.0), durations, pa.scalar(None, pa.float64())))
+        found[row] = length_s if math.isnan(found[row]) else found[row] + length_s
+    lengths_s = float64s(found)
+    if is_share:
+        lengths_s = pc.divide(lengths_s, _one(of.calls["duration_s"]))
+    return pc.if_else(pc.is_finite(lengths_s), lengths_s, null(pa.float64()))
 
 
 def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzinfo) -> list[CallOfDay]:
