@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ def read_table(source: bytes | Path, table: str, only: list[str] | None = None) 
         more = [column for column in file.schema_arrow if column.name not in SCHEMAS[table].names]
         fields = [field for field in (*SCHEMAS[table], *more) if only is None or field.name in only]
         read = file.read([field.name for field in fields], use_threads=False)
-    # Files of older versions lack newer columns.
+    return with_columns(read, fields)
+
+
+def with_columns(read: pa.Table, fields: Sequence[pa.Field[Any]]) -> pa.Table:
+    """The table with just these columns, which files of older versions may lack."""
     columns = [
         read.column(field.name).cast(field.type) if field.name in read.column_names else pa.nulls(len(read), field.type)
         for field in fields
