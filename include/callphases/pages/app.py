@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse
 from callphases.errors import CallphasesError
 from callphases.pages import airflow_rights
 from callphases.pages.airflow_runs import run_of
-from callphases.pages.day_query import Query
 from callphases.pages.links import PREFIX, Links
 from callphases.pages.pipelines import DAG_PREFIX, stores_of, why_missing
 from callphases.pages.rendering import render
@@ -74,7 +73,7 @@ def _day(request: Request, dag_id: str, day: dt.date | None, run_id: str | None 
         return _message(f"{day} is not published", "No run has published calls of this day.", 404)
     page = day_page(stores, version, request.query_params.multi_items()) if version is not None else None
     values: dict[str, Any] = {"page": page, "run": run, "day": day, "links": links, "dag_id": dag_id, "action": action}
-    return _page("day", base=Query(), **values)
+    return _page("day", **values)
 
 
 def _links(request: Request) -> Links:

@@ -29,6 +29,7 @@ MOST_OWN = 3
 MOST_WARNINGS = 10
 LONG_TAIL = 3.0
 """If the longest call is more than this many times as long as 98 of 100 calls, the axis is for those."""
+_READ = ["summaries", "failure messages"]
 _AXES_S = [
     *(10, 20, 30, 60, 120, 180, 300, 420, 600, 900, 1200, 1800, 2700),
     *(3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200, 86400),
@@ -99,13 +100,15 @@ class Header:
     """A column of the table.
 
     Attributes:
-        address: of the page sorted by it; empty if it can't be.
+        address: of the page sorted by it.
         order: ``ascending`` or ``descending`` if the page is sorted by it, else empty.
+        is_wide: whether it is that of the strips.
     """
 
     title: str
     address: str
     order: str
+    is_wide: bool
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,9 @@ class DayPage:
         page, pages: from 1 on.
         own: names of the own columns in the table.
         axis_s: the end of the strips' time axis.
+        has_longer: whether a call of the page is longer.
+        with_phases, statuses, classes, facets: what to filter by.
+        searched: what a text is looked for in.
         notes: what of the query is not understood.
         warnings: texts of ``calls.warnings`` with their counts.
         speech_usd, llm_usd: what the day's calls cost, as far as it is known.
@@ -165,11 +171,15 @@ class DayPage:
     own: list[str]
     headers: list[Header]
     axis_s: float
+    has_longer: bool
     phase_names: list[str]
     phases: list[PhaseOfDay]
+    with_phases: list[Choice]
     statuses: list[Choice]
+    classes: list[Choice]
     failures: list[Failures]
     facets: list[Facet]
+    searched: str
     warnings: list[Choice]
     speech_usd: float
     llm_usd: float
@@ -201,9 +211,12 @@ def day_page(
     page = min(query.page, pages)
     own = of.own[:MOST_OWN]
     axis_s = axis_of(of.calls["duration_s"].take(rows))
+    calls = _calls(of, rows.slice((page - 1) * CALLS_A_PAGE, CALLS_A_PAGE), own, axis_s, pipeline.zone)
+    names = _in_pipelines_order(of.phase_names, [phase.name for phase in pipeline.phases])
+    totals = sorted(of.phase_totals, key=lambda one: names.index(one.name))
     speech_models, llm_models = of.counts("speech_model"), of.counts("llm_model")
     speech_usd, llm_usd = of.usd
-    seconds = sum(phase.seconds for phase in of.phase_totals)
+    seconds = sum(phase.seconds for phase in totals)
     return DayPage(
         day=version.day,
         zone=pipeline.zone.key,
@@ -213,7 +226,7 @@ def day_page(
         notes=notes,
         total=len(of.calls),
         found=len(rows),
-        calls=_calls(of, rows.slice((page - 1) * CALLS_A_PAGE, CALLS_A_PAGE), own, axis_s, pipeline.zone),
+        calls=calls,
         page=page,
         pages=pages,
         first=query.address() if page > 1 else "",
@@ -223,7 +236,8 @@ def day_page(
         own=own,
         headers=_headers(query, own),
         axis_s=axis_s,
-        phase_names=_in_pipelines_order(of.phase_names, [phase.name for phase in pipeline.phases]),
+        has_longer=any(call.is_longer for call in calls),
+        phase_names=names,
         phases=[
             PhaseOfDay(
                 one.name,
@@ -233,14 +247,17 @@ def day_page(
                 query.address(sort=LENGTH + one.name, descending=True),
                 query.address(sort=SHARE + one.name, descending=True),
             )
-            for one in of.phase_totals
+            for one in totals
         ],
+        with_phases=[Choice(one.name, one.calls) for one in totals],
         statuses=_choices(of.counts("status")),
+        classes=_choices(of.counts("failure_class")),
         failures=[
             Failures(name, count, REMEDIES.get(name, "see the failure message of the call"))
             for name, count in of.counts("failure_class").items()
         ],
         facets=[_facet(of, query, name) for name in of.own],
+        searched=", ".join(["names of recordings", "call ids", *of.own, *(_READ if may_read else [])]),
         warnings=_choices(of.counts("warnings"))[:MOST_WARNINGS],
         speech_usd=speech_usd,
         llm_usd=llm_usd,
@@ -371,12 +388,13 @@ def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzi
 
 
 def _headers(query: Query, own: Sequence[str]) -> list[Header]:
-    def header(title: str, sort: str) -> Header:
-        order = ("descending" if query.descending else "ascending") if query.sort == sort else ""
-        return Header(title, query.sorted_by(sort) if sort else "", order)
-
-    fixed = [("Call", "name"), ("Started", STARTED), ("Length", "duration"), ("Status", "status"), ("Phases", "phases")]
-    return [header(*one) for one in [*fixed, ("Cost", "cost"), *((name, OWN + name) for name in own)]]
+    sorts = [("Call", "name"), ("Started", STARTED), ("Status", "status"), ("Phases", "phases"), ("Length", "duration")]
+    sorts += [("Cost", "cost"), *((name, OWN + name) for name in own)]
+    order = "descending" if query.descending else "ascending"
+    return [
+        Header(title, query.sorted_by(sort), order if query.sort == sort else "", sort == "phases")
+        for title, sort in sorts
+    ]
 
 
 def _choices(counts: dict[str, int]) -> list[Choice]:
