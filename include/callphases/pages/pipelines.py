@@ -1,0 +1,64 @@
+"""The pipeline behind a Dag, and its stores, as the API server can reach them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from callphases.pipeline import Pipeline, load_all, pipeline_folder
+from callphases.state.bucket import RecordingBucket
+from callphases.state.storage import ObjectPrefix
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+READ_AGAIN_S = 30
+"""After how long a changed pipeline file is noticed."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A pipeline with its stores."""
+
+    pipeline: Pipeline
+    s3: S3Client
+
+    @property
+    def tables(self) -> ObjectPrefix:
+        """The tables."""
+        return ObjectPrefix(self.s3, self.pipeline.output.tables, "output.tables")
+
+    @property
+    def state(self) -> ObjectPrefix:
+        """The state area."""
+        return ObjectPrefix(self.s3, self.pipeline.output.state, "output.state")
+
+    @property
+    def bucket(self) -> RecordingBucket:
+        """The recordings."""
+        return RecordingBucket(self.s3, self.pipeline.recordings.bucket)
+
+
+def stores_of(dag_id: str) -> Stores | None:
+    """The stores of the Dag's pipeline; None if no pipeline file here makes this Dag.
+
+    Raises:
+        ConfigurationError: the folder of the pipeline files does not exist.
+    """
+    return _stores(dag_id, int(time.monotonic() / READ_AGAIN_S))
+
+
+@functools.lru_cache(maxsize=64)
+def _stores(dag_id: str, _: int) -> Stores | None:
+    from airflow.configuration import conf
+
+    from callphases.airflow.hook import s3_client
+
+    pipelines, _mistakes = load_all(pipeline_folder(Path(conf.get("core", "dags_folder"))))
+    for pipeline in pipelines:
+        if pipeline.dag_id == dag_id:
+            return Stores(pipeline, s3_client(pipeline.connections.aws))
+    return None
