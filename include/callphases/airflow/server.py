@@ -19,21 +19,24 @@ def signing_key() -> str:
     return get_signing_key("api", "secret_key")
 
 
-def run_is_waiting(dag_id: str, run_id: str) -> tuple[str, bool] | None:
-    """A run's state, and whether its Dag is paused; None if there is no such run."""
+def is_paused(dag_id: str) -> bool:
+    """Whether runs of a Dag wait until somebody unpauses it."""
     from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session(scoped=False) as session:
+        return bool(session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id)))
+
+
+def _has_run(dag_id: str, run_id: str) -> bool:
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    found = (
-        select(DagRun.state, DagModel.is_paused)
-        .join(DagModel, DagModel.dag_id == DagRun.dag_id)
-        .where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
-    )
     with create_session(scoped=False) as session:
-        row = session.execute(found).one_or_none()
-        return None if row is None else (str(row[0]), bool(row[1]))
+        found = session.scalar(select(DagRun.run_id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        return found is not None
 
 
 def trigger(request: Request, user: Any, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> bool:
@@ -45,7 +48,7 @@ def trigger(request: Request, user: Any, dag_id: str, run_id: str, conf: Mapping
     from airflow.utils.session import create_session
     from sqlalchemy.exc import IntegrityError
 
-    if run_is_waiting(dag_id, run_id) is not None:
+    if _has_run(dag_id, run_id):
         return False
     # Airflow, too, logs what a user wants before it tries.
     audit(user, "trigger_dag_run", dag_id, {"conf": conf, "method": "POST"}, run_id)
@@ -53,7 +56,7 @@ def trigger(request: Request, user: Any, dag_id: str, run_id: str, conf: Mapping
         with create_session(scoped=False) as session:
             trigger_as_user(request, user, dag_id, run_id, dict(conf), session)
     except IntegrityError:
-        if run_is_waiting(dag_id, run_id) is None:
+        if not _has_run(dag_id, run_id):
             raise
         return False  # a second click was quicker
     return True

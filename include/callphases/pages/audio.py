@@ -1,19 +1,26 @@
 """The audio of a call for a browser: by a redirect to the bucket, or in pieces through the server.
 
+What browsers don't play is converted on the way, and comes through the server whatever the setting says.
+
 Who may listen is decided before, in ``app``, which turns what these functions return into a response.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 from urllib.parse import urlsplit
 
 from callphases.errors import AccessDenied, Archived, CallphasesError, RecordingGone
 from callphases.limits.audio_files.stretches import HEAD_BYTES
-from callphases.pages.audio_formats import format_of
+from callphases.pages import conversion
+from callphases.pages.audio_formats import Format, format_of
 from callphases.pages.byte_ranges import NotSatisfiable, Span, asked_span
+from callphases.pages.conversion import NotConvertible
+from callphases.pages.wav_cache import Busy, WavCache, machine_cache
 from callphases.state.bucket import Opening, RecordingBucket
 
 URL_LIFE_S = 300
@@ -104,10 +111,20 @@ class Unavailable:
     headers: dict[str, str] = field(default_factory=lambda: dict(_OURS))
 
 
+_OFF = Unavailable(404, "Recordings can't be played here: the pipeline file has pages.audio: off.")
+_EMPTY = Unavailable(415, "The recording is empty: the object in the bucket has no bytes.")
+
+
 def audio_of(
-    bucket: RecordingBucket, key: str, etag: str, how: Literal["redirect", "stream", "off"], asked: Asked
+    bucket: RecordingBucket,
+    key: str,
+    etag: str,
+    how: Literal["redirect", "stream", "off"],
+    asked: Asked,
+    *,
+    cache: WavCache | None = None,
 ) -> Redirect | Stream | Unavailable:
-    """The audio of a recording. Takes a request to S3 or a few.
+    """The audio of a recording. Takes a request to S3 or a few, and a conversion the first time if it needs one.
 
     Args:
         bucket: that has the recording.
@@ -115,31 +132,43 @@ def audio_of(
         etag: the recording's in its row of the table ``calls``, without quotes.
         how: the setting ``pages.audio``.
         asked: what the browser asks for.
+        cache: where converted recordings are kept; by default this machine's.
     """
     if how == "off":
-        return Unavailable(404, "Recordings can't be played here: the pipeline file has pages.audio: off.")
+        return _OFF
     try:
         opening = bucket.opening(key, HEAD_BYTES)
         if not opening.size:
-            return Unavailable(415, "The recording is empty: the object in the bucket has no bytes.")
-        form = format_of(_Recording(bucket, key, opening), key)
+            return _EMPTY
+        recording = _Recording(bucket, key, opening)
+        form = format_of(recording, key)
         is_other = opening.etag != etag
         if form.plays_as is None:
-            return Unavailable(415, "Browsers can't play this recording's format.")
+            return _converted(recording, form, asked, machine_cache() if cache is None else cache, is_other)
         # The URL is for GET: S3 refuses a HEAD of it.
         if how == "redirect" and not asked.is_head:
-            url = bucket.presigned_url(key, URL_LIFE_S, content_type=form.plays_as)
-            return Redirect(url, is_other)
+            return Redirect(bucket.presigned_url(key, URL_LIFE_S, content_type=form.plays_as), is_other)
     except (CallphasesError, OSError) as error:
         return _unavailable(error)
     return _streamed(
-        asked,
-        form.plays_as,
-        f'"{opening.etag}"',
-        opening.size,
-        lambda span: Body(span, lambda start, end: bucket.part(key, opening.etag, start, end)),
-        is_other,
+        asked, form.plays_as, f'"{opening.etag}"', opening.size, lambda span: Body(span, recording.part), is_other
     )
+
+
+def state_of(
+    bucket: RecordingBucket, key: str, etag: str, how: Literal["redirect", "stream", "off"]
+) -> Unavailable | bool:
+    """Why a recording can't be heard, else whether the bucket has another version of it, with one request for a byte.
+
+    What only its format tells is left to ``audio_of``. The arguments are as there.
+    """
+    if how == "off":
+        return _OFF
+    try:
+        opening = bucket.opening(key, 1)
+    except (CallphasesError, OSError) as error:
+        return _unavailable(error)
+    return opening.etag != etag if opening.size else _EMPTY
 
 
 def origin_of(bucket: RecordingBucket) -> str:
@@ -170,7 +199,56 @@ class _Recording:
             return b""
         if end <= len(self.opening.head):
             return self.opening.head[start:end]
+        return self.part(start, end)
+
+    def part(self, start: int, end: int) -> bytes:
         return self.bucket.part(self.key, self.opening.etag, start, end)
+
+
+def _converted(
+    recording: _Recording, form: Format, asked: Asked, cache: WavCache, is_other: bool
+) -> Stream | Unavailable:
+    if not conversion.is_possible():
+        return Unavailable(
+            501,
+            "Browsers don't play this recording's format. To convert it, install the extra audio where Airflow's API "
+            "server runs: pip install 'callphases[audio]'.",
+        )
+    if recording.size > conversion.MOST_SOURCE_BYTES:
+        return Unavailable(
+            413,
+            f"Browsers don't play this recording's format, and with {recording.size >> 20} MiB it is too large to be "
+            f"converted: the most is {conversion.MOST_SOURCE_BYTES >> 20} MiB.",
+        )
+
+    def make(scratch: Path, target: Path) -> None:
+        source = scratch / "recording"
+        with source.open("wb") as file:
+            for start in range(0, recording.size, PIECE_BYTES):
+                file.write(recording.part(start, min(start + PIECE_BYTES, recording.size)))
+        conversion.convert(source, target, form.demuxer, form.options)
+
+    try:
+        file = cache.open(f"s3://{recording.bucket.name}/{recording.key}", recording.opening.etag, make)
+    except NotConvertible as problem:
+        return Unavailable(415, f"Browsers don't play this recording's format, and it can't be converted. {problem}")
+    except Busy:
+        return Unavailable(
+            503,
+            "Other recordings are being converted for the browser: try again in a moment.",
+            {**_OURS, "Retry-After": "10"},
+        )
+    except OSError as error:  # such as a full disk
+        reason = error.strerror or str(error)
+        return Unavailable(503, f"The server can't keep the converted recording ({reason}).")
+    etag = f'"{recording.opening.etag}-wav"'
+    return _streamed(
+        asked, "audio/wav", etag, os.fstat(file.fileno()).st_size, lambda span: _file_body(span, file), is_other
+    )
+
+
+def _file_body(span: Span, file: BinaryIO) -> Body:
+    return Body(span, lambda start, end: os.pread(file.fileno(), end - start, start), file.close)
 
 
 def _streamed(
@@ -194,8 +272,8 @@ def _unavailable(error: Exception) -> Unavailable:
         case RecordingGone():
             return Unavailable(
                 404,
-                "The recording is no longer in the bucket. Perhaps a lifecycle rule has deleted it; its row, phases and "
-                "transcript stay.",
+                "The recording is no longer in the bucket: it was deleted, perhaps by a lifecycle rule, after the day "
+                "was processed.",
             )
         case Archived():
             return Unavailable(

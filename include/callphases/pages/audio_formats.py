@@ -21,6 +21,8 @@ _CHUNKS, _BOXES = 40, 40
 """The most chunks of a WAV file, and boxes of an MP4, that are looked at."""
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _PLAYED_BITS = (8, 16, 24)
+_OF_FIXED_SIZE = (1, 3, 6, 7, _EXTENSIBLE)
+"""Encodings of which a second always has the bytes that the header says: PCM, float, A-law, µ-law, extensible."""
 _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 _SIZE_TOLERANCE_S = 0.5
 """By which the length of a WAV file may differ from what its header states."""
@@ -69,7 +71,7 @@ def format_of(file: File, key: str) -> Format:
     if head[:4] == b"fLaC":
         return Format("audio/flac")
     if head[:4] == b"OggS":
-        # A second stream begins with a page of its own before the first one goes on.
+        # Its first page says what its first stream is.
         return Format("audio/ogg" if re.match(rb"OggS.{24,279}?(?:OpusHead|\x01vorbis)", head, re.DOTALL) else None)
     if head[:4] == b"\x1a\x45\xdf\xa3":
         is_played = b"webm" in head[:64] and re.search(rb"A_(?:OPUS|VORBIS)", head)
@@ -78,7 +80,7 @@ def format_of(file: File, key: str) -> Format:
     if bare is not None and not head.startswith((b".snd", b"FORM", b"caff", b"#!AMR")):
         rate_hz = _BARE_RATE_HZ.get(bare)
         return Format(None, bare, {"sample_rate": str(rate_hz)} if rate_hz else {})
-    return Format("audio/mpeg" if _MP3_FRAME.match(head) else None)
+    return Format("audio/mpeg" if _MP3_FRAME.match(head.lstrip(b"\0")) else None)
 
 
 def _wav(file: File) -> Format:
@@ -96,19 +98,20 @@ def _wav(file: File) -> Format:
     else:
         return Format()
     measured = audio_in(file)
-    stated_s = size / byte_rate if byte_rate else 0.0
-    if encoding == _PCM and measured is not None and abs(measured.seconds - stated_s) > _SIZE_TOLERANCE_S:
-        return Format(None, "wav", {"ignore_length": "1"} if measured.seconds > stated_s else {})
+    if encoding in _OF_FIXED_SIZE and measured is not None and byte_rate:
+        missing_s = measured.seconds - size / byte_rate
+        if abs(missing_s) > _SIZE_TOLERANCE_S:
+            return Format(None, "wav", {"ignore_length": "1"} if missing_s > 0 else {})
     return Format("audio/wav" if encoding == _PCM and bits in _PLAYED_BITS else None)
 
 
 def _after_tags(file: File) -> bytes:
-    """The first bytes after the ID3 tags at the start of a file."""
+    """The bytes after the ID3 tags at the start of a file, without their padding."""
     place = 0
     while (tag := file.read(place, 10))[:3] == b"ID3" and len(tag) == 10:
         size = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
         place += 10 + size + (10 if tag[5] & 0x10 else 0)
-    return tag
+    return file.read(place, HEAD_BYTES // 8).lstrip(b"\0")
 
 
 def _sound_in_mp4(file: File) -> bytes | None:
