@@ -67,23 +67,23 @@ class Body:
 
     def __init__(self, span: Span, read: Callable[[int, int], bytes], close: Callable[[], None] = lambda: None) -> None:
         self._place, self._end, self._read, self._close = span.start, span.end, read, close
+        if not span.length:
+            self.close()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         if self._place >= self._end:
-            self.close()
             raise StopIteration
         try:
             piece = self._read(self._place, min(self._place + PIECE_BYTES, self._end))
         except BaseException:
             self.close()
             raise
-        if not piece:
-            self.close()
-            raise OSError("the recording is shorter than it was")
         self._place += len(piece)
+        if self._place >= self._end or not piece:
+            self.close()
         return piece
 
     def close(self) -> None:
@@ -111,10 +111,6 @@ class Unavailable:
     headers: dict[str, str] = field(default_factory=lambda: dict(_OURS))
 
 
-_OFF = Unavailable(404, "Recordings can't be played here: the pipeline file has pages.audio: off.")
-_EMPTY = Unavailable(415, "The recording is empty: the object in the bucket has no bytes.")
-
-
 def audio_of(
     bucket: RecordingBucket,
     key: str,
@@ -135,11 +131,11 @@ def audio_of(
         cache: where converted recordings are kept; by default this machine's.
     """
     if how == "off":
-        return _OFF
+        return Unavailable(404, "Recordings can't be played here: the pipeline file has pages.audio: off.")
     try:
         opening = bucket.opening(key, HEAD_BYTES)
         if not opening.size:
-            return _EMPTY
+            return Unavailable(415, "The recording is empty: the object in the bucket has no bytes.")
         recording = _Recording(bucket, key, opening)
         form = format_of(recording, key)
         is_other = opening.etag != etag
@@ -153,22 +149,6 @@ def audio_of(
     return _streamed(
         asked, form.plays_as, f'"{opening.etag}"', opening.size, lambda span: Body(span, recording.part), is_other
     )
-
-
-def state_of(
-    bucket: RecordingBucket, key: str, etag: str, how: Literal["redirect", "stream", "off"]
-) -> Unavailable | bool:
-    """Why a recording can't be heard, else whether the bucket has another version of it, with one request for a byte.
-
-    What only its format tells is left to ``audio_of``. The arguments are as there.
-    """
-    if how == "off":
-        return _OFF
-    try:
-        opening = bucket.opening(key, 1)
-    except (CallphasesError, OSError) as error:
-        return _unavailable(error)
-    return opening.etag != etag if opening.size else _EMPTY
 
 
 def origin_of(bucket: RecordingBucket) -> str:
@@ -240,7 +220,11 @@ def _converted(
         )
     except OSError as error:  # such as a full disk
         reason = error.strerror or str(error)
-        return Unavailable(503, f"The server can't keep the converted recording ({reason}).")
+        return Unavailable(
+            503,
+            f"The server can't keep the converted recording ({reason}): check the folder for temporary files (TMPDIR) "
+            "of Airflow's API server.",
+        )
     etag = f'"{recording.opening.etag}-wav"'
     return _streamed(
         asked, "audio/wav", etag, os.fstat(file.fileno()).st_size, lambda span: _file_body(span, file), is_other
