@@ -67,23 +67,23 @@ class Body:
 
     def __init__(self, span: Span, read: Callable[[int, int], bytes], close: Callable[[], None] = lambda: None) -> None:
         self._place, self._end, self._read, self._close = span.start, span.end, read, close
+        if not span.length:
+            self.close()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         if self._place >= self._end:
-            self.close()
             raise StopIteration
         try:
             piece = self._read(self._place, min(self._place + PIECE_BYTES, self._end))
         except BaseException:
             self.close()
             raise
-        if not piece:
-            self.close()
-            raise OSError("the recording is shorter than it was")
         self._place += len(piece)
+        if self._place >= self._end or not piece:
+            self.close()
         return piece
 
     def close(self) -> None:
@@ -220,7 +220,11 @@ def _converted(
         )
     except OSError as error:  # such as a full disk
         reason = error.strerror or str(error)
-        return Unavailable(503, f"The server can't keep the converted recording ({reason}).")
+        return Unavailable(
+            503,
+            f"The server can't keep the converted recording ({reason}): check the folder for temporary files (TMPDIR) "
+            "of Airflow's API server.",
+        )
     etag = f'"{recording.opening.etag}-wav"'
     return _streamed(
         asked, "audio/wav", etag, os.fstat(file.fileno()).st_size, lambda span: _file_body(span, file), is_other

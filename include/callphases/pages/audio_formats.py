@@ -28,6 +28,8 @@ _SIZE_TOLERANCE_S = 0.5
 """By which the length of a WAV file may differ from what its header states."""
 _MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xeb]", re.DOTALL)
 _PLAYED_IN_MP4 = (b"mp4a",)
+_FIRST_OF_MOOV_BYTES, _MOOV_BYTES = 1 << 18, 1 << 23
+"""What is read of an MP4's header: the second where a long video track comes before the sound."""
 _SOUND_TRACK = re.compile(rb"hdlr.{8}soun.*?stsd.{12}(.{4})", re.DOTALL)
 _BARE = {
     ".ulaw": "mulaw", ".ul": "mulaw", ".mulaw": "mulaw", ".pcmu": "mulaw", ".alaw": "alaw", ".al": "alaw",
@@ -123,8 +125,10 @@ def _sound_in_mp4(file: File) -> bytes | None:
         if size == 1:
             (size,) = struct.unpack_from(">Q", head, 8)
         if name == b"moov":
-            found = _SOUND_TRACK.search(file.read(place, min(size or HEAD_BYTES, 4 * HEAD_BYTES)))
-            return found[1] if found else None
+            for most in (_FIRST_OF_MOOV_BYTES, _MOOV_BYTES):
+                if found := _SOUND_TRACK.search(file.read(place, min(size or most, most))):
+                    return found[1]
+            return None
         if size < 8:
             return None
         place += size

@@ -13,9 +13,10 @@ from zoneinfo import ZoneInfo
 
 from callphases.cues import Cue, cues_of_captions
 from callphases.errors import REMEDIES, ProviderError, TranscriptGone
+from callphases.pages.audio import Unavailable, state_of
 from callphases.pages.pipelines import Stores
 from callphases.segmentation.talk import TURN_EDGE_MS, turns
-from callphases.state.storage import ObjectPrefix
+from callphases.state.storage import ObjectPrefix, split_uri
 from callphases.state.transcripts import Transcript, read_transcript
 from callphases.tables.one_call import rows_of_call
 from callphases.tables.schema import CALLS
@@ -26,6 +27,10 @@ MOST_LANES = 8
 """Speakers with a lane of their own; from there on, those who talk least share one."""
 LANE_UNITS = 2000
 """Of a lane's width: what is shorter is drawn as one with its neighbor."""
+
+OTHER_VERSION = (
+    "The recording was replaced after this call was processed: what is heard need not be what phases and cues are of."
+)
 
 Row = Mapping[str, Any]
 _CONTENT = ("failure_message", "warnings")
@@ -200,7 +205,7 @@ def call_page(
         heard_in(stores.state, call, phases),
         stores.pipeline.zone,
         [phase.name for phase in stores.pipeline.phases],
-        audio=Audio(plays=may_listen),
+        audio=_audio(stores, call) if may_listen else Audio(plays=False),
         command=f"callphases replay {stores.pipeline.pipeline}.yaml --date {day} --call {call_id}",
         may_read=may_read,
         may_replay=may_replay,
@@ -279,6 +284,18 @@ def page_of_call(
         may_replay=may_replay and failed,
         in_airflow=bool(call["run_id"]) and _COMMAND_LINE_RUN.fullmatch(call["run_id"]) is None,
     )
+
+
+def _audio(stores: Stores, call: Row) -> Audio:
+    bucket, key = split_uri(call["recording_uri"])
+    if bucket != stores.bucket.name:
+        return Audio(
+            False, f"The recording is in the bucket {bucket}, which is not the pipeline's (recordings.bucket)."
+        )
+    found = state_of(stores.bucket, key, call["recording_etag"], stores.pipeline.pages.audio)
+    if isinstance(found, Unavailable):
+        return Audio(False, found.message)
+    return Audio(True, OTHER_VERSION if found else None)
 
 
 def heard_in(state: ObjectPrefix, call: Row, phases: Sequence[Row]) -> Heard:

@@ -25,7 +25,7 @@ MOST_S = 4 * 3600
 MOST_WAV_BYTES = 1 << 30
 """Of what it becomes: 4 h in stereo at 32 kHz, or 90 min at 48 kHz."""
 TIMEOUT_S = 600
-"""Of a conversion. AMR, the slowest, takes about 10 s for an hour of audio on one core."""
+"""Of a conversion. An hour of µ-law in stereo takes 3 s on one core, an hour of AMR 16 s."""
 _MEMORY_BYTES = 2 << 30
 _MOST_ERRORS = 100
 """After so many errors of the container in a row there is nothing more to come."""
@@ -161,6 +161,7 @@ def main() -> None:
     """Convert what standard input names; standard output says how it went."""
     os.nice(10)
     with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (TIMEOUT_S, TIMEOUT_S))  # the server may be gone by then
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     source, target, demuxer, options = json.load(sys.stdin)
     said: dict[str, str] = {}

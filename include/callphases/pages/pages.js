@@ -235,12 +235,13 @@
     if (!event.target.closest("a") && !getSelection().isCollapsed) return; // somebody is copying text
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
+    if (event.detail && target.dataset.phase) target.blur(); // who uses a mouse pauses with the next Space
     play(target);
   });
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
-    const on = event.target;
+    const on = event.target instanceof Element ? event.target : document.body;
     const takesKeys = on.closest("input, textarea, select, [contenteditable]");
     const takesSpace = on.closest("button, summary, audio, input");
     if (takesKeys && on.type !== "checkbox") return;
@@ -263,7 +264,7 @@
       if (!takesSpace) actions[" "] = () => (audio.paused ? audio.play().catch(() => {}) : audio.pause());
       const focused = !on.closest("a, button, summary") && startAt(on);
       if (focused) actions.Enter = () => play(focused);
-      if (on.matches("[data-phase]")) actions[" "] = actions.Enter;
+      if (on.matches("[data-phase]")) actions[" "] = actions.Enter; // as on any button
     }
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (action) {

@@ -76,6 +76,23 @@ def test_end_of_an_mp4_is_read_for_its_header() -> None:
     assert file.read_bytes < file.size
 
 
+def box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(body)) + name + body
+
+
+@pytest.mark.parametrize("before", [0, 300_000, 2_000_000])
+@pytest.mark.parametrize(("code", "media_type"), [(b"mp4a", "audio/mp4"), (b"alac", None), (b"samr", None)])
+def test_sound_behind_a_long_video_track_is_found(before: int, code: bytes, media_type: str | None) -> None:
+    def track(handler: bytes, code: bytes, samples: int = 0) -> bytes:
+        kind = box(b"hdlr", bytes(8) + handler + bytes(13))
+        entry = box(b"stsd", bytes(4) + struct.pack(">I", 1) + box(code, bytes(28)))
+        return box(b"trak", box(b"mdia", kind + box(b"minf", box(b"stbl", entry + box(b"stsz", bytes(samples))))))
+
+    tracks = track(b"vide", b"avc1", before) + track(b"soun", code)
+    content = box(b"ftyp", b"isom" + bytes(4)) + box(b"mdat", bytes(100_000)) + box(b"moov", tracks)
+    assert format_in(content).plays_as == media_type
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callphases.cues import Cue, cues_of_words, to_vtt
-from callphases.pages.call_page import CallPage, Silence, call_page
+from callphases.pages.call_page import OTHER_VERSION, Audio, CallPage, Heard, Silence, call_page, page_of_call
+from callphases.pages.links import Links
 from callphases.pages.pipelines import Stores
+from callphases.pages.rendering import render
 from callphases.segmentation.talk import talk_statistics
 from callphases.segmentation.timeline import Label, call_end_s, timeline
 from callphases.state import layout
@@ -343,8 +346,6 @@ words_of_calls = st.lists(
 
 @given(words_of_calls, st.lists(st.integers(1, 40), max_size=5), st.sampled_from([0, 3, 30, 70]))
 def test_every_cue_is_in_the_phase_that_the_table_says(words: list[Any], starts: list[int], audio_s: float) -> None:
-    from callphases.pages.call_page import Audio, Heard, page_of_call
-
     cues = cues_of_words(
         document([{"text": t, "start": at, "end": at + ms, "speaker": who} for at, ms, who, t in words])
     )
@@ -377,3 +378,87 @@ def test_every_cue_is_in_the_phase_that_the_table_says(words: list[Any], starts:
         if call[f"speaker_{number}"]:
             assert talk_s[f"Speaker {call[f'speaker_{number}']}"] == pytest.approx(call[f"speaker_{number}_talk_s"])
     assert sum(one.duration_s for one in found.talk.silences) <= call["silence_s"] + 1e-6
+
+
+def rendered(page: CallPage, **more: Any) -> str:
+    return render(
+        "call", page=page, **{"links": Links("/af"), "dag_id": "call_phases_support", "token": "tok", **more}
+    ).html
+
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)>" onclick="alert(3)\' {{ 7*7 }} \u202e'
+
+
+@pytest.mark.integration
+def test_whatever_was_said_is_text(s3: Store) -> None:
+    words = [{**word, "text": f"{word['text']}{HOSTILE}", "speaker": f"{word['speaker']}{HOSTILE}"} for word in WORDS]
+    uri = f"s3://{s3.recordings}/calls/{HOSTILE}.mp3"
+    labels = [Label(HOSTILE, 1, HOSTILE)]
+    publish(s3, labels, document(words), recording_uri=uri, run_id=HOSTILE, speech_model=HOSTILE, warnings=HOSTILE)
+    html = rendered(shown(s3))
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert html.count("<script>") == html.count("</script>") == 1
+    assert "alert(3)' {{ 7*7 }}" in html.replace("&#39;", "'")
+    tags = re.findall(r"<[a-z][^>]*>", html.partition("<body>")[2].partition("<script>")[0])
+    assert not [tag for tag in tags if re.search(r"\s(on\w+|style)=", re.sub(r'"[^"]*"', '""', tag))]
+
+
+@pytest.mark.integration
+def test_cues_and_phases_say_where_they_start(s3: Store) -> None:
+    s3.put("calls/a.mp3")
+    publish(s3, TWO, recording_uri=f"s3://{s3.recordings}/calls/a.mp3")
+    html = rendered(shown(s3))
+    assert re.findall(r'data-cue="(\d+)" data-start="([\d.]+)"', html) == [("1", "0.5"), ("2", "1.5"), ("3", "9.0")]
+    assert re.findall(r'data-phase="(\d+)" data-start="([\d.]+)"', html) == [("0", "0.0"), ("1", "1.5")]
+    assert (
+        f'<audio id="player" controls preload="metadata" src="/af/callphases/audio/call_phases_support/{DAY}/{ID}">'
+        in html
+    )
+    assert "/af/dags/call_phases_support/runs/scheduled__1/tasks/calls.segment/mapped" in html
+
+
+@pytest.mark.integration
+def test_page_without_the_right_to_read_has_nothing_that_was_said(s3: Store) -> None:
+    publish(s3, TWO)
+    html = rendered(shown(s3, may_read=False)).partition("<script>")[0]
+    assert "data-cue" not in html
+    assert "data-phase" in html
+    assert not [said for said in ("Thank", "invoice", "They greet") if said in html]
+
+
+@pytest.mark.integration
+def test_failed_call_has_forms_for_who_may_replay(s3: Store) -> None:
+    put_table(s3, "calls", [row("calls", status="failed", failure_class="bad_audio", failure_message="No audio.")])
+    html = rendered(shown(s3))
+    assert html.count('<button name="replay"') == 1
+    assert html.count('<form method="post" action="/af/callphases/dags/call_phases_support/replay">') == 2
+    fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', html)
+    day_and_token = [("day", str(DAY)), ("token", "tok")]
+    assert sorted(fields) == sorted([*day_and_token * 2, ("call", ID), ("class", "bad_audio")])
+    assert "<form" not in rendered(shown(s3, may_replay=False))
+
+
+@pytest.mark.integration
+def test_page_needs_no_airflow(s3: Store) -> None:
+    publish(s3, TWO)
+    html = rendered(shown(s3, may_listen=False), links=None)
+    assert "My invoice." in html
+    assert "/af" not in html
+
+
+@pytest.mark.integration
+def test_missing_recording_is_explained_in_place_of_a_player(s3: Store) -> None:
+    publish(s3, TWO, recording_uri=f"s3://{s3.recordings}/calls/a.mp3")
+    assert "no longer in the bucket" in (shown(s3).audio.note or "")
+    assert "<audio" not in rendered(shown(s3))
+    recording = s3.put("calls/a.mp3")
+    assert shown(s3).audio == Audio(True, OTHER_VERSION)
+    publish(s3, TWO, recording_uri=recording.uri, recording_etag=recording.etag)
+    assert shown(s3).audio == Audio(True)
+    assert shown(s3, may_listen=False).audio == Audio(False)
+    assert "pages.audio: off" in (shown(s3, pipeline={"pages": {"audio": "off"}}).audio.note or "")
+    s3.put("calls/a.mp3", b"")
+    assert "empty" in (shown(s3).audio.note or "")
+    publish(s3, TWO, recording_uri="s3://elsewhere/calls/a.mp3")
+    assert "not the pipeline's" in (shown(s3).audio.note or "")

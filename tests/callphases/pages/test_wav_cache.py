@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import subprocess
+import sys
 import threading
 import wave
 from collections.abc import Callable
@@ -162,6 +165,27 @@ def test_part_of_a_file_is_made_again(tmp_path: Path, left: bytes) -> None:
     path.write_bytes(left)
     assert read(cache, "s3://b/1", makes(calls)) == sound()
     assert len(calls) == 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from callphases.pages.wav_cache import WavCache
+
+def make(scratch, target):
+    target.write_bytes(b"RIFF" + bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+WavCache(Path(sys.argv[1])).open("s3://b/1", "e1", make)
+"""
+
+
+def test_killed_process_leaves_nothing_that_is_served(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(folder)) == 1, "the folder of the conversion"
+    assert read(WavCache(folder), "s3://b/1", makes([])) == sound()
 
 
 def test_what_a_killed_process_left_is_neither_served_nor_kept(tmp_path: Path) -> None:
