@@ -1,4 +1,4 @@
-"""The audit log of who listened to which call: a line for each play."""
+"""The audit log of who listened to which call: a line for each play, of which players ask in many ranges."""
 
 from __future__ import annotations
 
@@ -7,44 +7,67 @@ import json
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 from callphases.clock import SYSTEM_CLOCK, Clock
 
 log = logging.getLogger(__name__)
 
 SAME_PLAY_S = 300
-"""A player asks for a recording in many ranges: what a user asks of one call within this time is one play."""
+"""As long as a presigned URL is valid: a range that is asked for later is a new play."""
+PROBING_S = 10
+"""Players ask for the first bytes more than once before they play: Safari for two at first, others after the index."""
 _MOST_KEPT = 10_000
+
+_Key = tuple[str, str, dt.date, str]
 
 
 class Plays:
-    """The plays that this server process has logged lately. Thread-safe."""
+    """The plays that this server process has seen lately. Thread-safe."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._logged: OrderedDict[tuple[str, str, str, str], float] = OrderedDict()
+        self._seen: OrderedDict[_Key, tuple[float, float]] = OrderedDict()
+        """When a play was logged, and when something of it was last asked for."""
 
-    def asked(self, user: str, dag_id: str, day: dt.date, call_id: str, how: str) -> None:
-        """Log that a user gets audio of a call, unless that is of a play which was logged.
+    def begin(
+        self, user: str, dag_id: str, day: dt.date, call_id: str, range_header: str | None, audit: Callable[[], None]
+    ) -> None:
+        """Log a user's request for audio, if it begins a play.
 
-        The line names neither the recording nor its URL. Names are quoted, so that none can add a line.
+        A request of the whole recording does, and one from the first byte, but for a player's probing; and one of any
+        range by who has not asked for this recording for a while. The line names neither the recording nor its URL.
+        Names are quoted, so that none can add a line.
 
         Args:
             user: the name of the logged-in user.
             dag_id: the Dag of the call's pipeline.
             day: of the call.
             call_id: of the call.
-            how: ``redirected``, ``streamed`` or ``refused``: what the user gets.
+            range_header: of the request.
+            audit: writes the line of Airflow's audit log. If it fails, the play does not begin.
         """
-        key = (user, dag_id, f"{day} {call_id}", how)
-        now = self._clock.monotonic()
+        key, now = (user, dag_id, day, call_id), self._clock.monotonic()
+        never = float("-inf")
         with self._lock:
-            if (before := self._logged.get(key)) is not None and now - before < SAME_PLAY_S:
-                return
-            self._logged[key] = now
-            self._logged.move_to_end(key)
-            while len(self._logged) > _MOST_KEPT:
-                self._logged.popitem(last=False)
-        quoted = [json.dumps(one) for one in (user, dag_id, str(day), call_id)]
-        log.info("audit: audio %s user=%s dag_id=%s day=%s call_id=%s", how, *quoted)
+            logged, asked = self._seen.get(key, (never, never))
+        is_first = range_header is not None and range_header.replace(" ", "").startswith("bytes=0-")
+        is_new = range_header is None or now - asked >= SAME_PLAY_S or (is_first and now - logged >= PROBING_S)
+        if is_new:
+            audit()
+            _log("listens", *key)
+        with self._lock:
+            self._seen[key] = (now if is_new else logged, now)
+            self._seen.move_to_end(key)
+            while len(self._seen) > _MOST_KEPT:
+                self._seen.popitem(last=False)
+
+    def refused(self, user: str, dag_id: str, day: dt.date, call_id: str) -> None:
+        """Log that a user who may not listen to a call wanted to."""
+        _log("refused", user, dag_id, day, call_id)
+
+
+def _log(what: str, *key: object) -> None:
+    quoted = [json.dumps(str(one)) for one in key]
+    log.info("audit: audio %s user=%s dag_id=%s day=%s call_id=%s", what, *quoted)
