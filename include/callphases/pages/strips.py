@@ -23,9 +23,11 @@ class Phase(Protocol):
     @property
     def name(self) -> str:
         """From the pipeline's list, or ``Other``."""
+
     @property
     def start_s(self) -> float:
         """From the start of the call."""
+
     @property
     def end_s(self) -> float:
         """From the start of the call."""
