@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import dropwhile, groupby
 
 from callphases.inspection.calendar import Calendar, Day, State, read_calendar
 from callphases.inspection.calendar_views import FINAL, LETTERS, Step, pace_line, steps
@@ -139,6 +139,8 @@ def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime
     plan = planned(stores.state)
     counts = Counts({}, Source.NOTHING) if plan is None else Counts(plan.days, Source.PLAN, plan.made_at)
     calendar = read_calendar(pipeline, stores.s3, first, last, planned=plan, counts=counts, now=now)
+    # What is before the first recording says nothing.
+    days = list(dropwhile(lambda day: day.state in (State.EMPTY, State.NEVER_RUN), calendar.days)) or calendar.days[-1:]
     nights = [day.summary for day in calendar.days if day.summary is not None][-NIGHTS:]
     axis = _axis(nights, last)
     return PipelinePage(
@@ -149,8 +151,8 @@ def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime
         older=first - DAY,
         newer=min(_months_before(last, -MONTHS), today) if last < today else None,
         calendar=calendar,
-        months=list(_months(calendar.days)),
-        legend=list(_legend(calendar.days)),
+        months=list(_months(days)),
+        legend=list(_legend(days)),
         pace=pace_line(calendar),
         steps=list(steps(calendar, f"{pipeline.pipeline}.yaml")),
         calls=_chart(axis, [(one.day, _counts(one)) for one in nights]) if nights else None,
