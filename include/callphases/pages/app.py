@@ -25,7 +25,6 @@ from callphases.pages.answers import Guard, links_of, of_http_error, page, told
 from callphases.pages.audio import Asked, Body, Redirect, Unavailable, audio_of, origin_of
 from callphases.pages.call_page import call_page
 from callphases.pages.day_page import day_page
-from callphases.pages.day_query import Query
 from callphases.pages.day_tables import day_version
 from callphases.pages.form_token import form_token, loaded_at
 from callphases.pages.pipeline_page import pipeline_page
@@ -180,7 +179,6 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
         links=links,
         dag_id=dag_id,
         action=action,
-        base=Query(),
         may_replay=airflow_rights.may_trigger(request, user),
         token=_token(user, dag_id),
     )
