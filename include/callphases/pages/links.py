@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 PREFIX = "/callphases"
 """Where Airflow mounts the pages."""
@@ -42,6 +42,10 @@ class Links:
     def replay(self, dag_id: str) -> str:
         """Where the form to replay calls is sent."""
         return f"{self.pipeline(dag_id)}/replay"
+
+    def log_in(self, path: str) -> str:
+        """Airflow's way to log in, which comes back to a path of its server."""
+        return f"{self._airflow}/api/v2/auth/login?{urlencode({'next': path})}"
 
     def airflow_run(self, dag_id: str, run_id: str) -> str:
         """A Dag run in Airflow's UI."""

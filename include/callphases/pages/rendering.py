@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,6 +12,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from callphases.pages.strips import Phase, phase_marks, segments, ticks
+from callphases.recordings import counted
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,60 @@ def render(template: str, *, media_origins: Sequence[str] = (), **values: Any) -
     return Page(document.render(styles=Markup(styles), script=Markup(script), **values), policy)  # noqa: S704 - our own
 
 
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def usd(amount: float) -> str:
+    """Dollars: with cents, or four decimals below ten cents."""
+    return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
+
+
+def percent(value: float) -> str:
+    """Percent, as SVG has lengths."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def spoken(phases: Sequence[Phase], duration_s: float | None = None) -> str:
+    """What a strip shows, in words, for who can't see it."""
+    if not phases:
+        return "No phases" if duration_s is None else f"No phases, {clock(duration_s)}"
+    return "; ".join(f"{one.name} {clock(one.start_s)} to {clock(one.end_s)}" for one in phases)
+
+
+def words(name: str) -> str:
+    """A status or a failure class as words: ``no_speech`` as ``no speech``."""
+    return name.replace("_", " ")
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "clock": clock,
+    "count": "{:,}".format,
+    "counted": counted,
+    "marks": phase_marks,
+    "percent": percent,
+    "segments": segments,
+    "spoken": spoken,
+    "ticks": ticks,
+    "usd": usd,
+    "words": words,
+}
+
+
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("callphases.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= _FILTERS
+    return environment
 
 
 @cache
