@@ -16,9 +16,11 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 # No library and no tool that runs here reports its use to its maker.
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
+# The demo and the tests import Airflow in many processes, so bytecode is kept, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.callphases/bytecode
 
-# The demo starts Airflow several times, so its bytecode is kept, whatever the shell says.
-DEMO = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.callphases/bytecode" $(BIN)/python -m demo
+DEMO = $(BIN)/python -m demo
 
 # Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
