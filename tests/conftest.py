@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.loaders
+import botocore.parsers
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,10 +57,15 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _service_models() -> Iterator[None]:
-    """Each of boto3's sessions reads 1 MB of JSON for its first client, and most tests have a session of their own."""
+def _botocore_caches() -> Iterator[None]:
+    """Each of boto3's sessions reads 1 MB of JSON for its first client, and most tests have a session of their own.
+
+    Most objects of a long list have the time of the one before, which is slow to parse.
+    """
+    parse = botocore.parsers.DEFAULT_TIMESTAMP_PARSER
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader))
+        patch.setattr(botocore.parsers, "DEFAULT_TIMESTAMP_PARSER", functools.lru_cache(parse))
         yield
 
 
