@@ -29,6 +29,9 @@ WORKERS ?= 2
 # Percent of the core's lines that its own tests must run.
 COVERAGE_FLOOR := 95
 
+# Neither the core's tests nor whole nights. Pytest collects what testpaths names even if --ignore names it too.
+OTHER_TESTS := $(filter-out tests/test_boundaries.py tests/callphases/ tests/e2e/,$(wildcard tests/test_*.py tests/*/))
+
 # `make lowest`: its environment, a Python for which the oldest allowed versions have wheels, and what the tests need.
 LOWEST := .callphases/lowest
 LOWEST_PYTHON ?= $(firstword $(foreach p,$(BIN)/python python3.11 python3.12,$(shell \
@@ -142,10 +145,9 @@ test: check  ## Everything that CI runs: check, the core's tests with its covera
 	@$(BIN)/python -m pytest tests/test_boundaries.py tests/callphases --numprocesses auto \
 		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
 	@echo "==> pytest: speechbox, tables in warehouses, Dags"
-	@$(BIN)/python -m pytest -m "not e2e and not kill" --ignore tests/test_boundaries.py --ignore tests/callphases \
-		--numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest $(OTHER_TESTS) -m "not e2e" --numprocesses auto --dist loadfile
 	@echo "==> pytest: whole nights in processes of their own"
-	@$(BIN)/python -m pytest -m "e2e and not kill"
+	@$(BIN)/python -m pytest tests/airflows tests/e2e -m "e2e and not kill"
 	@$(MAKE) --no-print-directory test-oldest-airflow
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 
