@@ -106,7 +106,7 @@ def test_package_never_imports_the_other_one(name: str, other: str) -> None:
 def test_core_declares_every_package_that_it_imports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["score"], *extras["pictures"]]
+    lines = [*project["dependencies"], *extras["audio"], *extras["pictures"], *extras["score"]]
     declared = {canonicalize_name(Requirement(line).name) for line in lines} | {"botocore"}  # of boto3's release
     core = INCLUDE / "callphases"
     used = {name for path in core.rglob("*.py") if path.parent.name != "airflow" for name in imported(path)}

@@ -101,6 +101,7 @@ EXAMPLES: dict[str, str] = {
     "notify.channels.<channel>.channel": '"#calls"',
     "notify.channels.<channel>.to": "[calls@example.com]",
     "notify.channels.<channel>.from_email": "airflow@example.com",
+    "pages.audio": "stream",
 }
 """Examples as they are written in a pipeline file, by dotted key."""
 

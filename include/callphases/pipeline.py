@@ -659,6 +659,29 @@ class Notify(_Section):
         return list(dict.fromkeys(target for event in _EVENTS for target in getattr(self, event)))
 
 
+def _off(value: Any) -> Any:
+    return "off" if value is False else value  # which YAML reads without quotes as false
+
+
+WhoMay = Literal["read", "edit", "view"]
+
+
+class Pages(_Section):
+    """The pages that the plugin adds to Airflow's UI."""
+
+    audio: Annotated[Literal["redirect", "stream", "off"], BeforeValidator(_off)] = "redirect"
+    """How a recording gets to the browser of who may listen to it. ``redirect``: from the bucket, by a presigned URL of
+    five minutes. ``stream``: through Airflow's API server, where browsers can't reach the bucket. ``off``: not at all.
+    What browsers don't play (µ-law, GSM, AMR, …) is converted and comes through the server; that needs the extra
+    ``audio`` there."""
+    transcripts: WhoMay = "read"
+    """Who may read what was said, and summaries; who else may read the Dag sees the strips of phases. ``read``: who may
+    read the Dag. ``edit``: who may edit it. ``view``: who has the custom view ``callphases transcripts``, in Airflow's
+    FAB auth manager a role with ``can_read`` on it; SimpleAuthManager gives custom views to each of its roles."""
+    listening: WhoMay = "read"
+    """Who may listen to recordings: as for ``transcripts``. The custom view is ``callphases audio``."""
+
+
 CRON_OF_PRESET = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -740,6 +763,7 @@ class Pipeline(DagSettings):
     deadline: Deadline | None = None
     """When a day's tables must be published. Needs a schedule of one run a day, and Airflow 3.2 or newer."""
     notify: Notify = Notify()
+    pages: Pages = Pages()
 
     @field_validator("transcription")
     @classmethod

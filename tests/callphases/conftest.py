@@ -22,6 +22,8 @@ collect_ignore = (
     else [
         "cli/test_plan.py",
         "limits/test_audio_files.py",
+        "pages/test_audio_formats.py",
+        "pages/test_conversion.py",
         "planning/test_plan.py",
         "sources/test_audio_tags.py",
     ]

@@ -89,6 +89,7 @@ notify:
     hook: {slack_webhook_conn_id: slack_default, slack_conn_id: null, channel: null}
     api: {slack_webhook_conn_id: null, slack_conn_id: slack_api_default, channel: "#calls"}
     mail: {to: [oncall@example.com], from_email: airflow@example.com, smtp_conn_id: smtp_default}
+pages: {audio: redirect}
 """
 
 
@@ -133,6 +134,20 @@ def test_full_file_loads_with_its_values_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "support.yaml"
     path.write_text(FULL, encoding="utf-8")
     assert load(path).model_dump() == yaml.safe_load(FULL)
+
+
+@pytest.mark.parametrize(("text", "audio"), [("off", "off"), ('"off"', "off"), ("stream", "stream")])
+def test_audio_is_off_with_and_without_quotes(text: str, audio: str, tmp_path: Path) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_text(f"{yaml.safe_dump(MINIMAL)}pages: {{audio: {text}}}\n")
+    assert load(path).pages.audio == audio
+
+
+@pytest.mark.parametrize("text", ["on", "presigned", "0", "null"])
+def test_other_words_for_audio_are_rejected(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "support.yaml"
+    path.write_text(f"{yaml.safe_dump(MINIMAL)}pages: {{audio: {text}}}\n")
+    assert "pages.audio: should be 'redirect', 'stream' or 'off'" in mistake(path)
 
 
 def test_minimal_file_gets_all_defaults(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from callphases.inspection.findings import Finding, Health
 from callphases.pipeline import Pipeline
-from callphases.state.probes import last_bytes
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.schema import SCHEMA_VERSION, SCHEMAS, day_of, object_name, own_columns, schema_of
 
@@ -145,11 +144,16 @@ def schema_mistakes(expected: pa.Schema, schema: pa.Schema, version: int) -> lis
 
 
 def _read_schema(tables: ObjectPrefix, name: str) -> pa.Schema:
-    tail = last_bytes(tables, name, FOOTER_BYTES)
+    tail = _last_bytes(tables, name, FOOTER_BYTES)
     if not tail.endswith(b"PAR1"):
         raise ValueError("not Parquet")
     # The four bytes before the magic number are the footer's length.
     needed = int.from_bytes(tail[-8:-4], "little") + 8
     if needed > len(tail):
-        tail = last_bytes(tables, name, needed)
+        tail = _last_bytes(tables, name, needed)
     return pq.read_schema(io.BytesIO(tail))
+
+
+def _last_bytes(tables: ObjectPrefix, name: str, count: int) -> bytes:
+    tail = tables.tail(name, count)
+    return b"" if tail is None else tail.body

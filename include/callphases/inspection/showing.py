@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from callphases.errors import ConfigurationError
-from callphases.inspection.strips import phase_colors
+from callphases.inspection.strips import phase_colors, phase_letters
+from callphases.recordings import names_of
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.reading import published_days, read_rows
 from callphases.tables.schema import CALLS, PHASES
@@ -63,7 +64,7 @@ def find_calls(tables: ObjectPrefix | Path, wanted: str, days: Sequence[dt.date]
 
 
 def _is(call: Row, wanted: str) -> bool:
-    return wanted in (call["call_id"], call["recording_uri"]) or call["recording_uri"].endswith(f"/{wanted}")
+    return wanted in names_of(call["call_id"], call["recording_uri"])
 
 
 def table(calls: Iterable[Row], whole: bool = False) -> Table:
@@ -103,7 +104,7 @@ def strips(calls: Sequence[Row], width: int, colored: bool) -> Iterator[Text]:
     if not drawn:
         return
     colors = phase_colors(phase["phase_name"] for call in drawn for phase in call["phases"])
-    letters = _letters(colors)
+    letters = phase_letters(colors)
     legend = Text()
     for name, letter in letters.items():
         mark = Text("  ", Style(bgcolor=colors[name])) if colored else Text(letter)
@@ -125,14 +126,6 @@ def strips(calls: Sequence[Row], width: int, colored: bool) -> Iterator[Text]:
             )
         line.append(f"  {_clock(call['phases'][-1]['end_s'])}")
         yield line
-
-
-def _letters(names: Iterable[str]) -> dict[str, str]:
-    letters: dict[str, str] = {}
-    for name in names:
-        free = [one for one in name.upper() + name.lower() + "#*+=%&@" if one.isprintable() and one.strip()]
-        letters[name] = next((one for one in free if one not in letters.values()), "?")
-    return letters
 
 
 def write_csv(calls: Sequence[Row], file: TextIO, *, raw: bool = False) -> None:

@@ -24,6 +24,15 @@ def phase_colors(phase_names: Iterable[str]) -> dict[str, str]:
     return colors | ({OTHER: GRAY} if OTHER in found else {})
 
 
+def phase_letters(phase_names: Iterable[str]) -> dict[str, str]:
+    """A letter for each phase name: its first one that is free, so the same names in the same order have the same."""
+    letters: dict[str, str] = {}
+    for name in phase_names:
+        free = [one for one in name.upper() + name.lower() + "#*+=%&@" if one.isprintable() and one.strip()]
+        letters[name] = next((one for one in free if one not in letters.values()), "?")
+    return letters
+
+
 def draw(calls: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw rows of ``calls`` (the first ``MOST_CALLS``, from the top) with their rows of ``phases``, as a PNG file.
 

@@ -82,7 +82,7 @@ def talk_statistics(cues: Sequence[Cue], phases: Sequence[Phase], end_s: float) 
     speakers = [name for name in names if name in most]
     anybody = _Speech(cues)
     others = _Speech(cue for cue in cues if cue.speaker not in speakers)
-    begins, interrupts = _turns(cues)
+    begins, interrupts = turns(cues)
 
     def of(start_ms: int, end_ms: int, first: int, last: int) -> Talk:
         own = cues[first - 1 : last]
@@ -101,7 +101,7 @@ def talk_statistics(cues: Sequence[Cue], phases: Sequence[Phase], end_s: float) 
     return TalkStatistics(call, [of(_ms(one.start_s), _ms(one.end_s), one.start_cue, one.end_cue) for one in phases])
 
 
-def _turns(cues: Sequence[Cue]) -> tuple[list[bool], list[bool]]:
+def turns(cues: Sequence[Cue]) -> tuple[list[bool], list[bool]]:
     """For each cue, whether it starts a turn, and whether that turn interrupts another speaker.
 
     A speaker who continues after their own sentence interrupts nobody, even if someone else has started to talk.

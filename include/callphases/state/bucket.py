@@ -64,6 +64,15 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How an object begins: its first bytes, with the ``etag`` (without quotes) and the ``size`` of the whole."""
+
+    etag: str
+    size: int
+    head: bytes
+
+
+@dataclass(frozen=True)
 class RecordingBucket:
     """``recordings.bucket`` of a pipeline. Thread-safe. ``page_size``: objects of a LIST response.
 
@@ -152,11 +161,20 @@ class RecordingBucket:
         yield first
         yield from pages
 
-    def presigned_url(self, key: str, life_s: int) -> str:
-        """A URL that lets anybody fetch the object for ``life_s`` seconds. Signing sends no request."""
+    def presigned_url(self, key: str, life_s: int, *, content_type: str | None = None) -> str:
+        """A URL that lets anybody fetch the object for ``life_s`` seconds. Signing sends no request.
+
+        With ``content_type``, S3 answers with it in place of the object's own, and tells a browser to show the object
+        and not to save it.
+        """
+        answered: dict[str, Any] = (
+            {}
+            if content_type is None
+            else {"ResponseContentType": content_type, "ResponseContentDisposition": "inline"}
+        )
         try:
             return self.client.generate_presigned_url(
-                "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=life_s
+                "get_object", Params={"Bucket": self.name, "Key": key, **answered}, ExpiresIn=life_s
             )
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error) from None
@@ -190,6 +208,36 @@ class RecordingBucket:
     def _open(self, recording: Recording, **more: Any) -> StreamingBody:
         etag = f'"{recording.etag}"'
         return self.client.get_object(Bucket=self.name, Key=recording.key, IfMatch=etag, **more)["Body"]
+
+    def opening(self, key: str, most_bytes: int) -> Opening:
+        """How an object begins now, whichever version was listed.
+
+        Raises:
+            RecordingGone, Archived, AccessDenied: it can't be read, as ``pieces``.
+        """
+        try:
+            answer = self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes=0-{most_bytes - 1}")
+            whole = answer.get("ContentRange", "").rpartition("/")[2]
+            head = answer["Body"].read(most_bytes)
+            return Opening(answer["ETag"].strip('"'), int(whole or answer["ContentLength"]), head)
+        except (ClientError, BotoCoreError) as error:
+            if status_of(error) == 416:  # it has no first byte
+                return Opening("", 0, b"")
+            raise self._explained_object(error, "s3:GetObject") from None
+
+    def part(self, key: str, etag: str, start: int, end: int) -> bytes:
+        """The bytes from ``start`` up to, but not including, ``end`` of the version with this ETag.
+
+        Raises:
+            RecordingGone, Archived, AccessDenied: it can't be read, as ``pieces``.
+        """
+        try:
+            answer = self.client.get_object(
+                Bucket=self.name, Key=key, IfMatch=f'"{etag}"', Range=f"bytes={start}-{end - 1}"
+            )
+            return answer["Body"].read()
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained_object(error, "s3:GetObject") from None
 
     def byte_range(self, key: str, start: int, end: int) -> bytes:
         """The bytes from ``start`` up to, but not including, ``end``.

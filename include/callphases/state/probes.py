@@ -16,7 +16,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from callphases.state.bucket import RecordingBucket
-from callphases.state.storage import ObjectPrefix, explain, response_time, split_uri
+from callphases.state.storage import ObjectPrefix, explain, response_time
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 15.0
 """Of the request that tries a presigned URL."""
@@ -130,20 +130,3 @@ def try_writes(tables: ObjectPrefix, folders: Iterable[str]) -> None:
         name = f"{folder}/.doctor-{uuid.uuid4().hex}"
         if tables.put_if_match(name, b"", f'"{uuid.uuid4().hex}"') is not None:
             tables.delete(name)
-
-
-def last_bytes(prefix: ObjectPrefix, name: str, count: int) -> bytes:
-    """The last ``count`` bytes of an object, or all of them if it is shorter.
-
-    Raises:
-        ConfigurationError, ServiceUnavailable: it can't be read.
-    """
-    bucket, folder = split_uri(prefix.uri)
-    try:
-        return prefix.client.get_object(Bucket=bucket, Key=folder + name, Range=f"bytes=-{count}")["Body"].read()
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") == "InvalidRange":  # the object is empty
-            return b""
-        raise explain(error, bucket, prefix.setting) from None
-    except BotoCoreError as error:
-        raise explain(error, bucket, prefix.setting) from None

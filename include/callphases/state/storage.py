@@ -104,6 +104,23 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
+class Tail:
+    """The end of an object: its last bytes, and the ``size`` and ``etag`` of the whole."""
+
+    body: bytes
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """Which bytes an object has at the moment, and how many."""
+
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True)
 class ObjectPrefix:
     """A prefix of a bucket; names are relative to it. ``setting`` names the pipeline file's key in errors.
 
@@ -170,6 +187,16 @@ class ObjectPrefix:
         stored = self.look(name)
         return None if stored is None else stored.body
 
+    def version(self, name: str) -> ObjectVersion | None:
+        """The object's ETag and size, without its bytes; None if it does not exist."""
+        bucket, prefix = self._place
+
+        def ask() -> ObjectVersion:
+            answer = self.client.head_object(Bucket=bucket, Key=prefix + name)
+            return ObjectVersion(answer["ETag"], answer["ContentLength"])
+
+        return self._found(ask)
+
     def look(self, name: str) -> StoredObject | None:
         """The object with its ETag and age; None if it does not exist."""
         bucket, prefix = self._place
@@ -179,6 +206,38 @@ class ObjectPrefix:
             return StoredObject(answer["Body"].read(), answer["ETag"], _age_s(answer), _read_at(answer))
 
         return self._found(read)
+
+    def tail(self, name: str, count: int) -> Tail | None:
+        """The last ``count`` bytes of an object, or all of them if it is shorter; None if it does not exist."""
+        bucket, prefix = self._place
+
+        def read() -> Tail:
+            try:
+                answer = self.client.get_object(Bucket=bucket, Key=prefix + name, Range=f"bytes=-{count}")
+            except ClientError as error:
+                if code_of(error) == "InvalidRange":  # the object is empty
+                    return Tail(b"", 0, "")
+                raise
+            body = answer["Body"].read()
+            whole = answer.get("ContentRange", "").rpartition("/")[2]
+            return Tail(body, int(whole) if whole.isdecimal() else len(body), answer["ETag"])
+
+        return self._found(read)
+
+    def part(self, name: str, start: int, end: int, etag: str) -> bytes | None:
+        """The bytes from ``start`` up to, but not including, ``end``; None if the object is another by now, or gone."""
+        bucket, prefix = self._place
+
+        def read() -> bytes:
+            what: Any = {"Bucket": bucket, "Key": prefix + name, "Range": f"bytes={start}-{end - 1}", "IfMatch": etag}
+            return self.client.get_object(**what)["Body"].read()
+
+        try:
+            return self._tried(read, expected=(404, 412))
+        except ClientError as error:
+            if status_of(error) == 412 or code_of(error) in ("NoSuchKey", "404"):
+                return None
+            raise explain(error, bucket, self.setting) from None
 
     def fetch(self, name: str, path: Path) -> bool:
         """Stream the object to a file; returns whether it exists."""

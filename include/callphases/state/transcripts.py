@@ -6,12 +6,12 @@ import datetime as dt
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from callphases.cues import Cue, cues_of_captions, cues_of_words
 from callphases.day_range import Span
-from callphases.errors import TranscriptGone
+from callphases.errors import ProviderError, TranscriptGone
 from callphases.state import layout
 from callphases.state.events import Transcribed
 from callphases.state.ledger import LedgerView
@@ -74,6 +74,42 @@ class TranscriptWriter:
             self._cues, self._bundle = {}, layout.new_cue_bundle(self._span)
 
 
+@dataclass(frozen=True)
+class Transcript:
+    """A transcript in the state area: the service's document, and its captions as WebVTT."""
+
+    document: dict[str, Any]
+    captions: str
+
+    def cues(self) -> list[Cue]:
+        """Its cues, from its words if they have all of its text.
+
+        Raises:
+            ProviderError: its captions can't be read.
+        """
+        return cues_of_words(self.document) or cues_of_captions(self.document, self.captions)
+
+
+def read_transcript(state: ObjectPrefix, uri: str) -> Transcript:
+    """A transcript of somebody who speaks, by its URI.
+
+    Raises:
+        ProviderError: it is damaged.
+        TranscriptGone: it is no longer in the state area.
+    """
+    name = uri.removeprefix(state.uri)
+    document, captions = state.get(name), state.get(layout.captions(name))
+    if document is None or captions is None:
+        raise TranscriptGone(f"{uri} is not there any more.")
+    try:
+        transcript = json.loads(document)
+        if isinstance(transcript, dict) and isinstance(transcript.get("words"), list | None):
+            return Transcript(transcript, captions.decode())
+    except (ValueError, RecursionError):  # no JSON, or not UTF-8
+        pass
+    raise ProviderError(f"{uri} or its captions are damaged.")
+
+
 class TranscriptReader:
     """Reads transcripts as cues; an object with the cues of many is read once.
 
@@ -89,18 +125,13 @@ class TranscriptReader:
         """The cues of a transcript.
 
         Raises:
-            ProviderError: its captions can't be read.
+            ProviderError: it can't be read.
             TranscriptGone: it is no longer in the state area.
         """
         kept = self._bundle(transcribed.cues).get(transcribed.key)
         if kept is not None:
             return [Cue(**cue) for cue in kept]
-        name = str(transcribed.transcript_uri).removeprefix(self._state.uri)
-        document, captions = self._state.get(name), self._state.get(layout.captions(name))
-        if document is None or captions is None:
-            raise TranscriptGone(f"{transcribed.transcript_uri} is not there any more.")
-        transcript = json.loads(document)
-        return cues_of_words(transcript) or cues_of_captions(transcript, captions.decode())
+        return read_transcript(self._state, str(transcribed.transcript_uri)).cues()
 
     def _bundle(self, name: str) -> dict[str, Any]:
         with self._lock:

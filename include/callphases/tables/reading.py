@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from callphases.tables.schema import SCHEMAS, day_of, object_name
 def read_table_day(tables: ObjectPrefix, table: str, day: dt.date, only: list[str] | None = None) -> pa.Table | None:
     """A day of a table, or some of its columns; None if it has no rows."""
     body = tables.get(object_name(table, day))
-    return None if body is None else _read(body, table, only)
+    return None if body is None else read_table(body, table, only)
 
 
 def read_rows(tables: ObjectPrefix | Path, table: str, day: dt.date) -> list[dict[str, Any]]:
@@ -27,17 +27,22 @@ def read_rows(tables: ObjectPrefix | Path, table: str, day: dt.date) -> list[dic
         read = read_table_day(tables, table, day)
         return [] if read is None else read.to_pylist()
     path = tables / object_name(table, day)
-    return _read(path, table).to_pylist() if path.is_file() else []
+    return read_table(path, table).to_pylist() if path.is_file() else []
 
 
-def _read(source: bytes | Path, table: str, only: list[str] | None = None) -> pa.Table:
+def read_table(source: bytes | Path, table: str, only: list[str] | None = None) -> pa.Table:
+    """The object of a day of a table, or some of its columns: its bytes, or a file of them."""
     # Not with pq.read_table: it starts threads even with use_threads=False, and a process that ends while Arrow still
     # starts them is aborted (1 in 150 reads of a small day by three processes on two cores).
     with pq.ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source), pre_buffer=False) as file:
         more = [column for column in file.schema_arrow if column.name not in SCHEMAS[table].names]
         fields = [field for field in (*SCHEMAS[table], *more) if only is None or field.name in only]
         read = file.read([field.name for field in fields], use_threads=False)
-    # Files of older versions lack newer columns.
+    return with_columns(read, fields)
+
+
+def with_columns(read: pa.Table, fields: Sequence[pa.Field[Any]]) -> pa.Table:
+    """The table with just these columns, which files of older versions may lack."""
     columns = [
         read.column(field.name).cast(field.type) if field.name in read.column_names else pa.nulls(len(read), field.type)
         for field in fields

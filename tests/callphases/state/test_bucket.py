@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import requests
 
 from callphases.errors import AccessDenied, Archived, CallFailure, ConfigurationError, RecordingGone, ServiceUnavailable
 from callphases.recordings import Recording
-from callphases.state.bucket import RecordingBucket
+from callphases.state.bucket import Opening, RecordingBucket
 from callphases.state.s3 import client_from_environment
 from doubles import Answer, Request, Store, Web, recording
 
@@ -54,13 +55,18 @@ def bucket(web: Web, monkeypatch: pytest.MonkeyPatch) -> RecordingBucket:
         ((403, {}, b""), AccessDenied, "s3:GetObject"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("reads", ["check", "pieces"])
+@pytest.mark.parametrize("reads", ["check", "pieces", "opening", "part"])
 def test_error_of_one_object_is_its_failure(
     bucket: RecordingBucket, web: Web, answer: Answer, failure: type[CallFailure], told: str, reads: str
 ) -> None:
     web.respond = lambda request: answer
     with pytest.raises(failure, match=f"(?i){told}") as raised:
-        bucket.check_readable(ONE) if reads == "check" else list(bucket.pieces(ONE))
+        {
+            "check": lambda: bucket.check_readable(ONE),
+            "pieces": lambda: list(bucket.pieces(ONE)),
+            "opening": lambda: bucket.opening(ONE.key, 100),
+            "part": lambda: bucket.part(ONE.key, ONE.etag, 0, 100),
+        }[reads]()
     assert not raised.value.permanent, "the next run of the day looks again"
     assert raised.value.advice in str(raised.value)
 
@@ -187,3 +193,34 @@ def test_any_folder_and_any_zero_are_found_by_listing(s3: Store, monkeypatch: py
     assert bucket.expanded("org-b/month={zero}12/") == ["org-b/month=12/"]
     assert bucket.expanded("none/{any}/x/") == ["none/{any}/x/"]
     assert [page.objects for page in bucket.pages("none/{any}/x/")] == [[]]
+
+
+def test_opening_is_the_first_bytes_with_the_size_of_the_whole(s3: Store) -> None:
+    recording = s3.put("a.wav", bytes(range(250)))
+    bucket = RecordingBucket(s3.client, s3.recordings)
+    assert bucket.opening("a.wav", 10) == Opening(recording.etag, 250, bytes(range(10)))
+    assert bucket.opening("a.wav", 1000) == Opening(recording.etag, 250, bytes(range(250)))
+    s3.put("empty.wav", b"")
+    assert bucket.opening("empty.wav", 10).size == 0
+
+
+def test_opening_of_a_store_without_ranges_is_the_same(bucket: RecordingBucket, web: Web) -> None:
+    web.respond = lambda request: (200, {"etag": '"e1"'}, bytes(100))
+    assert bucket.opening("a.wav", 10) == Opening("e1", 100, bytes(10))
+
+
+def test_part_is_of_the_version_with_the_etag(s3: Store) -> None:
+    recording = s3.put("a.wav", bytes(range(250)))
+    bucket = RecordingBucket(s3.client, s3.recordings)
+    assert bucket.part("a.wav", recording.etag, 5, 8) == b"\5\6\7"
+    s3.put("a.wav", bytes(300))
+    with pytest.raises(RecordingGone):
+        bucket.part("a.wav", recording.etag, 5, 8)
+
+
+def test_presigned_url_answers_with_the_media_type_that_it_is_given(s3: Store) -> None:
+    s3.put("a.wav", b"RIFF")
+    bucket = RecordingBucket(s3.client, s3.recordings)
+    shown = requests.get(bucket.presigned_url("a.wav", 60, content_type="audio/wav"), timeout=10)
+    assert (shown.headers["Content-Type"], shown.headers["Content-Disposition"]) == ("audio/wav", "inline")
+    assert "response-content" not in bucket.presigned_url("a.wav", 60)

@@ -331,3 +331,22 @@ def test_object_age_grows_with_time(s3: Store, clock: Clock) -> None:
     stored = s3.state.look("a")
     assert stored is not None
     assert stored.age_s == 61
+
+
+def test_tail_has_the_end_the_size_and_the_etag(s3: Store) -> None:
+    s3.state.put("a", b"0123456789")
+    tail = s3.state.tail("a", 4)
+    assert tail is not None
+    assert (tail.body, tail.size) == (b"6789", 10)
+    assert s3.state.part("a", 2, 5, tail.etag) == b"234"
+    whole = s3.state.tail("a", 100)
+    assert whole is not None
+    assert (whole.body, whole.size) == (b"0123456789", 10)
+    s3.state.put("a", b"")
+    assert s3.state.part("a", 2, 5, tail.etag) is None
+    empty = s3.state.tail("a", 4)
+    assert empty is not None
+    assert (empty.body, empty.size) == (b"", 0)
+    s3.state.delete("a")
+    assert s3.state.tail("a", 4) is None
+    assert s3.state.part("a", 2, 5, tail.etag) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from callphases.errors import TranscriptGone
+from callphases.errors import ProviderError, TranscriptGone
 from callphases.state import layout, transcripts
 from callphases.state.events import Transcribed
 from callphases.state.ledger import LedgerView
@@ -109,3 +109,11 @@ def test_transcript_that_the_ledger_does_not_know_is_deleted_too(s3: Store) -> N
     event = saved(TranscriptWriter(s3.state, DAY))
     delete_transcript(s3.state, str(event.transcript_uri), LedgerView())
     assert s3.keys("state/transcripts/") == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"words": 5}', b"\xff", b"[" * 100_000])
+def test_damaged_document_fails_its_call_alone(s3: Store, body: bytes) -> None:
+    event = saved(TranscriptWriter(s3.state, DAY))
+    s3.state.put(f"transcripts/dt={DAY}/k.json", body)
+    with pytest.raises(ProviderError, match=r"k\.json or its captions are damaged"):
+        TranscriptReader(s3.state).cues(event)

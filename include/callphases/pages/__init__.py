@@ -1,0 +1,1 @@
+"""The pages in Airflow's UI: a day's calls, one call, a pipeline over time."""

@@ -1,0 +1,146 @@
+"""What Airflow knows of a run: its state, the days of its calls, what it has come to, and which tasks have failed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from callphases.airflow.report import DAY, PROBLEM, Report, counts, fallbacks
+from callphases.day_range import DayRange
+from callphases.pipeline import Pipeline
+
+MOST_FAILED_TASKS = 20
+_TASKS = ("list", "calls.transcribe", "calls.segment", "publish", "verify")
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """How many instances of a task are in each state, such as ``{"success": 3, "running": 1}``."""
+
+    task_id: str
+    states: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task instance that has failed. ``label`` is what the grid shows of a chunk."""
+
+    task_id: str
+    map_index: int
+    label: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class LateDay:
+    """An earlier day that changed after it was published, and that the run has published again."""
+
+    day: dt.date
+    counts: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a pipeline.
+
+    Attributes:
+        state: Airflow's, such as ``running``.
+        began_at, ended_at: in the pipeline's zone; None if it has not.
+        days: of its calls; empty if it has not listed them.
+        late: other days that it has published again.
+        report: what it has come to, or what is known of it so far.
+        usd: what it has spent; None if it has not published.
+        budget_usd: ``budget.usd_per_run``.
+        stopped: why it was stopped; empty if it was not.
+        fallbacks: sentences about models that answered instead of the first.
+        tasks: in their order; those that do not exist yet are left out.
+        failed: the first of the failed task instances.
+    """
+
+    run_id: str
+    state: str
+    began_at: dt.datetime | None
+    ended_at: dt.datetime | None
+    days: list[dt.date]
+    late: list[LateDay]
+    report: str
+    usd: float | None
+    budget_usd: float | None
+    stopped: str
+    fallbacks: list[str]
+    tasks: list[TaskProgress]
+    failed: list[FailedTask]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in ("success", "failed")
+
+
+def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
+    """A run of the pipeline's Dag, from Airflow's database; None if there is none."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    from callphases.airflow.listener import stored_xcoms
+
+    task = TaskInstance.__table__.c
+    is_of_run = (task.dag_id == pipeline.dag_id) & (task.run_id == run_id)
+    with create_session(scoped=False) as session:
+        run = session.execute(
+            select(DagRun.state, DagRun.start_date, DagRun.end_date).where(
+                DagRun.dag_id == pipeline.dag_id, DagRun.run_id == run_id
+            )
+        ).one_or_none()
+        if run is None:
+            return None
+        xcoms = stored_xcoms(session, pipeline.dag_id, run_id)
+        states: dict[str, dict[str, int]] = {}
+        counted = select(task.task_id, task.state, func.count()).where(is_of_run).group_by(task.task_id, task.state)
+        for task_id, state, count in session.execute(counted):
+            states.setdefault(task_id, {})[str(state or "none")] = count
+        failed = session.execute(
+            select(task.task_id, task.map_index, task.rendered_map_index)
+            .where(is_of_run & (task.state == "failed"))
+            .order_by(task.task_id, task.map_index)
+            .limit(MOST_FAILED_TASKS)
+        ).all()
+    published = xcoms.get(("publish", "return_value"))
+    published = published if isinstance(published, dict) else {}
+    is_over = str(run.state) in ("success", "failed")
+    return Run(
+        run_id=run_id,
+        state=str(run.state),
+        began_at=_in_zone(run.start_date, pipeline),
+        ended_at=_in_zone(run.end_date, pipeline),
+        days=_days(published, xcoms),
+        late=[LateDay(dt.date.fromisoformat(day["dt"]), counts(day)) for day in published.get("late", [])],
+        report=Report.of(lambda name, key: xcoms.get((name, key)), lambda: None).text if is_over else "",
+        usd=published["run_speech_usd"] + published["run_llm_usd"] if published else None,
+        budget_usd=pipeline.budget.usd_per_run,
+        stopped=published.get("stopped") or "",
+        fallbacks=fallbacks(pipeline, published) if published else [],
+        tasks=[TaskProgress(name, states[name]) for name in _TASKS if name in states],
+        failed=[
+            FailedTask(name, index, label or "", str(xcoms.get((name, PROBLEM)) or "")) for name, index, label in failed
+        ],
+    )
+
+
+def _days(published: Mapping[str, Any], xcoms: Mapping[tuple[str, str], Any]) -> list[dt.date]:
+    """The days of a run: those that it has published, else those that it was to list."""
+    if (of_range := published.get("days")) is not None:
+        return [dt.date.fromisoformat(day) for day in of_range]
+    text = published.get("dt") or xcoms.get(("list", DAY))
+    if not text:
+        return []
+    first, _, last = str(text).partition(" to ")
+    return list(DayRange(dt.date.fromisoformat(first), dt.date.fromisoformat(last or first)))
+
+
+def _in_zone(moment: dt.datetime | None, pipeline: Pipeline) -> dt.datetime | None:
+    return None if moment is None else moment.astimezone(pipeline.zone)

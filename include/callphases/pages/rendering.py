@@ -1,0 +1,114 @@
+"""Pages as HTML: each a whole document with its styles and script inside, and the Content-Security-Policy for it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from callphases.pages.strips import Phase, phase_marks, segments, ticks
+from callphases.recordings import counted
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: the document, and the policy that a browser is to hold it to."""
+
+    html: str
+    policy: str
+
+
+def render(template: str, *, media_origins: Sequence[str] = (), **values: Any) -> Page:
+    """Fill a template. Everything in ``values`` is escaped.
+
+    Args:
+        template: a file in ``templates``, without its suffix.
+        media_origins: where audio may come from, besides the server itself.
+        values: for the template.
+    """
+    styles, script = _text("pages.css"), _text("pages.js")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src '{_hash(styles)}'",
+            f"script-src '{_hash(script)}'",
+            " ".join(["media-src 'self'", *media_origins]),
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'self'",
+        ]
+    )
+    document = _environment().get_template(f"{template}.html")
+    return Page(document.render(styles=Markup(styles), script=Markup(script), **values), policy)  # noqa: S704 - our own
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def usd(amount: float) -> str:
+    """Dollars: with cents, or four decimals below ten cents."""
+    return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
+
+
+def percent(value: float) -> str:
+    """Percent, as SVG has lengths."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def spoken(phases: Sequence[Phase], duration_s: float | None = None) -> str:
+    """What a strip shows, in words, for who can't see it."""
+    if not phases:
+        return "No phases" if duration_s is None else f"No phases, {clock(duration_s)}"
+    return "; ".join(f"{one.name} {clock(one.start_s)} to {clock(one.end_s)}" for one in phases)
+
+
+def words(name: str) -> str:
+    """A status or a failure class as words: ``no_speech`` as ``no speech``."""
+    return name.replace("_", " ")
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "clock": clock,
+    "count": "{:,}".format,
+    "counted": counted,
+    "marks": phase_marks,
+    "percent": percent,
+    "segments": segments,
+    "spoken": spoken,
+    "ticks": ticks,
+    "usd": usd,
+    "words": words,
+}
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("callphases.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= _FILTERS
+    return environment
+
+
+@cache
+def _text(name: str) -> str:
+    return (files("callphases.pages") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
