@@ -29,8 +29,9 @@ WORKERS ?= 2
 # Percent of the core's lines that its own tests must run.
 COVERAGE_FLOOR := 95
 
-# Neither the core's tests nor whole nights. Pytest collects what testpaths names even if --ignore names it too.
+# What is not the core's, and what runs the whole product. Pytest collects a path of testpaths even if --ignore names it.
 OTHER_TESTS := $(filter-out tests/test_boundaries.py tests/callphases/ tests/e2e/,$(wildcard tests/test_*.py tests/*/))
+WHOLE_TESTS = $(sort $(shell grep -rlF mark.e2e tests --include='test_*.py'))
 
 # `make lowest`: its environment, a Python for which the oldest allowed versions have wheels, and what the tests need.
 LOWEST := .callphases/lowest
@@ -147,7 +148,7 @@ test: check  ## Everything that CI runs: check, the core's tests with its covera
 	@echo "==> pytest: speechbox, tables in warehouses, Dags"
 	@$(BIN)/python -m pytest $(OTHER_TESTS) -m "not e2e" --numprocesses auto --dist loadfile
 	@echo "==> pytest: whole nights in processes of their own"
-	@$(BIN)/python -m pytest tests/airflows tests/e2e -m "e2e and not kill"
+	@$(BIN)/python -m pytest $(WHOLE_TESTS) -m "e2e and not kill"
 	@$(MAKE) --no-print-directory test-oldest-airflow
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 
