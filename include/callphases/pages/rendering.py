@@ -33,20 +33,23 @@ def render(template: str, *, media_origins: Sequence[str] = (), **values: Any) -
         media_origins: where audio may come from, besides the server itself.
         values: for the template.
     """
-    styles, script = _text("pages.css"), _text("pages.js")
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"style-src '{_hash(styles)}'",
-            f"script-src '{_hash(script)}'",
-            " ".join(["media-src 'self'", *media_origins]),
-            "form-action 'self'",
-            "base-uri 'none'",
-            "frame-ancestors 'self'",
-        ]
-    )
-    document = _environment().get_template(f"{template}.html")
-    return Page(document.render(styles=Markup(styles), script=Markup(script), **values), policy)  # noqa: S704 - our own
+    policy = _policy(" ".join(["media-src 'self'", *media_origins]), "form-action 'self'", "frame-ancestors 'self'")
+    return Page(_document(template, policy=None, **values), policy)
+
+
+def render_file(template: str, **values: Any) -> str:
+    """A page that is complete without a server, with its policy inside. It has no links; values as in ``render``."""
+    return _document(template, policy=_policy("form-action 'none'"), links=None, **values)
+
+
+def _policy(*more: str) -> str:
+    sources = [f"style-src '{_hash(_text('pages.css'))}'", f"script-src '{_hash(_text('pages.js'))}'"]
+    return "; ".join(["default-src 'none'", *sources, "base-uri 'none'", *more])
+
+
+def _document(template: str, **values: Any) -> str:
+    styles, script = Markup(_text("pages.css")), Markup(_text("pages.js"))  # noqa: S704 - our own
+    return _environment().get_template(f"{template}.html").render(styles=styles, script=script, **values)
 
 
 def clock(seconds: float) -> str:
