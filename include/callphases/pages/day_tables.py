@@ -175,12 +175,13 @@ def said(tables: ObjectPrefix, version: DayVersion, text: str) -> Any:
     key = version, text.casefold()
     found = _found.get(key)
     if found is None:
-        found = strings([])
+        ids = [strings([])]
         for table, column in (("calls", "failure_message"), ("phases", "summary")):
             read = _columns(tables, table, version.day, ["call_id", column])
             if read is not None:
                 has = pc.match_substring(read[column], text, ignore_case=True)
-                found = pc.unique(pa.concat_arrays([found, read["call_id"].filter(has).combine_chunks()]))
+                ids += read["call_id"].filter(has).chunks
+        found = pc.unique(pa.chunked_array(ids))
         _found.keep(key, found, found.nbytes + 200)
     return found
 
