@@ -23,6 +23,7 @@ from benchmarks.processes import Broken, Used, measured, peak_mb
 from benchmarks.services import DAY, KEY, RECORDINGS, WAREHOUSE, s3_client
 
 MODULE = "benchmarks.bulk"
+DATED = "bulk/{date:%Y-%m-%d}/"
 PHASES_A_CALL = 4
 CALLS_A_PART = 2500
 TURNS = 5
@@ -84,23 +85,33 @@ def publish(bench: Bench) -> list[Figure]:
     ]
 
 
+def publish_calls(bench: Bench, calls: int) -> None:
+    """Publish the day ``DAY`` of the pipeline ``bulk_document()``; the services must be running."""
+    _step(bench, "parts", calls=calls)
+    _step(bench, "publish", calls=calls)
+
+
 def _step(bench: Bench, step: str, **more: Any) -> Used:
     task = {"step": step, "s3_url": bench.ports.s3_url, "speech_url": bench.ports.speech_url, **more}
     return measured(MODULE, task, bench.folder / "logs" / f"bulk-{step}.log")
 
 
-def _pipeline(prefix: str) -> Any:
-    from callphases.pipeline import Pipeline
-
+def bulk_document(prefix: str = DATED) -> dict[str, Any]:
+    """Content of the file of the pipeline that all steps are of."""
     time_in_key = {"key_pattern": r"(?P<time>\d{8}T\d{6})-", "format": "%Y%m%dT%H%M%S"}
-    recordings = {"bucket": RECORDINGS, "prefix": prefix}
+    recordings: dict[str, Any] = {"bucket": RECORDINGS, "prefix": prefix}
     if prefix and "{" not in prefix:
-        recordings |= {"call_time": time_in_key}  # type: ignore[dict-item]
+        recordings |= {"call_time": time_in_key}
     output = {"tables": f"s3://{WAREHOUSE}/tables/bulk/", "state": f"s3://{WAREHOUSE}/state/bulk/"}
     # Each `list` queries the gateway for its models, and the default limit would delay a year of them by minutes.
     limits = {"llm_requests_per_minute": 60_000}
-    document = {"pipeline": "bulk", "recordings": recordings, "output": output, "limits": limits}
-    return Pipeline.model_validate(document)
+    return {"pipeline": "bulk", "recordings": recordings, "output": output, "limits": limits}
+
+
+def _pipeline(prefix: str) -> Any:
+    from callphases.pipeline import Pipeline
+
+    return Pipeline.model_validate(bulk_document(prefix))
 
 
 def _begin(task: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +141,7 @@ def _calls(count: int) -> Iterator[tuple[Any, Any]]:
     from callphases.state.keys import RecordingKeys
     from callphases.state.ledger import LedgerView
 
-    pipeline = _pipeline("bulk/{date:%Y-%m-%d}/")
+    pipeline = _pipeline(DATED)
     keys = RecordingKeys(pipeline)
     for number in range(count):
         at = dt.datetime.combine(DAY, dt.time(), dt.UTC) + dt.timedelta(seconds=number * 86_000 / count)
@@ -209,7 +220,7 @@ def _day(calls: int) -> Any:
 def _folders(task: dict[str, Any]) -> tuple[Any, Any, Any]:
     from callphases.state.storage import ObjectPrefix
 
-    s3, pipeline = s3_client(task["s3_url"]), _pipeline("bulk/{date:%Y-%m-%d}/")
+    s3, pipeline = s3_client(task["s3_url"]), _pipeline(DATED)
     tables = ObjectPrefix(s3, pipeline.output.tables, "output.tables")
     return pipeline, tables, ObjectPrefix(s3, pipeline.output.state, "output.state")
 
@@ -221,7 +232,7 @@ def _parts(task: dict[str, Any]) -> dict[str, Any]:
 
     pipeline, _, state = _folders(task)
     day = _day(task["calls"])
-    writer = PartWriter(state, pipeline, day)
+    writer = PartWriter(state, pipeline, day, DAY)
     part = 0
     for recording, known in _calls(task["calls"]):
         writer.add(recording, known)

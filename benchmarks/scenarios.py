@@ -12,6 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.bound import Service
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.nights import PER_CALL, Night
+from benchmarks.readers import Readers
 from benchmarks.report import CORE_MS, OVER_BOUND
 
 FULL_NIGHT = 5000
@@ -40,7 +41,7 @@ class Scenario:
     about: str
     minutes: float
     measure: Callable[[Bench, Results], list[Figure]]
-    nights: tuple[Night, ...] = ()
+    nights: tuple[Night | Readers, ...] = ()
     dag_id: str | None = None
 
 
@@ -64,6 +65,7 @@ def _rivals(bench: Bench, results: Results) -> list[Figure]:
 
 SMALL_DAY = Night("night-60", 60)
 YEAR = Year("year")
+READERS = Readers()
 
 _SCENARIOS = (
     _night(
@@ -147,6 +149,13 @@ _SCENARIOS = (
     Scenario("listing", "a day of 1,000,000 recordings, dated and flat", 4, lambda bench, _: bulk.listing(bench)),
     Scenario("archive", "365 days of a flat archive of 100,000 recordings", 2, lambda bench, _: bulk.archive(bench)),
     Scenario("publish", "1,000,000 rows of phases, and pyarrow alone", 2, lambda bench, _: bulk.publish(bench)),
+    Scenario(
+        "readers",
+        "the pages of a day of 10,000 calls, and Airflow's API beside twenty readers",
+        8,
+        lambda bench, _: READERS.measure(bench),
+        (READERS,),
+    ),
     Scenario(
         "segmentation",
         "accuracy of the local model on the sample calls, compared with baselines",

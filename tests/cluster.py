@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import os
 import shutil
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 import yaml
 
+import debian
 from benchmarks.airflow import COMPONENTS, Airflow, Run, Sample, airflow
 from benchmarks.bound import Service
 from benchmarks.database import free_port, postgres, postgres_programs
@@ -216,32 +214,6 @@ MISSING = (
 
 
 def install() -> None:
-    """Install Debian's packages of Redis and Postgres if they are missing.
-
-    Without root or apt-get, the tests that need a cluster are skipped with a message that says what to install, or fail
-    in CI.
-
-    Raises:
-        AssertionError: a program is missing; the message says what to install.
-    """
-    missing = [
-        package
-        for package, there in (
-            ("redis-server", shutil.which("redis-server")),
-            ("postgresql", postgres_programs()),
-        )
-        if not there
-    ]
-    if not missing:
-        return
-    if not (os.geteuid() == 0 and shutil.which("apt-get")):
-        why = f"{MISSING} Missing here: {', '.join(missing)}."
-        assert not os.environ.get("CI"), why
-        pytest.skip(why)
-    say(f"Installing {', '.join(missing)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
-    done = subprocess.run(
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=environment, check=False
-    )
-    assert done.returncode == 0, MISSING
+    """Install Redis and Postgres where they are missing; see ``debian.install``."""
+    there = {"redis-server": shutil.which("redis-server"), "postgresql": postgres_programs()}
+    debian.install([package for package, program in there.items() if not program], MISSING)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from pyarrow import compute
 
 from callphases.airflow.report import fallbacks
 from callphases.errors import REMEDIES
+from callphases.pages.arrow import float64, float64s, int32, null, string
 from callphases.pages.day_query import LENGTH, OWN, SHARE, STARTED, Query, length_text
 from callphases.pages.day_tables import DayTables, DayVersion, as_text, day_tables, said
 from callphases.pages.pipelines import Stores
@@ -26,6 +29,7 @@ MOST_OWN = 3
 MOST_WARNINGS = 10
 LONG_TAIL = 3.0
 """If the longest call is more than this many times as long as 98 of 100 calls, the axis is for those."""
+_READ = ["summaries", "failure messages"]
 _AXES_S = [
     *(10, 20, 30, 60, 120, 180, 300, 420, 600, 900, 1200, 1800, 2700),
     *(3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200, 86400),
@@ -96,7 +100,7 @@ class Header:
     """A column of the table.
 
     Attributes:
-        address: of the page sorted by it; empty if it can't be.
+        address: of the page sorted by it.
         order: ``ascending`` or ``descending`` if the page is sorted by it, else empty.
     """
 
@@ -136,6 +140,7 @@ class DayPage:
         page, pages: from 1 on.
         own: names of the own columns in the table.
         axis_s: the end of the strips' time axis.
+        searched: what a text is looked for in.
         notes: what of the query is not understood.
         warnings: texts of ``calls.warnings`` with their counts.
         speech_usd, llm_usd: what the day's calls cost, as far as it is known.
@@ -167,6 +172,7 @@ class DayPage:
     statuses: list[Choice]
     failures: list[Failures]
     facets: list[Facet]
+    searched: str
     warnings: list[Choice]
     speech_usd: float
     llm_usd: float
@@ -198,9 +204,12 @@ def day_page(
     page = min(query.page, pages)
     own = of.own[:MOST_OWN]
     axis_s = axis_of(of.calls["duration_s"].take(rows))
+    calls = _calls(of, rows.slice((page - 1) * CALLS_A_PAGE, CALLS_A_PAGE), own, axis_s, pipeline.zone)
+    names = _in_pipelines_order(of.phase_names, [phase.name for phase in pipeline.phases])
+    totals = sorted(of.phase_totals, key=lambda one: names.index(one.name))
     speech_models, llm_models = of.counts("speech_model"), of.counts("llm_model")
     speech_usd, llm_usd = of.usd
-    seconds = sum(phase.seconds for phase in of.phase_totals)
+    seconds = sum(phase.seconds for phase in totals)
     return DayPage(
         day=version.day,
         zone=pipeline.zone.key,
@@ -210,7 +219,7 @@ def day_page(
         notes=notes,
         total=len(of.calls),
         found=len(rows),
-        calls=_calls(of, rows.slice((page - 1) * CALLS_A_PAGE, CALLS_A_PAGE), own, axis_s, pipeline.zone),
+        calls=calls,
         page=page,
         pages=pages,
         first=query.address() if page > 1 else "",
@@ -220,7 +229,7 @@ def day_page(
         own=own,
         headers=_headers(query, own),
         axis_s=axis_s,
-        phase_names=_in_pipelines_order(of.phase_names, [phase.name for phase in pipeline.phases]),
+        phase_names=names,
         phases=[
             PhaseOfDay(
                 one.name,
@@ -230,7 +239,7 @@ def day_page(
                 query.address(sort=LENGTH + one.name, descending=True),
                 query.address(sort=SHARE + one.name, descending=True),
             )
-            for one in of.phase_totals
+            for one in totals
         ],
         statuses=_choices(of.counts("status")),
         failures=[
@@ -238,6 +247,7 @@ def day_page(
             for name, count in of.counts("failure_class").items()
         ],
         facets=[_facet(of, query, name) for name in of.own],
+        searched=", ".join(["names of recordings", "call ids", *of.own, *(_READ if may_read else [])]),
         warnings=_choices(of.counts("warnings"))[:MOST_WARNINGS],
         speech_usd=speech_usd,
         llm_usd=llm_usd,
@@ -266,43 +276,31 @@ def _filtered(stores: Stores, version: DayVersion, of: DayTables, query: Query, 
     """The calls that the filter lets through: rows of ``calls``, in their order."""
     calls, conditions = of.calls, []
     if query.status is not None:
-        conditions.append(pc.equal(calls["status"], pa.scalar(query.status)))
+        conditions.append(pc.equal(calls["status"], string(query.status)))
     if query.failure_class is not None:
-        conditions.append(pc.equal(calls["failure_class"], pa.scalar(query.failure_class)))
+        conditions.append(pc.equal(calls["failure_class"], string(query.failure_class)))
     if query.min_s is not None:
-        conditions.append(pc.greater_equal(calls["duration_s"], pa.scalar(query.min_s)))
+        conditions.append(pc.greater_equal(calls["duration_s"], float64(query.min_s)))
     if query.max_s is not None:
-        conditions.append(pc.less_equal(calls["duration_s"], pa.scalar(query.max_s)))
+        conditions.append(pc.less_equal(calls["duration_s"], float64(query.max_s)))
     for name, value in query.own:
-        conditions.append(pc.equal(as_text(calls[name]), pa.scalar(value)))
-    rows = pa.array(range(len(calls)), pa.int32()) if query.phase is not None or query.text else None
+        conditions.append(pc.equal(as_text(calls[name]), string(value)))
     if query.phase is not None:
-        conditions.append(pc.is_in(rows, pc.unique(_of_phase(of, query.phase)["of"])))
+        conditions.append(pc.is_in(of.rows, pc.unique(_of_phase(of, query.phase)["of"])))
     if query.text:
         texts = [calls["recording_uri"], calls["call_id"], *(as_text(calls[name]) for name in of.own)]
-        has = [pc.fill_null(pc.match_substring(one, query.text, ignore_case=True), False) for one in texts]
+        has = [pc.match_substring(one, query.text, ignore_case=True) for one in texts]
         if may_read:
-            has.append(pc.is_in(rows, said(stores.tables, version, of, query.text).cast(pa.int32())))
-        conditions.append(_any(has))
-    if not conditions:
-        return pa.array(range(len(calls)), pa.int32())
-    passes = pc.fill_null(conditions[0], False)
-    for one in conditions[1:]:
-        passes = pc.and_(passes, pc.fill_null(one, False))
-    return pc.indices_nonzero(passes).cast(pa.int32())
-
-
-def _any(conditions: Sequence[Any]) -> Any:
-    found = conditions[0]
-    for one in conditions[1:]:
-        found = pc.or_(found, one)
-    return found
+            has.append(pc.is_in(calls["call_id"], said(stores.tables, version, query.text)))
+        conditions.append(functools.reduce(pc.or_kleene, has))
+    # Null, as where a call has no length, lets no call through.
+    return pc.indices_nonzero(functools.reduce(pc.and_kleene, conditions)).cast(pa.int32()) if conditions else of.rows
 
 
 def _of_phase(of: DayTables, name: str) -> pa.Table:
     """The rows of ``phases`` with a name."""
     number = of.phase_names.index(name) if name in of.phase_names else -1
-    return of.phases.filter(pc.equal(of.phases["name"], pa.scalar(number, pa.int32())))
+    return of.phases.filter(pc.equal(of.phases["name"], int32(number)))
 
 
 def _sorted(of: DayTables, query: Query, rows: Any) -> Any:
@@ -338,22 +336,21 @@ def _one(column: Any) -> Any:
 def usd_of(calls: pa.Table) -> Any:
     """What each call cost: null if neither cost is known."""
     known = pc.or_(pc.is_valid(calls["speech_usd"]), pc.is_valid(calls["llm_usd"]))
-    both = pc.add(pc.fill_null(calls["speech_usd"], 0.0), pc.fill_null(calls["llm_usd"], 0.0))
-    return pc.if_else(known, both, pa.scalar(None, pa.float64()))
+    speech_usd, llm_usd = (pc.coalesce(calls[name], float64(0.0)) for name in ("speech_usd", "llm_usd"))
+    return pc.if_else(known, pc.add(speech_usd, llm_usd), null(pa.float64()))
 
 
 def _of_each_call(of: DayTables, phase: str, *, is_share: bool) -> Any:
     """How long a phase is in each call, in seconds or as a share of the call; null for calls without it."""
-    found: list[float | None] = [None] * len(of.calls)
+    found = [math.nan] * len(of.calls)
     rows: Any = _of_phase(of, phase)
     lengths = pc.subtract(rows["end_s"], rows["start_s"]).to_pylist()
     for row, length_s in zip(rows["of"].to_pylist(), lengths, strict=True):
-        found[row] = (found[row] or 0.0) + length_s
-    lengths_s = pa.array(found, pa.float64())
-    if not is_share:
-        return lengths_s
-    durations = _one(of.calls["duration_s"])
-    return pc.divide(lengths_s, pc.if_else(pc.greater(durations, 0.0), durations, pa.scalar(None, pa.float64())))
+        found[row] = length_s if math.isnan(found[row]) else found[row] + length_s
+    lengths_s = float64s(found)
+    if is_share:
+        lengths_s = pc.divide(lengths_s, _one(of.calls["duration_s"]))
+    return pc.if_else(pc.is_finite(lengths_s), lengths_s, null(pa.float64()))
 
 
 def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzinfo) -> list[CallOfDay]:
@@ -381,12 +378,10 @@ def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzi
 
 
 def _headers(query: Query, own: Sequence[str]) -> list[Header]:
-    def header(title: str, sort: str) -> Header:
-        order = ("descending" if query.descending else "ascending") if query.sort == sort else ""
-        return Header(title, query.sorted_by(sort) if sort else "", order)
-
-    fixed = [("Call", "name"), ("Started", STARTED), ("Length", "duration"), ("Status", "status"), ("Phases", "phases")]
-    return [header(*one) for one in [*fixed, ("Cost", "cost"), *((name, OWN + name) for name in own)]]
+    sorts = [("Call", "name"), ("Started", STARTED), ("Length", "duration"), ("Status", "status"), ("Phases", "phases")]
+    sorts += [("Cost", "cost"), *((name, OWN + name) for name in own)]
+    order = "descending" if query.descending else "ascending"
+    return [Header(title, query.sorted_by(sort), order if query.sort == sort else "") for title, sort in sorts]
 
 
 def _choices(counts: dict[str, int]) -> list[Choice]:

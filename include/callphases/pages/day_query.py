@@ -18,6 +18,7 @@ LONGEST_TEXT = 200
 """Characters of a value; the rest is cut off."""
 MOST_PAGE = 1_000_000
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _CLOCK = re.compile(r"(?:([0-9]{1,3}):)?([0-9]{1,6}):([0-5]?[0-9](?:\.[0-9]{1,6})?)")
 
@@ -34,6 +35,7 @@ class Query:
         text: what the call is searched for, in upper or lower case.
         sort: one of ``ORDERS``; or ``OWN``, ``LENGTH`` or ``SHARE`` and a name.
         page: from 1 on.
+        day: of a run that has several; empty for its first.
     """
 
     status: str | None = None
@@ -46,6 +48,7 @@ class Query:
     sort: str = STARTED
     descending: bool = False
     page: int = 1
+    day: str = ""
 
     @classmethod
     def parse(cls, parameters: Iterable[tuple[str, str]], own_columns: Collection[str]) -> tuple[Self, list[str]]:
@@ -78,12 +81,13 @@ class Query:
             sort=_order(given.get("sort", STARTED), own_columns, mistakes),
             descending=given.get("desc") == "1",
             page=_page(given.get("page", "1"), mistakes),
+            day=given["day"] if _DAY.fullmatch(given.get("day", "")) else "",
         )
         return query, mistakes
 
     def parameters(self) -> list[tuple[str, str]]:
         """The inverse of ``parse``; what is as it is by default is left out."""
-        found = [("status", self.status), ("class", self.failure_class), ("phase", self.phase)]
+        found = [("day", self.day), ("status", self.status), ("class", self.failure_class), ("phase", self.phase)]
         found += [("min", _written(self.min_s)), ("max", _written(self.max_s))]
         found += [(OWN + name, value) for name, value in self.own]
         found += [("q", self.text), ("sort", "" if self.sort == STARTED else self.sort)]
@@ -94,6 +98,10 @@ class Query:
         """``?…`` of the query with some of its attributes changed, from the first page on unless that is changed."""
         return "?" + urlencode(replace(self, **{"page": 1, **changes}).parameters())  # type: ignore[arg-type]
 
+    def only(self, **filters: object) -> str:
+        """``?…`` of the same day with these attributes, and otherwise as it is by default."""
+        return type(self)(day=self.day).address(**filters)
+
     def sorted_by(self, sort: str) -> str:
         """``?…`` of the query in another order; of the same order, the other way round."""
         return self.address(sort=sort, descending=sort == self.sort and not self.descending)
@@ -101,7 +109,7 @@ class Query:
     @property
     def is_filter(self) -> bool:
         """Whether it may leave calls out."""
-        return replace(self, sort=STARTED, descending=False, page=1) != type(self)()
+        return replace(self, sort=STARTED, descending=False, page=1, day="") != type(self)()
 
     def own_value(self, column: str) -> str:
         """What an own column is to be; empty if any value will do."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import compute
 
 from callphases.errors import ConfigurationError
+from callphases.pages.arrow import int32, int32s, strings
 from callphases.pages.kept import Kept
 from callphases.pages.pipelines import Stores
 from callphases.state.storage import ObjectPrefix
@@ -91,12 +92,17 @@ class DayTables:
         return self._counts[column]
 
     @cached_property
+    def rows(self) -> Any:
+        """The numbers of the rows of ``calls``."""
+        return int32s(range(len(self.calls)))
+
+    @cached_property
     def phase_totals(self) -> list[PhaseTotals]:
         """Of each phase, in the order of ``phase_names``."""
         lengths = pc.subtract(self.phases["end_s"], self.phases["start_s"])
         found = []
         for number, name in enumerate(self.phase_names):
-            is_it = pc.equal(self.phases["name"], pa.scalar(number, pa.int32()))
+            is_it = pc.equal(self.phases["name"], int32(number))
             calls = len(pc.unique(self.phases["of"].filter(is_it)))
             found.append(PhaseTotals(name, calls, float(pc.sum(lengths.filter(is_it)).as_py() or 0.0)))
         return found
@@ -164,19 +170,17 @@ def day_tables(tables: ObjectPrefix, version: DayVersion) -> DayTables:
     return found
 
 
-def said(tables: ObjectPrefix, version: DayVersion, of: DayTables, text: str) -> Any:
-    """Which calls have a text in a summary or in the failure message: rows of ``calls``. Raises as ``day_tables``."""
+def said(tables: ObjectPrefix, version: DayVersion, text: str) -> Any:
+    """Ids of the calls that have a text in a summary or in the failure message. Raises as ``day_tables``."""
     key = version, text.casefold()
     found = _found.get(key)
     if found is None:
-        ids: list[Any] = []
+        found = strings([])
         for table, column in (("calls", "failure_message"), ("phases", "summary")):
             read = _columns(tables, table, version.day, ["call_id", column])
             if read is not None:
                 has = pc.match_substring(read[column], text, ignore_case=True)
-                ids.append(pc.unique(read["call_id"].filter(has)))
-        among = pc.is_in(of.calls["call_id"], pa.concat_arrays(ids)) if ids else pa.nulls(0, pa.bool_())
-        found = pc.indices_nonzero(among)
+                found = pc.unique(pa.concat_arrays([found, read["call_id"].filter(has).combine_chunks()]))
         _found.keep(key, found, found.nbytes + 200)
     return found
 

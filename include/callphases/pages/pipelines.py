@@ -19,6 +19,8 @@ DAG_PREFIX = "call_phases_"
 """What the ids of pipelines' Dags begin with."""
 READ_AGAIN_S = 30
 """After how long a changed pipeline file is noticed."""
+NEW_CLIENT_S = 300
+"""After how long a changed AWS connection is. A client takes 80 ms to make; it renews credentials of roles itself."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,18 @@ def stores_of(dag_id: str) -> Stores | None:
 
 @functools.lru_cache(maxsize=64)
 def _stores(dag_id: str, _: int) -> Stores | None:
-    from callphases.airflow.hook import s3_client
-
     pipelines, _mistakes = load_all(_folder())
     for pipeline in pipelines:
         if pipeline.dag_id == dag_id:
-            return Stores(pipeline, s3_client(pipeline.connections.aws))
+            return Stores(pipeline, _client(pipeline.connections.aws, int(time.monotonic() / NEW_CLIENT_S)))
     return None
+
+
+@functools.lru_cache(maxsize=16)
+def _client(conn_id: str, _: int) -> S3Client:
+    from callphases.airflow.hook import s3_client
+
+    return s3_client(conn_id)
 
 
 def why_missing(dag_id: str) -> str:
