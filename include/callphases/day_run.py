@@ -25,6 +25,7 @@ from callphases.listing.late import late_days
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress, unsettled
 from callphases.recordings import Recording
+from callphases.replay import Replay
 from callphases.segmentation.chunk_segmenter import ChunkSegmenter
 from callphases.segmentation.gateway import Gateway
 from callphases.segmentation.segmenter import Segmenter
@@ -86,7 +87,7 @@ class DayRun:
         self,
         day: dt.date,
         run_id: str,
-        replay: str | None = None,
+        replay: Replay | None = None,
         budget_usd: float | None = None,
         *,
         is_archive: bool = False,
@@ -96,19 +97,19 @@ class DayRun:
         Args:
             day: of the calls.
             run_id: goes into the rows.
-            replay: failure classes with commas between, or ``all``: only calls that failed with these are tried again,
-                permanent failures too. None does everything that is not done.
+            replay: only these calls are tried again, permanent failures too. None does everything that is not done.
             budget_usd: what the run may spend on the day; None is ``budget.usd_per_run``.
             is_archive: whether the run is one of a backfill, and so comes after nights.
 
         Raises:
             DayHeld: another run works on this day, or lists the archive that it is in.
-            AccountError, ConfigurationError, ServiceUnavailable: nothing was paid.
+            AccountError, ConfigurationError, ServiceUnavailable: nothing was paid. One of the calls to replay may be
+                none of the day's.
         """
         lease = self._lease(day, new_run_token(run_id), task="list")
         return self._begin(lease, [day], run_id, replay, budget_usd, is_archive=is_archive)
 
-    def begin_range(self, days: DayRange, run_id: str, replay: str | None = None, again: Again = "none") -> Listed:
+    def begin_range(self, days: DayRange, run_id: str, replay: Replay | None = None, again: Again = "none") -> Listed:
         """Take several days, list each once, and write the manifests of what is to do on any of them.
 
         Args:
@@ -137,7 +138,7 @@ class DayRun:
         lease: Lease,
         days: Sequence[dt.date],
         run_id: str,
-        replay: str | None,
+        replay: Replay | None,
         budget_usd: float | None,
         *,
         is_archive: bool,

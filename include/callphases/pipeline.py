@@ -663,6 +663,9 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value  # which YAML reads without quotes as false
 
 
+WhoMay = Literal["read", "edit", "view"]
+
+
 class Pages(_Section):
     """The pages that the plugin adds to Airflow's UI."""
 
@@ -671,6 +674,12 @@ class Pages(_Section):
     five minutes. ``stream``: through Airflow's API server, where browsers can't reach the bucket. ``off``: not at all.
     What browsers don't play (µ-law, GSM, AMR, …) is converted and comes through the server; that needs the extra
     ``audio`` there."""
+    transcripts: WhoMay = "read"
+    """Who may read what was said, and summaries; who else may read the Dag sees the strips of phases. ``read``: who may
+    read the Dag. ``edit``: who may edit it. ``view``: who has the custom view ``callphases transcripts``, in Airflow's
+    FAB auth manager a role with ``can_read`` on it; SimpleAuthManager gives custom views to each of its roles."""
+    listening: WhoMay = "read"
+    """Who may listen to recordings: as for ``transcripts``. The custom view is ``callphases audio``."""
 
 
 CRON_OF_PRESET = {

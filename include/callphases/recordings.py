@@ -14,6 +14,12 @@ def counted(count: int, noun: str = "recording") -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def names_of(call_id: str, uri: str) -> set[str]:
+    """What a user may name a call by: its ID, its recording's URI, the end of its key (``a.mp3``, ``b/a.mp3``)."""
+    parts = uri.split("/")
+    return {call_id, uri, *("/".join(parts[number:]) for number in range(1, len(parts)))}
+
+
 @dataclass(frozen=True)
 class Recording:
     """One object of the bucket.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from callphases.day_range import DayRange
-from callphases.errors import ALL_FAILED, ConfigurationError, OverBudget, failure_classes
+from callphases.errors import ConfigurationError, OverBudget
 from callphases.limits.budget import Budget, within_budget
 from callphases.listing.archive import Archive, listed_day
 from callphases.listing.listing import Spool, chunk_counts
@@ -17,6 +17,7 @@ from callphases.listing.times import times_of
 from callphases.pipeline import Pipeline
 from callphases.progress import DayPass, Progress
 from callphases.recordings import Recording, counted
+from callphases.replay import Replay
 from callphases.state import layout
 from callphases.state.bucket import RecordingBucket
 from callphases.state.events import stopped
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 REST_PART = 10_000
 """Calls in a part of the rows of recordings that are in no chunk."""
+NAMED_AT_MOST = 5
+"""Calls in a message."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class WorkList:
         pipeline: Pipeline,
         bucket: RecordingBucket,
         ledger: Ledger,
-        replay: str | None = None,
+        replay: Replay | None = None,
         *,
         is_archive: bool = False,
     ) -> None:
@@ -68,7 +71,7 @@ class WorkList:
         self._pipeline, self._bucket, self._ledger = pipeline, bucket, ledger
         self._keys = RecordingKeys(pipeline)
         self._times = times_of(bucket, pipeline)
-        self._classes = None if replay is None else _classes(replay)
+        self._replay, self._named = replay, set[str]()
         self._listed_at = dt.datetime.now(dt.UTC)
         self._is_archive = is_archive
         self._days: list[_Day] = []
@@ -90,7 +93,7 @@ class WorkList:
             listed=0,
             chunks=0,
             rest=0,
-            replay=self._classes is not None,
+            replay=self._replay is not None,
             is_archive=self._is_archive,
             days=lease.days if isinstance(lease, RangeLease) else None,
         )
@@ -120,8 +123,10 @@ class WorkList:
         """Write the manifests of what ``cap_usd`` pays for of what there is to do; the others fail.
 
         Raises:
-            ConfigurationError, ServiceUnavailable: the store does not take them.
+            ConfigurationError: one of the calls to replay is not on these days; the store does not take them.
+            ServiceUnavailable: the store does not take them.
         """
+        self._check_calls()
         chunks, left_usd = self._chunks(cap_usd) if self.todo else ([], cap_usd)
         lease, state = self._ledger.lease, self._ledger.state
         lists = [one.as_list() for one in self._days]
@@ -142,11 +147,38 @@ class WorkList:
         return archive.take(day, before, lease.run_token)
 
     def _is_to_do(self, recording: Recording, day: DayList) -> bool:
-        """Whether there is something to do for a recording, in a replay of some classes if it is one."""
+        """Whether there is something to do for a recording; in a replay, whether it is one of those to replay."""
+        replay, named = self._replay, frozenset[str]()
+        if replay is not None and replay.calls is not None:
+            if not (named := replay.named(recording)):
+                return False
+            self._named |= named
         progress = Progress(recording, self._keys, self._ledger)
-        if progress.is_settled(DayPass(day.listed_at, day.replay)):
-            return False
-        return self._classes is None or progress.has_failed(None if ALL_FAILED in self._classes else self._classes)
+        is_to_do = not progress.is_settled(DayPass(day.listed_at, day.replay))
+        is_to_do &= replay is None or progress.has_failed(replay.classes)
+        if named and not is_to_do:
+            outcome = progress.outcome("")
+            log.warning(
+                "calls: %s of %s is not tried again. It is %s, and a replay is for calls that a run has tried and that "
+                "have failed%s.",
+                recording.uri,
+                day.day,
+                outcome.failure.failure_class if outcome.failure is not None else outcome.status,
+                f" with {' or '.join(sorted(replay.classes))}" if replay is not None and replay.classes else "",
+            )
+        return is_to_do
+
+    def _check_calls(self) -> None:
+        """Raise if the run is to replay calls that are not on its days."""
+        calls = self._replay.calls if self._replay is not None else None
+        if unknown := sorted((calls or frozenset()) - self._named):
+            days = dict.fromkeys(str(one.head.day) for one in (self._days[0], self._days[-1]))
+            more = f" and {len(unknown) - NAMED_AT_MOST} more" if len(unknown) > NAMED_AT_MOST else ""
+            raise ConfigurationError(
+                f"calls: {' to '.join(days)} has no recording {', '.join(unknown[:NAMED_AT_MOST])}{more}. Expected the "
+                "call_id of a call of the day, or its recording's name or URI; recordings that were deleted can't be "
+                "tried again. Nothing was sent."
+            )
 
     def _chunks(self, cap_usd: float | None) -> tuple[list[str], float | None]:
         """Write the manifests; returns their URIs, and what is left of ``cap_usd``."""
@@ -269,15 +301,3 @@ class _Rest:
             self._ledger.lease.hold()
             self._writer.write(layout.part_name(layout.REST, self.parts))
             self.parts += 1
-
-
-def _classes(replay: str) -> set[str]:
-    """The failure classes to replay."""
-    wanted = {name.strip() for name in replay.split(",")}
-    known_names = failure_classes() | {ALL_FAILED}
-    if unknown := wanted - known_names:
-        raise ConfigurationError(
-            f"replay: there is no failure class {', '.join(sorted(unknown))}; expected some of "
-            f"{', '.join(sorted(known_names))}."
-        )
-    return wanted

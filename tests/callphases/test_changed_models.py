@@ -11,6 +11,7 @@ import pytest
 from callphases.day_run import DayRun
 from callphases.pipeline import DEFAULT_SPEECH_MODELS
 from callphases.recordings import Recording
+from callphases.replay import Replay
 from callphases.segmentation.gateway import Gateway
 from callphases.state.events import Intended, Submitted, parse, serialize
 from callphases.state.keys import transcript_key
@@ -48,7 +49,7 @@ class Runner:
     def run(self, options: dict[str, Any] | None = None, replay: str | None = None, **settings: Any) -> Published:
         self.runs += 1
         day_run = self.day_run(options, **settings)
-        listed = day_run.begin(DAY, f"run-{self.runs}", replay)
+        listed = day_run.begin(DAY, f"run-{self.runs}", Replay.of(replay))
         for uri in listed.chunks:
             assert day_run.transcribe(day_run.load(uri), math.inf) is None
             day_run.segment(day_run.load(uri))

@@ -33,6 +33,7 @@ from callphases.limits import costs
 from callphases.listing import listing
 from callphases.listing.listing import chunk_counts
 from callphases.recordings import Recording
+from callphases.replay import Replay
 from callphases.segmentation.gateway import Gateway
 from callphases.state.events import Deleted, Event, Intended, Stopped, Submitted, Transcribed, failed
 from callphases.state.keys import transcript_key
@@ -86,7 +87,7 @@ class Runner:
     def run(self, run_id: str = "run-1", replay: str | None = None, **settings: Any) -> Published:
         """Run the day, one task after the other."""
         day_run = self.day_run(**settings)
-        listed = day_run.begin(DAY, run_id, replay)
+        listed = day_run.begin(DAY, run_id, Replay.of(replay))
         for uri in listed.chunks:
             assert day_run.transcribe(day_run.load(uri), math.inf) is None
             day_run.segment(day_run.load(uri))
@@ -644,7 +645,7 @@ def broken_day(runner: Runner) -> Runner:
 
 def chosen(runner: Runner, replay: str | None) -> list[str]:
     day_run = runner.day_run()
-    listed = day_run.begin(DAY, "run-1", replay)
+    listed = day_run.begin(DAY, "run-1", Replay.of(replay))
     keys = [one.key for uri in listed.chunks for one in day_run.load(uri).recordings]
     return [key.rsplit("/", 1)[-1].removesuffix(".mp3") for key in keys]
 
@@ -666,10 +667,59 @@ def test_replay_does_the_calls_of_the_given_failure_classes_only(
     assert chosen(broken_day, replay) == names
 
 
-def test_replay_of_an_unknown_failure_class_names_the_known_ones(broken_day: Runner) -> None:
-    with pytest.raises(ConfigurationError, match=r"no failure class bad_audoi; expected.*bad_audio"):
-        broken_day.day_run().begin(DAY, "run-1", "bad_audoi, bad_audio")
+@pytest.mark.parametrize(
+    ("calls", "classes", "names"),
+    [
+        (["broken.mp3"], None, ["broken"]),
+        (["broken.mp3", "far.mp3"], None, ["broken", "far"]),
+        (["broken.mp3", "far.mp3"], "download_refused", ["far"]),
+        ([f"s3://recordings/calls/{DAY}/far.mp3"], "all", ["far"]),
+        ([f"{DAY}/broken.mp3", "unheard.mp3", "done.mp3"], None, ["broken"]),
+        (["unheard.mp3"], None, []),
+    ],
+)
+def test_replay_of_calls_does_those_that_failed_and_says_so_of_others(
+    broken_day: Runner, calls: list[str], classes: str | None, names: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    day_run = broken_day.day_run()
+    calls = [one.replace("s3://recordings/", f"s3://{broken_day.s3.recordings}/") for one in calls]
+    listed = day_run.begin(DAY, "run-1", Replay.of(classes, calls))
+    keys = [one.key for uri in listed.chunks for one in day_run.load(uri).recordings]
+    assert [key.rsplit("/", 1)[-1].removesuffix(".mp3") for key in keys] == names
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("calls: ")]
+    assert len(said) == len(calls) - len(names)
+    for name, state in (("unheard", "no_speech"), ("done", "unfinished")):
+        if f"{name}.mp3" in calls:
+            assert any(f"{name}.mp3 of {DAY} is not tried again. It is {state}, and" in one for one in said)
+
+
+def test_replay_of_a_call_by_its_id_pays_for_it_once_and_touches_no_other(runner: Runner) -> None:
+    recordings = runner.put("a", "b", "c")
+    runner.respond = lambda request: answer({"error": {"message": "model context limit exceeded"}}, 400)
+    runner.run()
+    before, asked = {row["call_id"]: row for row in runner.rows()}, runner.questions
+    runner.respond = lambda request: GOOD
+    wanted = Replay.of(None, recordings[1].call_id)
+    for run_id in ("run-2", "run-3"):
+        day_run = runner.day_run()
+        listed = day_run.begin(DAY, run_id, wanted)
+        for uri in listed.chunks:
+            assert day_run.transcribe(day_run.load(uri), math.inf) is None
+            day_run.segment(day_run.load(uri))
+        assert day_run.end(day_run.load_day(listed.day)).statuses == {"completed": 1, "failed": 2}
+    assert (len(runner.speech.submitted), runner.questions - asked) == (3, 1)
+    after = {row["call_id"]: row for row in runner.rows()}
+    assert [one for one in after if after[one] != before[one]] == [recordings[1].call_id]
+
+
+@pytest.mark.parametrize("calls", [["0123456789abcdef"], ["broken.mp3", "0123456789abcdef"]])
+def test_replay_of_a_call_that_the_day_does_not_have_pays_nothing(broken_day: Runner, calls: list[str]) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"calls: {DAY} has no recording 0123456789abcdef. Expected the call_id"
+    ):
+        broken_day.day_run().begin(DAY, "run-1", Replay.of(None, calls))
     assert broken_day.lease()["released"]
+    assert broken_day.speech.submitted == []
 
 
 def test_replay_retries_permanent_failures_and_leaves_other_calls_alone(broken_day: Runner) -> None:

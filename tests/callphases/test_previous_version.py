@@ -21,6 +21,7 @@ from pyarrow import ipc
 from callphases.day_run import DayRun
 from callphases.errors import DayHeld
 from callphases.pipeline import Pipeline, load
+from callphases.replay import Replay
 from callphases.segmentation.gateway import Gateway
 from callphases.tables.publishing import Published
 from callphases.tables.schema import SCHEMA_VERSION, SCHEMAS
@@ -102,7 +103,7 @@ class Previous:
     def run(self, day: dt.date, name: str = "support", replay: str | None = None, **sections: Any) -> Published:
         """A whole run of this version, one task after the other."""
         day_run = self.day_run(name, **sections)
-        listed = day_run.begin(day, "run-now", replay)
+        listed = day_run.begin(day, "run-now", Replay.of(replay))
         return self.finish(day_run, listed.chunks, listed.day)
 
     def finish(self, day_run: DayRun, chunks: list[str], day: str) -> Published:

@@ -153,6 +153,28 @@ def test_replay_runs_only_failed_calls(night: Night) -> None:
     assert len(night.box.jobs()) == before + 2, "broken.wav is submitted again"
 
 
+def test_replay_of_calls_runs_those_that_failed_and_nothing_else(
+    night: Night, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    for name in ("good.wav", "broken.wav", "silent.wav"):
+        night.put(f"calls/{DAY}/{name}")
+    misbehave(night, {"fault": "job_error", "match": "*/good.wav", "message": "Audio duration is too short."})
+    assert night.run(DAY) == "success"
+    ids = {row["recording_uri"].rsplit("/", 1)[-1]: row["call_id"] for row in night.table("calls", DAY)}
+    quiet_again(night)
+    before = len(night.box.jobs())
+    assert night.run(DAY, calls=[ids["good.wav"]]) == "success"
+    assert classes(night) == {"completed": 1, "bad_audio": 1, "no_speech": 1}
+    assert len(night.box.jobs()) == before + 1
+    assert night.run(DAY, calls=f"{ids['good.wav']}, {ids['silent.wav']}") == "success", "neither failed"
+    assert f"good.wav of {DAY} is not tried again. It is completed" in caplog.text
+    published = night.body("calls", DAY)
+    assert night.run(DAY, calls=[ids["broken.wav"], "0123456789abcdef"]) == "failed"
+    assert failed_with(capfd, f"calls: {DAY} has no recording 0123456789abcdef. Expected the call_id")
+    assert night.body("calls", DAY) == published
+    assert len(night.box.jobs()) == before + 1
+
+
 def test_delete_after_leaves_no_transcript_at_the_provider(night: Night) -> None:
     night.pipeline(privacy={"delete_after": True}, limits={"max_failed_ratio": 1.0})
     for name in ("a.wav", "silent.wav", "broken.wav"):

@@ -146,6 +146,11 @@ def test_replay_over_a_range_tries_only_failed_calls_of_these_days(archive: Nigh
     assert archive.submitted() == 12
     assert [statuses(archive, day).count("bad_audio") for day in DAYS] == [0, 1, 0, 1, 1]
     assert note(archive).startswith("2026-10-30 to 2026-11-01: 6 listed = 4 completed + 2 failed (2 bad_audio).")
+    of_last = {"calls": f"{DAYS[4]}/broken.wav"}
+    assert run(archive, **{"from": DAYS[1], "to": DAYS[4], **of_last}) == "success"
+    assert archive.submitted() == 13
+    assert run(archive, **{"from": DAYS[1], "to": DAYS[3], **of_last}) == "failed"
+    assert f"calls: {DAYS[1]} to {DAYS[3]} has no recording {DAYS[4]}/broken.wav." in xcom(archive, "list", PROBLEM)
 
 
 def test_asset_event_has_each_day_that_was_published(archive: Night) -> None:

@@ -12,7 +12,7 @@ A run processes the last day that is over when the run is due, or the day in the
 A recording that fails is a row of the table `calls` with `failure_class` and `failure_message`; it stops nothing else.
 An account error (key, balance, models) fails the chunk that encounters it; the other chunks are skipped, and `verify`
 has the reason. To run a day again, clear its run, or trigger a run with the Param `date`: nothing is paid for twice.
-With the Param `replay` (failure classes, or all) only failed calls are run, including permanent failures.
+With the Param `replay` (failure classes, or all) or `calls` only failed calls are run, including permanent failures.
 Airflow names runs by when they are due, so the note of each run begins with the day of its calls.
 """
 

@@ -16,7 +16,6 @@ from airflow.sdk import BaseOperator
 from callphases.airflow.compat import AirflowFailException, AirflowSkipException, show_label, trigger_run
 from callphases.airflow.hook import AssemblyAIHook, s3_client
 from callphases.airflow.notify import tell
-from callphases.airflow.params import replay_classes
 from callphases.airflow.priority import processor_share
 from callphases.airflow.ranges import RangeRun, backfill_of, create
 from callphases.airflow.report import DAY, NOTE, PROBLEM, again, counts, fallbacks, push, remedies, sentence, total
@@ -34,6 +33,7 @@ from callphases.errors import (
 from callphases.local_days import day_end, left_out
 from callphases.pipeline import Pipeline
 from callphases.recordings import counted
+from callphases.replay import Replay
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -146,7 +146,8 @@ class ListRecordings(_PipelineOperator):
 
     def work(self, context: Context) -> list[str]:
         """See the class."""
-        run_id, replay = context["run_id"], replay_classes(context["params"])
+        run_id, params = context["run_id"], context["params"]
+        replay = Replay.of(params.get("replay"), params.get("calls"))
         if (of_range := RangeRun.of(context["params"])) is not None:
             return self._list_range(context, of_range, replay)
         day = self.day(context)
@@ -159,7 +160,7 @@ class ListRecordings(_PipelineOperator):
         context["ti"].xcom_push(DAYS, [one.day for one in listed])
         return [chunk for one in listed for chunk in one.chunks]
 
-    def _list_range(self, context: Context, run: RangeRun, replay: str | None) -> list[str]:
+    def _list_range(self, context: Context, run: RangeRun, replay: Replay | None) -> list[str]:
         self._check_has_begun(run.days.last)
         push(context, DAY, str(run.days))
         listed = self.day_run.begin_range(run.days, context["run_id"], replay, run.again)

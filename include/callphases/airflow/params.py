@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from airflow.sdk import Param
 
@@ -13,7 +12,7 @@ from callphases.pipeline import Pipeline
 
 
 def params(pipeline: Pipeline) -> dict[str, Param]:
-    """``date`` or ``from`` and ``to``, ``replay``, and what ``callphases backfill`` sets; see ``ranges``."""
+    """``date``, or ``from`` and ``to``; ``replay``, ``calls``; what ``callphases backfill`` sets, see ``ranges``."""
     choices = {ALL_FAILED: "all failed calls", **{name: f"{name}: {remedy}" for name, remedy in REMEDIES.items()}}
     return {
         "date": Param(
@@ -57,6 +56,14 @@ def params(pipeline: Pipeline) -> dict[str, Param]:
             description="Tries these calls again, permanent failures too, and nothing else. Empty: processes whatever "
             'of the day is not done. In JSON a string will do, too: "bad_audio,too_short".',
         ),
+        "calls": Param(
+            None,
+            type=["null", "array", "string"],
+            items={"type": "string"},
+            title="Only these failed calls",
+            description="Their call_id in the tables, or their recordings' names or URIs, one a line. Tries those "
+            "again that have failed, permanent failures too, and nothing else. In JSON a string with commas will do.",
+        ),
         "then": Param(
             None,
             type=["null", "object"],
@@ -64,11 +71,3 @@ def params(pipeline: Pipeline) -> dict[str, Param]:
             description="Set by callphases backfill: days of which the run creates the next run when it is over.",
         ),
     }
-
-
-def replay_classes(values: Mapping[str, Any]) -> str | None:
-    """The failure classes to replay, with commas between; None for a run that is no replay."""
-    replay = values.get("replay")
-    if replay is None or isinstance(replay, str):
-        return replay
-    return ",".join(replay) or None

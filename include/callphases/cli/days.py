@@ -16,6 +16,7 @@ from callphases.day_run import DayRun
 from callphases.errors import AccountError, ConfigurationError, DayHeld, ServiceUnavailable
 from callphases.pipeline import Pipeline, load_all, pipeline_files
 from callphases.recordings import counted
+from callphases.replay import Replay
 from callphases.state.manifests import Manifest
 from callphases.tables.publishing import Published
 
@@ -36,7 +37,7 @@ class Done:
     problem: AccountError | ServiceUnavailable | None = None
 
 
-def run_day(run: DayRun, day: dt.date, kind: str, replay: str | None = None) -> Done:
+def run_day(run: DayRun, day: dt.date, kind: str, replay: Replay | None = None) -> Done:
     """List a day, have its recordings transcribed and divided, and publish it; waits while another run has it.
 
     An error of the account or a service that is down ends the work, not the day: what there is is published, and the

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from callphases.errors import ConfigurationError
 from callphases.inspection.strips import phase_colors, phase_letters
+from callphases.recordings import names_of
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.reading import published_days, read_rows
 from callphases.tables.schema import CALLS, PHASES
@@ -63,7 +64,7 @@ def find_calls(tables: ObjectPrefix | Path, wanted: str, days: Sequence[dt.date]
 
 
 def _is(call: Row, wanted: str) -> bool:
-    return wanted in (call["call_id"], call["recording_uri"]) or call["recording_uri"].endswith(f"/{wanted}")
+    return wanted in names_of(call["call_id"], call["recording_uri"])
 
 
 def table(calls: Iterable[Row], whole: bool = False) -> Table:

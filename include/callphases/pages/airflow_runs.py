@@ -90,7 +90,7 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
 
     task = TaskInstance.__table__.c
     is_of_run = (task.dag_id == pipeline.dag_id) & (task.run_id == run_id)
-    with create_session() as session:
+    with create_session(scoped=False) as session:
         run = session.execute(
             select(DagRun.state, DagRun.start_date, DagRun.end_date).where(
                 DagRun.dag_id == pipeline.dag_id, DagRun.run_id == run_id

@@ -25,15 +25,14 @@ from callphases.pages.answers import Guard, links_of, of_http_error, page, told
 from callphases.pages.audio import Asked, Body, Redirect, Unavailable, audio_of, origin_of
 from callphases.pages.call_page import call_page
 from callphases.pages.day_page import day_page
-from callphases.pages.day_query import Query
 from callphases.pages.day_tables import day_version
 from callphases.pages.form_token import form_token, loaded_at
+from callphases.pages.pipeline_page import pipeline_page
 from callphases.pages.pipelines import DAG_PREFIX, Stores, stores_of, why_missing
 from callphases.pages.plays import Plays
 from callphases.pages.share import Share
 from callphases.state.storage import split_uri
 from callphases.tables.one_call import rows_of_call
-from callphases.tables.reading import published_days
 
 READ = ["GET", "HEAD"]
 SEES = [Depends(airflow_rights.see_dag)]
@@ -62,8 +61,8 @@ def create_app() -> FastAPI:
         return await share.make(answer, request.is_disconnected)
 
     @app.api_route("/dags/{dag_id}", methods=READ, dependencies=SEES)
-    async def pipeline(request: Request, dag_id: str) -> Response:
-        return await in_turn(request, lambda: _pipeline(request, dag_id))
+    async def pipeline(request: Request, dag_id: str, until: str | None = None) -> Response:
+        return await in_turn(request, lambda: _pipeline(request, dag_id, _date(until)))
 
     @app.api_route("/dags/{dag_id}/days/{day}", methods=READ, dependencies=SEES)
     async def day(request: Request, user: User, dag_id: str, day: dt.date) -> Response:
@@ -147,11 +146,9 @@ def _token(user: Any, dag_id: str) -> str:
     return form_token(server.signing_key(), str(user.get_id()), dag_id, time.time())
 
 
-def _pipeline(request: Request, dag_id: str) -> Response:
-    days = published_days(_stores(dag_id).tables)
-    if not days:
-        raise NothingToShow("Nothing to show yet", "No run has published calls of this pipeline.")
-    return RedirectResponse(links_of(request).day(dag_id, days[-1]), 303)
+def _pipeline(request: Request, dag_id: str, until: dt.date | None) -> Response:
+    shown = pipeline_page(_stores(dag_id), until)
+    return page("pipeline", page=shown, links=links_of(request), dag_id=dag_id)
 
 
 def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: str | None = None) -> Response:
@@ -182,7 +179,6 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
         links=links,
         dag_id=dag_id,
         action=action,
-        base=Query(),
         may_replay=airflow_rights.may_trigger(request, user),
         token=_token(user, dag_id),
     )

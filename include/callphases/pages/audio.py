@@ -111,6 +111,10 @@ class Unavailable:
     headers: dict[str, str] = field(default_factory=lambda: dict(_OURS))
 
 
+_OFF = Unavailable(404, "Recordings can't be played here: the pipeline file has pages.audio: off.")
+_EMPTY = Unavailable(415, "The recording is empty: the object in the bucket has no bytes.")
+
+
 def audio_of(
     bucket: RecordingBucket,
     key: str,
@@ -131,11 +135,11 @@ def audio_of(
         cache: where converted recordings are kept; by default this machine's.
     """
     if how == "off":
-        return Unavailable(404, "Recordings can't be played here: the pipeline file has pages.audio: off.")
+        return _OFF
     try:
         opening = bucket.opening(key, HEAD_BYTES)
         if not opening.size:
-            return Unavailable(415, "The recording is empty: the object in the bucket has no bytes.")
+            return _EMPTY
         recording = _Recording(bucket, key, opening)
         form = format_of(recording, key)
         is_other = opening.etag != etag
@@ -149,6 +153,22 @@ def audio_of(
     return _streamed(
         asked, form.plays_as, f'"{opening.etag}"', opening.size, lambda span: Body(span, recording.part), is_other
     )
+
+
+def state_of(
+    bucket: RecordingBucket, key: str, etag: str, how: Literal["redirect", "stream", "off"]
+) -> Unavailable | bool:
+    """Why a recording can't be heard, else whether the bucket has another version of it, with one request for a byte.
+
+    What only its format tells is left to ``audio_of``. The arguments are as there.
+    """
+    if how == "off":
+        return _OFF
+    try:
+        opening = bucket.opening(key, 1)
+    except (CallphasesError, OSError) as error:
+        return _unavailable(error)
+    return opening.etag != etag if opening.size else _EMPTY
 
 
 def origin_of(bucket: RecordingBucket) -> str:

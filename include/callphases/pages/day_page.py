@@ -102,13 +102,11 @@ class Header:
     Attributes:
         address: of the page sorted by it.
         order: ``ascending`` or ``descending`` if the page is sorted by it, else empty.
-        is_wide: whether it is that of the strips.
     """
 
     title: str
     address: str
     order: str
-    is_wide: bool
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,6 @@ class DayPage:
         page, pages: from 1 on.
         own: names of the own columns in the table.
         axis_s: the end of the strips' time axis.
-        has_longer: whether a call of the page is longer.
-        with_phases, statuses, classes, facets: what to filter by.
         searched: what a text is looked for in.
         notes: what of the query is not understood.
         warnings: texts of ``calls.warnings`` with their counts.
@@ -171,12 +167,9 @@ class DayPage:
     own: list[str]
     headers: list[Header]
     axis_s: float
-    has_longer: bool
     phase_names: list[str]
     phases: list[PhaseOfDay]
-    with_phases: list[Choice]
     statuses: list[Choice]
-    classes: list[Choice]
     failures: list[Failures]
     facets: list[Facet]
     searched: str
@@ -236,7 +229,6 @@ def day_page(
         own=own,
         headers=_headers(query, own),
         axis_s=axis_s,
-        has_longer=any(call.is_longer for call in calls),
         phase_names=names,
         phases=[
             PhaseOfDay(
@@ -249,9 +241,7 @@ def day_page(
             )
             for one in totals
         ],
-        with_phases=[Choice(one.name, one.calls) for one in totals],
         statuses=_choices(of.counts("status")),
-        classes=_choices(of.counts("failure_class")),
         failures=[
             Failures(name, count, REMEDIES.get(name, "see the failure message of the call"))
             for name, count in of.counts("failure_class").items()
@@ -388,13 +378,10 @@ def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzi
 
 
 def _headers(query: Query, own: Sequence[str]) -> list[Header]:
-    sorts = [("Call", "name"), ("Started", STARTED), ("Status", "status"), ("Phases", "phases"), ("Length", "duration")]
+    sorts = [("Call", "name"), ("Started", STARTED), ("Length", "duration"), ("Status", "status"), ("Phases", "phases")]
     sorts += [("Cost", "cost"), *((name, OWN + name) for name in own)]
     order = "descending" if query.descending else "ascending"
-    return [
-        Header(title, query.sorted_by(sort), order if query.sort == sort else "", sort == "phases")
-        for title, sort in sorts
-    ]
+    return [Header(title, query.sorted_by(sort), order if query.sort == sort else "") for title, sort in sorts]
 
 
 def _choices(counts: dict[str, int]) -> list[Choice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,18 +18,21 @@ class _LazyApp:
 
     def __init__(self) -> None:
         self._made: Any = None
+        self._making = threading.Lock()
 
     @property
     def _app(self) -> Any:
-        if self._made is None:
-            from callphases.pages.app import create_app
+        with self._making:
+            if self._made is None:
+                from callphases.pages.app import create_app
 
-            self._made = create_app()
+                self._made = create_app()
         return self._made
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, as ASGI has it."""
-        await self._app(scope, receive, send)
+        """Answer a request, as ASGI has it. The app is made in a thread: Airflow's requests must not wait for that."""
+        app = self._made or await asyncio.to_thread(lambda: self._app)
+        await app(scope, receive, send)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else an app has, such as its routes."""

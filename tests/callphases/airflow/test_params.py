@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from airflow.sdk.definitions.param import ParamsDict
 
-from callphases.airflow.params import params, replay_classes
+from callphases.airflow.params import params
 from callphases.errors import failure_classes
+from callphases.replay import Replay
 from doubles import pipeline
 
 
@@ -36,16 +37,24 @@ def test_form_offers_all_failure_classes_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "classes"),
+    ("values", "replay"),
     [
         ({}, None),
-        ({"replay": None}, None),
-        ({"replay": []}, None),
-        ({"replay": "bad_audio,too_short"}, "bad_audio,too_short"),
-        ({"replay": ["bad_audio", "too_short"]}, "bad_audio,too_short"),
-        ({"replay": ["all"]}, "all"),
-        ({"replay": "all"}, "all"),
+        ({"replay": None, "calls": None}, None),
+        ({"replay": [], "calls": []}, None),
+        ({"replay": "bad_audio,too_short"}, Replay(frozenset({"bad_audio", "too_short"}))),
+        ({"replay": ["bad_audio", "too_short"]}, Replay(frozenset({"bad_audio", "too_short"}))),
+        ({"replay": "all", "calls": "a.mp3, 0123456789abcdef"}, Replay(None, frozenset({"a.mp3", "0123456789abcdef"}))),
+        ({"calls": ["a, b.mp3"]}, Replay(None, frozenset({"a, b.mp3"}))),
     ],
 )
-def test_replay_is_a_list_or_a_text_with_commas(values: dict[str, Any], classes: str | None) -> None:
-    assert replay_classes(given(**values)) == classes
+def test_replay_and_calls_are_lists_or_texts_with_commas(values: dict[str, Any], replay: Replay | None) -> None:
+    params = given(**values)
+    assert Replay.of(params["replay"], params["calls"]) == replay
+
+
+def test_form_takes_calls_one_a_line() -> None:
+    schema = params(pipeline())["calls"].serialize()["schema"]
+    # The form shows a field with a line for each item if the first type but null is an array of strings.
+    assert next(one for one in schema["type"] if one != "null") == "array"
+    assert (schema["items"], "examples" in schema) == ({"type": "string"}, False)

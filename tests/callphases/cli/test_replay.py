@@ -41,6 +41,29 @@ def test_replay_of_a_failure_class_leaves_other_failures_alone(
 
 
 @pytest.mark.integration
+def test_replay_of_one_call_leaves_other_failures_alone(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    aws.client.delete_object(Bucket=aws.recordings, Key="calls/2026-11-20/new.mp3")
+    code, _, err = run("replay", pipeline_file, "--date", "2026-11-20", "--call", "far.mp3", "--call", "silent.mp3")
+    assert (code, len(services.submitted)) == (0, 1)
+    assert statuses(aws) == {"broken.mp3": "bad_audio", "far.mp3": "completed", "silent.mp3": "no_speech"}
+    assert "2026-11-20/silent.mp3 of 2026-11-20 is not tried again. It is no_speech, and" in err
+
+
+@pytest.mark.integration
+def test_replay_of_an_unknown_call_is_a_one_line_error(
+    run: Run, aws: Store, services: Speech, pipeline_file: Path
+) -> None:
+    bad_day(aws)
+    code, out, err = run("replay", pipeline_file, "--date", "2026-11-20", "--call", "farr.mp3")
+    assert (code, out, services.submitted) == (1, "", [])
+    assert err.startswith("error: calls: 2026-11-20 has no recording farr.mp3. Expected")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.integration
 def test_replay_of_a_day_without_failures_pays_nothing(
     run: Run, aws: Store, services: Speech, pipeline_file: Path
 ) -> None:

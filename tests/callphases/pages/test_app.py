@@ -88,7 +88,7 @@ def test_replay_of_a_call_creates_a_run_in_the_users_name(site: Site) -> None:
     assert json.loads(line.extra)["conf"] == run.conf
     page = site.ask("user", answer.headers["location"].removeprefix(f"{site.path}/callphases"), headers=HTML)
     assert page.status_code == 200
-    assert "unpauses the Dag" in page.text
+    assert "the Dag is paused" in page.text
 
 
 def test_second_click_leads_to_the_run_of_the_first(site: Site) -> None:
@@ -160,15 +160,16 @@ def test_audio_is_played_and_each_play_is_logged_once(site: Site, how: str, capl
     lines = site.logged("callphases_listen")[before:]
     assert [(line.owner, json.loads(line.extra)) for line in lines] == [("viewer", {"day": str(DAY), "call_id": DONE})]
     said = [record.getMessage() for record in caplog.records if "listens" in record.getMessage()]
-    assert said == [f"viewer listens to the call {DONE} of {DAY} ({site.dag_id})."]
-    assert "X-Amz" not in caplog.text.replace(str(answers[0].headers.get("location")), "") or how == "stream"
+    assert len(said) == 1
+    assert f'user="viewer" dag_id="{site.dag_id}" day="{DAY}" call_id="{DONE}"' in said[0]
+    assert "X-Amz" not in caplog.text
 
 
 @pytest.mark.parametrize(
     ("call_id", "status", "says"),
     [
         (LOST, 404, "no longer in the bucket"),
-        (ELSEWHERE, 404, "not the pipeline's any more"),
+        (ELSEWHERE, 404, "not in recordings.bucket"),
         ("0" * 16, 404, "has no call"),
         ("..", 404, ""),
     ],
