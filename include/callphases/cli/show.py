@@ -13,6 +13,7 @@ import typer
 from callphases.cli.console import answer, console, errors, write
 from callphases.connections import tables_at
 from callphases.inspection import absence, showing
+from callphases.state.storage import ObjectPrefix
 
 
 class Form(StrEnum):
@@ -52,6 +53,10 @@ def show(
     png: Annotated[
         Path | None, typer.Option(help="Also draw the calls as strips on a time axis, to this file.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a day or a call to this file for a browser, instead of printing a table."),
+    ] = None,
 ) -> None:
     """Show a day's calls, or one call: each phase with its times and summary, and a strip for each call.
 
@@ -65,8 +70,10 @@ def show(
         raise typer.BadParameter("--output is for --format csv and json.")
     if raw and form is not Form.CSV:
         raise typer.BadParameter("--raw is for --format csv.")
-    tables, pipeline = tables_at(source, "the argument TABLES")
     days = list(dict.fromkeys(moment.date() for moment in date or ()))
+    if html is not None and call is None and len(days) > 1:
+        raise typer.BadParameter("--html is for one day or one call.")
+    tables, pipeline = tables_at(source, "the argument TABLES")
     calls = showing.calls_of_days(tables, days) if call is None else showing.find_calls(tables, call, days)
     # Messages must not mix with CSV or JSON on standard output.
     messages = console if form is Form.TABLE else errors
@@ -75,11 +82,15 @@ def show(
         raise typer.Exit(1)
     if call is None and (empty := [day for day in days if day not in {one["dt"] for one in calls}]):
         errors.print(absence.no_calls(source, tables, pipeline, empty), soft_wrap=True)
-    if form is Form.TABLE:
+    if html is not None and call is not None and len(calls) > 1:
+        found = ", ".join(f"{one['call_id']} ({one['dt']})" for one in calls)
+        messages.print(f"--html is for one call, and {len(calls)} are named {call}: {found}", soft_wrap=True)
+        raise typer.Exit(1)
+    if form is Form.TABLE and html is None:
         console.print(showing.table(calls, whole=call is not None))
         for line in showing.strips(calls, console.width, bool(console.color_system) and not console.no_color):
             console.print(line, soft_wrap=True)
-    else:
+    elif form is not Form.TABLE:
         text = io.StringIO()
         if form is Form.CSV:
             showing.write_csv(calls, text, raw=raw)
@@ -96,3 +107,10 @@ def show(
         draw(calls, [phase for one in calls for phase in one["phases"]], png)
         only = f" (the first {MOST_CALLS} calls)" if len(calls) > MOST_CALLS else ""
         messages.print(f"Written: {png}{only}", soft_wrap=True)
+    if html is not None:
+        from callphases.pages.files import call_file, day_file
+
+        known = pipeline is not None and isinstance(tables, ObjectPrefix)
+        state = ObjectPrefix(tables.client, pipeline.output.state, "output.state") if known else None
+        write(html, day_file(calls, pipeline) if call is None else call_file(calls[0], pipeline, state))
+        messages.print(f"Written: {html}", soft_wrap=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import secrets
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from fastapi import Request
@@ -11,8 +13,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from callphases.pages.kept import Kept
 from callphases.pages.links import PREFIX, Links
-from callphases.pages.rendering import render
+from callphases.pages.rendering import Page, render
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,13 @@ _TITLES = {
     500: "Something went wrong",
     503: "The calls can't be shown",
 }
+
+
+KEPT_BYTES = 8 << 20
+"""Of pages for their next readers; a page of 100 calls has 200 KB."""
+_kept: Kept[Page] = Kept(KEPT_BYTES)
+_TOKEN = secrets.token_hex(16)
+"""Stands for the reader's token in pages that are kept."""
 
 
 class Guard:
@@ -78,6 +88,22 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page as a response; ``values`` as ``rendering.render`` takes them."""
     made = render(template, **values)
     return HTMLResponse(made.html, status, {"Content-Security-Policy": made.policy})
+
+
+def kept_page(template: str, key: Hashable, values: Callable[[], dict[str, Any]], token: str) -> HTMLResponse:
+    """A page as a response; for the next reader with the same ``key``, it is not made again.
+
+    Args:
+        template: as ``rendering.render`` takes it.
+        key: all that the page depends on, but for ``token``.
+        values: makes the template's.
+        token: of the page's forms, which is the reader's own.
+    """
+    made = _kept.get((template, key))
+    if made is None:
+        made = render(template, token=_TOKEN, **values())
+        _kept.keep((template, key), made, len(made.html) + len(str(key)))
+    return HTMLResponse(made.html.replace(_TOKEN, token), headers={"Content-Security-Policy": made.policy})
 
 
 def told(

@@ -21,7 +21,7 @@ from callphases.errors import CallphasesError
 from callphases.pages import airflow_rights, replay
 from callphases.pages.airflow_rights import User
 from callphases.pages.airflow_runs import run_of
-from callphases.pages.answers import Guard, links_of, of_http_error, page, told
+from callphases.pages.answers import Guard, kept_page, links_of, of_http_error, page, told
 from callphases.pages.audio import Asked, Body, Redirect, Unavailable, audio_of, origin_of
 from callphases.pages.call_page import call_page
 from callphases.pages.day_page import day_page
@@ -165,23 +165,34 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
     if version is None and run is None:
         raise NothingToShow(f"{day} is not published", "No run has published calls of this day.")
     parameters = request.query_params.multi_items()
-    shown = (
-        day_page(stores, version, parameters, may_read=_may_read(stores, request, user))
-        if version is not None
-        else None
+    may_read, may_replay = _may_read(stores, request, user), airflow_rights.may_trigger(request, user)
+    waits = run is not None and run.state == "queued" and server.is_paused(dag_id)
+
+    def values() -> dict[str, Any]:
+        return {
+            "page": day_page(stores, version, parameters, may_read=may_read) if version is not None else None,
+            "run": run,
+            "waits": waits,
+            "day": day,
+            "links": links,
+            "dag_id": dag_id,
+            "action": action,
+            "may_replay": may_replay,
+        }
+
+    # All that the page depends on: readers of the same page differ in the token of its forms alone.
+    key = (
+        version,
+        repr(run),
+        waits,
+        day,
+        action,
+        stores.pipeline.model_dump_json(),
+        may_read,
+        may_replay,
+        str(parameters),
     )
-    return page(
-        "day",
-        page=shown,
-        run=run,
-        waits=run is not None and run.state == "queued" and server.is_paused(dag_id),
-        day=day,
-        links=links,
-        dag_id=dag_id,
-        action=action,
-        may_replay=airflow_rights.may_trigger(request, user),
-        token=_token(user, dag_id),
-    )
+    return kept_page("day", key, values, token=_token(user, dag_id))
 
 
 def _call(request: Request, user: Any, dag_id: str, day: dt.date, call_id: str) -> Response:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 from pyarrow import compute
@@ -18,6 +19,7 @@ from callphases.pages.arrow import float64, float64s, int32, null, string
 from callphases.pages.day_query import LENGTH, OWN, SHARE, STARTED, Query, length_text
 from callphases.pages.day_tables import DayTables, DayVersion, as_text, day_tables, said
 from callphases.pages.pipelines import Stores
+from callphases.pipeline import Pipeline
 
 pc: Any = compute  # the stubs know it as far narrower than it is
 
@@ -38,11 +40,12 @@ _AXES_S = [
 
 @dataclass(frozen=True)
 class PhaseOfCall:
-    """A phase in a strip."""
+    """A phase in a strip; ``summary`` is None where it is not shown."""
 
     name: str
     start_s: float
     end_s: float
+    summary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,23 +199,46 @@ def day_page(
     Raises:
         ConfigurationError, ServiceUnavailable: the tables can't be read.
     """
-    pipeline = stores.pipeline
     of = day_tables(stores.tables, version)
     query, notes = Query.parse(parameters, of.own)
     rows = _sorted(of, query, _filtered(stores, version, of, query, may_read=may_read))
-    pages = max(-(-len(rows) // CALLS_A_PAGE), 1)
+    shown = _Shown(rows, CALLS_A_PAGE, of.own[:MOST_OWN], may_read)
+    return _page(of, version.day, query, notes, shown, stores.pipeline)
+
+
+def whole_day(of: DayTables, day: dt.date, pipeline: Pipeline | None) -> DayPage:
+    """The page of all calls of a day, for a file; without a pipeline, times are in UTC."""
+    return _page(of, day, Query(), [], _Shown(of.rows, max(len(of.calls), 1), of.own, True), pipeline)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is shown of a day: rows of ``calls`` in their order, how many a page, which own columns."""
+
+    rows: Any
+    a_page: int
+    own: list[str]
+    may_read: bool
+
+
+def _page(
+    of: DayTables, day: dt.date, query: Query, notes: list[str], shown: _Shown, pipeline: Pipeline | None
+) -> DayPage:
+    rows, own = shown.rows, shown.own
+    zone = pipeline.zone if pipeline else ZoneInfo("UTC")
+    pages = max(-(-len(rows) // shown.a_page), 1)
     page = min(query.page, pages)
-    own = of.own[:MOST_OWN]
     axis_s = axis_of(of.calls["duration_s"].take(rows))
-    calls = _calls(of, rows.slice((page - 1) * CALLS_A_PAGE, CALLS_A_PAGE), own, axis_s, pipeline.zone)
-    names = _in_pipelines_order(of.phase_names, [phase.name for phase in pipeline.phases])
+    calls = _calls(of, rows.slice((page - 1) * shown.a_page, shown.a_page), own, axis_s, zone)
+    names = _in_pipelines_order(of.phase_names, [phase.name for phase in pipeline.phases] if pipeline else [])
     totals = sorted(of.phase_totals, key=lambda one: names.index(one.name))
     speech_models, llm_models = of.counts("speech_model"), of.counts("llm_model")
     speech_usd, llm_usd = of.usd
     seconds = sum(phase.seconds for phase in totals)
+    answered = {"dt": day, "run_speech_models": speech_models, "run_llm_models": llm_models}
     return DayPage(
-        day=version.day,
-        zone=pipeline.zone.key,
+        day=day,
+        zone=zone.key,
         query=query,
         min_text=length_text(query.min_s),
         max_text=length_text(query.max_s),
@@ -247,16 +273,14 @@ def day_page(
             for name, count in of.counts("failure_class").items()
         ],
         facets=[_facet(of, query, name) for name in of.own],
-        searched=", ".join(["names of recordings", "call ids", *of.own, *(_READ if may_read else [])]),
+        searched=", ".join(["names of recordings", "call ids", *of.own, *(_READ if shown.may_read else [])]),
         warnings=_choices(of.counts("warnings"))[:MOST_WARNINGS],
         speech_usd=speech_usd,
         llm_usd=llm_usd,
-        budget_usd=pipeline.budget.usd_per_run,
+        budget_usd=pipeline.budget.usd_per_run if pipeline else None,
         speech_models=speech_models,
         llm_models=llm_models,
-        fallbacks=fallbacks(
-            pipeline, {"dt": version.day, "run_speech_models": speech_models, "run_llm_models": llm_models}
-        ),
+        fallbacks=fallbacks(pipeline, answered) if pipeline else [],
     )
 
 

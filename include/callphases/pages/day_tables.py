@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from callphases.pages.kept import Kept
 from callphases.pages.pipelines import Stores
 from callphases.state.storage import ObjectPrefix
 from callphases.tables.reading import read_table
-from callphases.tables.schema import no_rows, object_name
+from callphases.tables.schema import CALLS, PHASES, no_rows, object_name
 
 pc: Any = compute  # the stubs know it as far narrower than it is
 
@@ -175,12 +175,13 @@ def said(tables: ObjectPrefix, version: DayVersion, text: str) -> Any:
     key = version, text.casefold()
     found = _found.get(key)
     if found is None:
-        found = strings([])
+        ids = [strings([])]
         for table, column in (("calls", "failure_message"), ("phases", "summary")):
             read = _columns(tables, table, version.day, ["call_id", column])
             if read is not None:
                 has = pc.match_substring(read[column], text, ignore_case=True)
-                found = pc.unique(pa.concat_arrays([found, read["call_id"].filter(has).combine_chunks()]))
+                ids += read["call_id"].filter(has).chunks
+        found = pc.unique(pa.chunked_array(ids))
         _found.keep(key, found, found.nbytes + 200)
     return found
 
@@ -190,11 +191,26 @@ def _read(tables: ObjectPrefix, version: DayVersion) -> DayTables:
     phases = _columns(tables, "phases", version.day, _PHASES)
     if calls is None:
         raise ConfigurationError(f"{tables.uri}: {version.day} has just been deleted: load the page again.")
-    calls = calls.sort_by([("call_started_at", "ascending"), ("call_id", "ascending")]).combine_chunks()
-    own = [name for name in version.own if name in calls.column_names]
     if phases is None:
         phases = no_rows(pa.schema([(name, pa.string()) for name in _PHASES]))
-    return DayTables(calls, *_in_order(calls, phases), own)
+    return in_order(calls, phases, version.own)
+
+
+def tables_of_rows(calls: Sequence[Mapping[str, Any]]) -> DayTables:
+    """A day of rows of ``calls``, each with its ``phases``; columns that are not ours are the pipeline's own."""
+    own = list(dict.fromkeys(name for call in calls for name in call if name not in {"dt", "phases", *CALLS.names}))
+    ours = [{name: call[name] for name in _CALLS} for call in calls]
+    phases = [{name: phase[name] for name in _PHASES} for call in calls for phase in call["phases"]]
+    table = pa.Table.from_pylist(ours, pa.schema([CALLS.field(name) for name in _CALLS]))
+    for name in own:
+        table = table.append_column(name, pa.array([call.get(name) for call in calls]))
+    return in_order(table, pa.Table.from_pylist(phases, pa.schema([PHASES.field(name) for name in _PHASES])), own)
+
+
+def in_order(calls: pa.Table, phases: pa.Table, own: Iterable[str]) -> DayTables:
+    """The columns of a day that pages need, in order."""
+    calls = calls.sort_by([("call_started_at", "ascending"), ("call_id", "ascending")]).combine_chunks()
+    return DayTables(calls, *_in_order(calls, phases), [name for name in own if name in calls.column_names])
 
 
 def _in_order(calls: pa.Table, phases: pa.Table) -> tuple[pa.Table, list[str]]:

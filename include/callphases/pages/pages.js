@@ -68,6 +68,8 @@
   const body = document.querySelector("table.calls tbody");
   const rows = [...body.rows].map((row) => ({ row, text: row.textContent.toLowerCase() }));
   const shown = document.getElementById("shown");
+  find.form.hidden = false;
+  find.form.addEventListener("submit", (event) => event.preventDefault());
   find.addEventListener("input", () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;

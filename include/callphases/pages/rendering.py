@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from callphases.pages.strips import Phase, phase_marks, segments, ticks
+from callphases.pages.strips import Mark, Phase, phase_marks, segments, ticks
 from callphases.recordings import counted
 
 
@@ -33,20 +33,23 @@ def render(template: str, *, media_origins: Sequence[str] = (), **values: Any) -
         media_origins: where audio may come from, besides the server itself.
         values: for the template.
     """
-    styles, script = _text("pages.css"), _text("pages.js")
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"style-src '{_hash(styles)}'",
-            f"script-src '{_hash(script)}'",
-            " ".join(["media-src 'self'", *media_origins]),
-            "form-action 'self'",
-            "base-uri 'none'",
-            "frame-ancestors 'self'",
-        ]
-    )
-    document = _environment().get_template(f"{template}.html")
-    return Page(document.render(styles=Markup(styles), script=Markup(script), **values), policy)  # noqa: S704 - our own
+    policy = _policy(" ".join(["media-src 'self'", *media_origins]), "form-action 'self'", "frame-ancestors 'self'")
+    return Page(_document(template, policy=None, **values), policy)
+
+
+def render_file(template: str, **values: Any) -> str:
+    """A page that is complete without a server, with its policy inside. It has no links; values as in ``render``."""
+    return _document(template, policy=_policy("form-action 'none'"), links=None, **values)
+
+
+def _policy(*more: str) -> str:
+    sources = [f"style-src '{_hash(_text('pages.css'))}'", f"script-src '{_hash(_text('pages.js'))}'"]
+    return "; ".join(["default-src 'none'", *sources, "base-uri 'none'", *more])
+
+
+def _document(template: str, **values: Any) -> str:
+    styles, script = Markup(_text("pages.css")), Markup(_text("pages.js"))  # noqa: S704 - our own
+    return _environment().get_template(f"{template}.html").render(styles=styles, script=script, **values)
 
 
 def clock(seconds: float) -> str:
@@ -73,6 +76,23 @@ def spoken(phases: Sequence[Phase], duration_s: float | None = None) -> str:
     return "; ".join(f"{one.name} {clock(one.start_s)} to {clock(one.end_s)}" for one in phases)
 
 
+def drawn(phases: Sequence[Phase], axis_s: float, marks: Mapping[str, Mark], playable: bool = False) -> Markup:
+    """The phases of a strip as SVG; with ``playable`` each is a button. In Python, as a page has hundreds of them."""
+    found = []
+    for one in segments(phases, axis_s, marks):
+        says = escape(f"{one.phase.name}, {clock(one.phase.start_s)} to {clock(one.phase.end_s)}")
+        summary = escape(f": {said}") if (said := getattr(one.phase, "summary", None)) else ""
+        button = f' role="button" tabindex="0" aria-label="Play from {says}"' if playable else ""
+        place = f'x="{percent(one.x)}" width="{percent(one.width)}" height="100%"'
+        pattern = f'<rect class="q{one.mark.pattern}" {place}/>' if one.mark.pattern else ""
+        letter = f'<text x="{percent(one.middle)}" y="50%">{escape(one.mark.letter)}</text>' if one.lettered else ""
+        found.append(
+            f'<g class="{one.mark.classes}" data-phase="{one.index}" data-start="{one.phase.start_s}"{button}>'
+            f"<title>{says}{summary}</title><rect {place}/>{pattern}{letter}</g>"
+        )
+    return Markup("".join(found))  # noqa: S704 - names and letters are escaped
+
+
 def words(name: str) -> str:
     """A status or a failure class as words: ``no_speech`` as ``no speech``."""
     return name.replace("_", " ")
@@ -82,9 +102,9 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "clock": clock,
     "count": "{:,}".format,
     "counted": counted,
+    "drawn": drawn,
     "marks": phase_marks,
     "percent": percent,
-    "segments": segments,
     "spoken": spoken,
     "ticks": ticks,
     "usd": usd,

@@ -13,11 +13,14 @@ from typing import TypeVar
 
 from callphases.errors import ServiceUnavailable
 
-SHARE = 0.06
-"""Of a processor's time, on average. The rest of the 10 % by which readers may slow Airflow down is for what changes
-of threads cost."""
-BURST_S = 1.0
-"""Processor time that may be used at once after a pause: a reader never waits for a turn."""
+SHARE = 0.05
+"""Of a processor's time, on average: readers are to slow Airflow down by 10 % at most, and changes of threads cost
+something too."""
+BURST_S = 0.5
+"""Processor time that may be used at once after a pause. It makes 20 pages, so a reader alone does not wait."""
+MOST_CHARGED_S = 0.15
+"""For one page. The first page of a process imports what it needs, the first of a day reads the day; who looks at
+the next page then is not to wait for that."""
 AROUND_S = 0.006
 """What Airflow 3.3.2 takes for a request besides the page: middleware, the user's rights, the answer."""
 MOST_WAITING = 60
@@ -65,7 +68,7 @@ class Share:
         try:
             return page()
         finally:
-            self._left_s -= time.thread_time() - began + AROUND_S
+            self._left_s -= min(time.thread_time() - began, MOST_CHARGED_S) + AROUND_S
 
     def _refill(self) -> None:
         now = time.monotonic()
