@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,12 @@ def test_each_day_of_a_range_is_published_and_its_ledger_is_its_own(archive: Arc
     summaries = read_summaries(archive.s3.state, DAYS.first, DAYS.last)
     assert [one.listed for one in summaries.values()] == [3, 3, 0, 3, 3]
     assert all(one.began_at is not None and one.began_at <= one.published_at for one in summaries.values())
+    assert [sum(one.lineage["prompt_version"].values()) for one in summaries.values()] == [3, 3, 0, 3, 3]
+    for day, one in summaries.items():
+        seconds = Counter[str]()
+        for phase in read_rows(archive.s3.tables, "phases", day):
+            seconds[phase["phase_name"]] += phase["duration_s"]
+        assert one.phase_s == pytest.approx(seconds)
     transcripts = [name for name in archive.s3.state.names("transcripts/") if name.endswith(".json")]
     assert {name.split("/")[1] for name in transcripts} == {f"dt={day}" for day in DAYS if day != EMPTY}
 

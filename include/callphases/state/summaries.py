@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -41,6 +41,9 @@ class DaySummary:
         speech_usd, llm_usd: what the day's rows cost.
         stopped: why the run was stopped before it was finished; None if it was not.
         began_at: when that run began to list its days, in UTC; None if an earlier version has published.
+        phase_s: seconds of all rows' phases by name, kept ones too; empty if an earlier version has published.
+        lineage: all rows, kept ones too, by ``prompt_version``, ``speech_model`` and ``llm_model``: column → value →
+            rows; empty if an earlier version has published.
     """
 
     day: dt.date
@@ -56,6 +59,8 @@ class DaySummary:
     llm_usd: float
     stopped: str | None = None
     began_at: dt.datetime | None = None
+    phase_s: dict[str, float] = field(default_factory=dict)
+    lineage: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:

@@ -11,7 +11,7 @@ import datetime as dt
 import math
 import tempfile
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -55,6 +55,8 @@ _FEW_VALUES = [
 ]
 """Columns to encode with a dictionary. In others it fills up before the row group ends, and only takes time."""
 
+LINEAGE = ("prompt_version", "speech_model", "llm_model")
+"""Columns of ``calls`` that say how a call was made."""
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -91,6 +93,10 @@ class Published:
     """The models of the rows that this run alone has made."""
     objects: dict[str, dict[str, int]] = field(default_factory=dict)
     """``rows`` and ``bytes`` of the day's object of each table, with kept rows; a table without rows has none."""
+    phase_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of each phase by its name, to the millisecond, with kept rows."""
+    lineage: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Calls by each of ``LINEAGE``, with kept rows: column → value → calls. Null is not counted."""
 
 
 def publish(
@@ -145,6 +151,7 @@ def publish(
             merged = _merge(rows, old_calls.until(end), keep)
             counts.count(merged)
             calls, phases = merged.tables(calls_schema, old_phases, end)
+            counts.count_rows(calls, phases)
             calls_file.write(calls)
             phases_file.write(phases)
             if last_file is not None:
@@ -438,6 +445,8 @@ class _Counts:
     run_models: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("speech_model", "llm_model")}
     )
+    phase_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    lineage: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in LINEAGE})
 
     def count(self, merged: _Merged) -> None:
         """Count the calls of a range; kept ones only count as kept."""
@@ -456,6 +465,14 @@ class _Counts:
         of_run = merged.new.filter(pc.equal(merged.new["run_id"], pa.scalar(self.run_id)))
         for name, counter in self.run_models.items():
             counter.update(_counted(of_run[name]))
+
+    def count_rows(self, calls: pa.Table, phases: pa.Table) -> None:
+        """Count the rows of a range as they are published, kept ones too."""
+        for name, counter in self.lineage.items():
+            counter.update(_counted(calls[name]))
+        by_name = phases.group_by("phase_name", use_threads=False).aggregate([("duration_s", "sum")])
+        for row in by_name.to_pylist():
+            self.phase_s[row["phase_name"]] += row["duration_s_sum"] or 0.0
 
     def published(self, listed: int) -> Published:
         """The sums."""
@@ -476,6 +493,8 @@ class _Counts:
             run_estimated_usd=self.run_estimated_usd,
             run_speech_models=dict(self.run_models["speech_model"]),
             run_llm_models=dict(self.run_models["llm_model"]),
+            phase_s={name: round(seconds, 3) for name, seconds in sorted(self.phase_s.items())},
+            lineage={name: dict(counter) for name, counter in self.lineage.items()},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
 
 import pytest
@@ -31,7 +32,8 @@ def of(day: str, **changes: object) -> DaySummary:
 
 
 def test_summaries_of_several_months_are_read_in_order_and_only_those_asked_for(s3: Store) -> None:
-    days = [of("2027-02-01", began_at=SUMMARY.published_at), SUMMARY, of("2026-12-31"), of("2026-10-01")]
+    figures = {"phase_s": {"Complaint": 60.5}, "lineage": {"prompt_version": {"1-abc": 6}}}
+    days = [of("2027-02-01", began_at=SUMMARY.published_at, **figures), SUMMARY, of("2026-12-31"), of("2026-10-01")]
     record(s3.state, days)
     found = read_summaries(s3.state, dt.date(2026, 10, 2), dt.date(2027, 2, 1))
     assert list(found.values()) == [SUMMARY, of("2026-12-31"), days[0]]
@@ -52,6 +54,15 @@ def test_a_day_that_is_published_again_is_replaced_and_its_neighbours_stay(s3: S
 )
 def test_a_day_is_done_if_nothing_is_left_of_it(changes: dict[str, object], is_done: bool) -> None:
     assert of("2026-10-31", **changes).is_done is is_done
+
+
+def test_a_summary_of_an_earlier_version_is_read_without_what_that_did_not_count(s3: Store) -> None:
+    record(s3.state, [of("2026-10-31", phase_s={"Complaint": 60.5}, lineage={"llm_model": {"m": 6}})])
+    document = json.loads(s3.state.get("summaries/2026-10.json") or b"")
+    for name in ("began_at", "phase_s", "lineage"):
+        del document["days"]["2026-10-31"][name]
+    s3.state.put("summaries/2026-10.json", json.dumps(document).encode())
+    assert read_summaries(s3.state, DAY, DAY) == {DAY: SUMMARY}
 
 
 def test_fields_of_a_newer_version_are_left_out(s3: Store) -> None:

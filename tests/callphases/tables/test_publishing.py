@@ -139,7 +139,7 @@ def call(name: str, **changes: Any) -> Row:
     phases = [
         {
             "phase_index": number,
-            "phase_name": "Other",
+            "phase_name": ["Introduction", "Complaint", "Other"][number % 3],
             "start_s": float(number),
             "end_s": number + 1.0,
             "duration_s": 1.0,
@@ -198,6 +198,7 @@ FACTS = st.fixed_dictionaries(
         "phase_count": st.sampled_from([None, 0, 1, 3]),
         "speech_usd": st.sampled_from([None, 0.25]),
         "llm_model": st.sampled_from([None, "claude-sonnet-4-6", "claude-haiku-4-5-20251001"]),
+        "prompt_version": st.sampled_from([None, "1-abc", "2-def"]),
     }
 )
 PARTS = 4
@@ -244,6 +245,13 @@ def by_the_rules(cases: Sequence[Case], when_deleted: str) -> tuple[list[Row], l
         f"run_{name}s": dict(Counter(row[name] for row in of_listed if row[name] and row["run_id"] == "run-1"))
         for name in ("speech_model", "llm_model")
     }
+    phase_s = Counter[str]()
+    for phase in (one for row in rows for one in row["phases"]):
+        phase_s[phase["phase_name"]] += phase["duration_s"]
+    lineage = {
+        name: dict(Counter(row[name] for row in rows if row[name]))
+        for name in ("prompt_version", "speech_model", "llm_model")
+    }
     published = Published(
         listed=len(listed),
         kept=len(kept),
@@ -254,6 +262,8 @@ def by_the_rules(cases: Sequence[Case], when_deleted: str) -> tuple[list[Row], l
         llm_usd=sum(row["llm_usd"] or 0 for row in of_listed),
         run_speech_usd=sum(row["run_speech_usd"] for row in listed),
         run_llm_usd=sum(row["run_llm_usd"] for row in listed),
+        phase_s=dict(phase_s),
+        lineage=lineage,
         **counts,  # type: ignore[arg-type]
     )
     return [in_calls(row) for row in rows], [phase for row in rows for phase in in_phases(row)], published

@@ -425,6 +425,7 @@ def test_publishing_returns_the_counts_and_costs_of_the_day(publisher: Publisher
     ]
     published = publisher.publish(recordings)
     assert {table: one["rows"] for table, one in published.objects.items()} == {"calls": 5, "phases": 4}
+    (prompt_version,) = {row["prompt_version"] for row in publisher.rows("calls")} - {None}
     assert replace(published, objects={}) == Published(
         listed=5,
         kept=0,
@@ -439,6 +440,12 @@ def test_publishing_returns_the_counts_and_costs_of_the_day(publisher: Publisher
         llm_usd=1.0,
         run_speech_usd=0,
         run_llm_usd=0,
+        phase_s={"Complaint": 15.0, "Introduction": 5.0},
+        lineage={
+            "prompt_version": {prompt_version: 2},
+            "speech_model": {"universal-2": 3},
+            "llm_model": {"claude-sonnet-4-6": 2},
+        },
     )
 
 
