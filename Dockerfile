@@ -26,7 +26,7 @@ RUN part() { \
         uv pip compile "$@" --constraint requirements.lock --universal --python-version 3.11 \
             --generate-hashes --no-header --no-annotate --quiet --output-file $out; \
     } \
-    && part cluster.lock pyproject.toml --extra airflow --extra celery --group postgres \
+    && part cluster.lock pyproject.toml --extra airflow --extra audio --extra celery --group postgres \
     && part local.lock pyproject.toml include/speechbox/pyproject.toml --group demo \
     && echo hatchling > build.in && part build.lock build.in \
     && uv pip install --quiet --python /build/bin/python --require-hashes -r build.lock

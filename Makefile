@@ -16,9 +16,11 @@ export MPLCONFIGDIR := $(CURDIR)/.callphases/matplotlib
 # No library and no tool that runs here reports its use to its maker.
 export ORT_DISABLE_TELEMETRY := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
+# The demo and the tests import Airflow in many processes, so bytecode is kept, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.callphases/bytecode
 
-# The demo starts Airflow several times, so its bytecode is kept, whatever the shell says.
-DEMO = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.callphases/bytecode" $(BIN)/python -m demo
+DEMO = $(BIN)/python -m demo
 
 # Compose as a plugin, or the program before it; workers that `make cluster` starts; options of the images' build.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -27,12 +29,19 @@ WORKERS ?= 2
 # Percent of the core's lines that its own tests must run.
 COVERAGE_FLOOR := 95
 
+# What is not the core's, and what runs the whole product. Pytest collects a path of testpaths even if --ignore names it.
+OTHER_TESTS := $(filter-out tests/test_boundaries.py tests/callphases/ tests/e2e/,$(wildcard tests/test_*.py tests/*/))
+WHOLE_TESTS = $(sort $(shell grep -rlF mark.e2e tests --include='test_*.py'))
+
 # `make lowest`: its environment, a Python for which the oldest allowed versions have wheels, and what the tests need.
 LOWEST := .callphases/lowest
 LOWEST_PYTHON ?= $(firstword $(foreach p,$(BIN)/python python3.11 python3.12,$(shell \
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 && echo $(p))))
-LOWEST_WITHOUT := airflow scoring/test_score.py segmentation/test_any_call.py segmentation/test_chunk_segmenter.py \
-	segmentation/test_hostile_calls.py segmentation/test_real_gateway.py test_day_run.py test_previous_version.py
+LOWEST_WITHOUT := airflow inspection/test_day_counts.py limits/test_quota.py scoring/test_score.py \
+	$(patsubst %,segmentation/test_%.py,answers any_call chunk_segmenter hostile_calls real_gateway talk timeline windows) \
+	starting/test_layout.py state/test_ledger_machine.py test_changed_models.py test_day_run.py test_days.py \
+	test_nights_first.py test_previous_version.py test_range_run.py test_vendor_layouts.py \
+	$(patsubst %,transcription/test_%.py,adoption pacing)
 LOWEST_TOOLS := duckdb|flask|flask-cors|hypothesis|jsonschema|matplotlib|moto|py-partiql-parser|pytest|pytest-xdist
 
 # `make test-airflows`: the newest release of each supported minor version, and the day after it was released. Airflow's
@@ -116,13 +125,14 @@ check: setup  ## Lint, format, types, the boundaries between packages, and the o
 	@echo "==> import-linter"; $(BIN)/lint-imports
 	@$(MAKE) --no-print-directory lowest
 
-# Leaves out, of the core's tests: those marked slow or threads; what needs Airflow, speechbox or a real gateway; whole days and
-# random calls, which use dependencies as the other tests do. Property tests run 10 examples each instead of 100.
-lowest: setup  ## The core's tests on the oldest dependencies that pyproject.toml allows (2 minutes)
+# Leaves out, of the core's tests: those marked slow or threads; what needs Airflow, speechbox or a real gateway; modules
+# that use no dependency, and those whose tests use them as others do. cli/test_run.py has the whole days. Property tests run
+# 10 examples each instead of 100.
+lowest: setup  ## The core's tests on the oldest dependencies that pyproject.toml allows (a minute)
 	@echo "==> pytest: the core on its oldest dependencies"
 	@test -n "$(LOWEST_PYTHON)" || { echo "Skipped: they have wheels for Python 3.11 and 3.12, and neither is here."; exit 0; }; \
 	$(MAKE) --no-print-directory $(LOWEST)/.ready && \
-	PYTHONPATH=include LEDGER_EXAMPLES=10 $(LOWEST)/bin/python -m pytest tests/callphases --numprocesses 2 \
+	PYTHONPATH=include $(LOWEST)/bin/python -m pytest tests/callphases --numprocesses 2 \
 		-m "not slow and not threads" --hypothesis-profile few --basetemp=.callphases/pytest-lowest -p no:cacheprovider \
 		$(addprefix --ignore tests/callphases/,$(LOWEST_WITHOUT))
 
@@ -136,10 +146,9 @@ test: check  ## Everything that CI runs: check, the core's tests with its covera
 	@$(BIN)/python -m pytest tests/test_boundaries.py tests/callphases --numprocesses auto \
 		--cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR)
 	@echo "==> pytest: speechbox, tables in warehouses, Dags"
-	@$(BIN)/python -m pytest -m "not e2e and not kill" --ignore tests/test_boundaries.py --ignore tests/callphases \
-		--numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest $(OTHER_TESTS) -m "not e2e" --numprocesses auto --dist loadfile
 	@echo "==> pytest: whole nights in processes of their own"
-	@$(BIN)/python -m pytest -m "e2e and not kill"
+	@$(BIN)/python -m pytest $(WHOLE_TESTS) -m "e2e and not kill"
 	@$(MAKE) --no-print-directory test-oldest-airflow
 	@echo "==> All is well. Next: make demo, or make up for the UI."
 

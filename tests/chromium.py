@@ -16,6 +16,8 @@ from debian import install
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = "The pages are tested in Chromium. Install the package chromium, or Google Chrome."
 
+SLOW_MS = 20_000
+"""How long a busy machine may take to show something."""
 Open = Callable[..., Page]
 """``open_as(user, address, …)``: a page in a window of a user's own."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
+import botocore.parsers
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,14 +56,30 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _botocore_caches() -> Iterator[None]:
+    """Each of boto3's sessions reads 1 MB of JSON for its first client, and most tests have a session of their own.
+
+    Most objects of a long list have the time of the one before, which is slow to parse.
+    """
+    parse = botocore.parsers.DEFAULT_TIMESTAMP_PARSER
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader))
+        patch.setattr(botocore.parsers, "DEFAULT_TIMESTAMP_PARSER", functools.lru_cache(parse))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
-    """An S3 server."""
-    from moto.server import ThreadedMotoServer
+    """An S3 server: that part of moto alone, because moto's own server looks for the service with each request."""
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

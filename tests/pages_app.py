@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import time
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from callphases.airflow import server
 from callphases.pages import pipelines
+from callphases.pages.form_token import form_token
 from callphases.pages.links import PREFIX
 from callphases.pipeline import Pipeline
 from callphases.tables.schema import SCHEMAS, object_name
@@ -38,6 +42,8 @@ def _wav() -> bytes:
     return made.getvalue()
 
 
+SUMMARY = "He sings by moonlight."
+"""Of the only phase of the completed call."""
 AUDIO = _wav()
 """A recording that browsers play."""
 
@@ -52,6 +58,7 @@ class Site:
     folder: Path
     app: Any = None
     token: Callable[[str], str] = str
+    user_id: Callable[[str], str] = str
 
     @property
     def dag_id(self) -> str:
@@ -72,6 +79,24 @@ class Site:
         elif user is not None:
             headers["Authorization"] = f"Bearer {self.token(user)}"
         return client.request(method, f"{self.path}{PREFIX}{path}", headers=headers, **more)
+
+    def open(self, address: str) -> Any:
+        """What Airflow answers at a path of its server, without following it."""
+        from fastapi.testclient import TestClient
+
+        return TestClient(self.app, base_url="http://airflow.test", follow_redirects=False).get(address)
+
+    def create_run(self, run_id: str) -> None:
+        """A run that is queued."""
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from airflow.utils.state import DagRunState
+        from airflow.utils.types import DagRunType
+
+        with create_session() as session:
+            session.query(DagRun).filter(DagRun.dag_id == self.dag_id, DagRun.run_id == run_id).delete()
+            run = DagRun(self.dag_id, run_id, run_type=DagRunType.MANUAL, state=DagRunState.QUEUED, run_after=NOON)
+            session.add(run)
 
     def write(self, **pages: str) -> None:
         """Write the pipeline file anew, with these settings of its section ``pages``."""
@@ -101,6 +126,26 @@ class Site:
             found = list(session.scalars(lines))
             session.expunge_all()
             return found
+
+
+def token_of(site: Site, user: str, at_s: float | None = None) -> str:
+    """What the form of a page brings that the user has loaded."""
+    return form_token(server.signing_key(), site.user_id(user), site.dag_id, time.time() if at_s is None else at_s)
+
+
+def replay(site: Site, user: str | None, **fields: str) -> Any:
+    form = {"day": str(DAY), "token": token_of(site, user or "nobody"), **fields}
+    return site.ask(user, f"/dags/{site.dag_id}/replay", "POST", data=form, cookie=True)
+
+
+def routes(site: Site) -> list[tuple[str, str]]:
+    """Each route with each of its methods, as a path that exists."""
+    values = {"dag_id": site.dag_id, "run_id": "no-such-run", "day": str(DAY), "call_id": DONE}
+    found = []
+    for route in site.pages.routes:
+        path = re.sub(r"{(\w+)(:path)?}", lambda name: values[name[1]], route.path)
+        found += [(path, method) for method in sorted(route.methods)]
+    return found
 
 
 _APPS: dict[tuple[str, type], Any] = {}
@@ -157,7 +202,20 @@ def publish_day(s3: Store, pipeline: Pipeline) -> None:
             "duration_s": 12.0,
         }
         rows.append(row)
-    for table, content in (("calls", rows), ("phases", [])):
+    phase = {
+        "call_id": DONE,
+        "call_started_at": NOON,
+        "phase_index": 0,
+        "phase_name": "Introduction",
+        "start_s": 0.0,
+        "end_s": 12.0,
+        "duration_s": 12.0,
+        "share_of_call": 1.0,
+        "start_cue": 1,
+        "end_cue": 2,
+        "summary": SUMMARY,
+    }
+    for table, content in (("calls", rows), ("phases", [phase])):
         body = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(content, SCHEMAS[table]), body)
         s3.tables.put(object_name(table, DAY), body.getvalue())

@@ -85,8 +85,8 @@ def s3_client(url: str) -> Any:
 def remove(s3: Any, bucket: str) -> None:
     """Delete a bucket and its objects."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for item in page.get("Contents", []):
-            s3.delete_object(Bucket=bucket, Key=item["Key"])
+        if found := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
+            s3.delete_objects(Bucket=bucket, Delete={"Objects": found})
     s3.delete_bucket(Bucket=bucket)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from chromium import Noticed, Open, chromium, program
+from chromium import SLOW_MS, Noticed, Open, chromium, program
 from pages_site import NIGHT, RUN_ID, Site, password_of, site
 
 
@@ -25,6 +25,7 @@ def airflow(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def browser() -> Iterator[Browser]:
     # Of a module, not of the session: while Playwright runs, no other test can run an event loop.
     with chromium() as running:
+        expect.set_options(timeout=SLOW_MS)
         yield running
 
 
@@ -59,16 +60,19 @@ def noticed() -> Iterator[Noticed]:
 
 
 @pytest.fixture
-def open_as(browser: Browser, signed_in: Callable[[str], Any], noticed: Noticed) -> Iterator[Open]:
+def open_as(airflow: Site, browser: Browser, signed_in: Callable[[str], Any], noticed: Noticed) -> Iterator[Open]:
     """``open_as(user, address, …)``: a page in a window of a user's own, with Playwright's options of a context."""
     contexts: list[BrowserContext] = []
 
     def opened(user: str, address: str, **options: Any) -> Page:
         context = browser.new_context(ignore_https_errors=True, storage_state=signed_in(user), **options)
         contexts.append(context)
+        context.set_default_timeout(SLOW_MS)
         page = context.new_page()
         noticed.watch(page)
-        page.goto(address)
+        answer = page.goto(address)
+        assert answer is not None
+        assert answer.ok, f"{answer.status} {answer.url}: {answer.text()[:1000]}\n{airflow.logs()}"
         return page
 
     yield opened

@@ -188,7 +188,7 @@ def expected_day(call: Call, format: str | None, zone: ZoneInfo, in_keys: ZoneIn
     return local.astimezone(dt.UTC).astimezone(zone).date()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data(), template=st.sampled_from(DAILY + NOT_DAILY), zone_name=st.sampled_from(sorted(MIDDLE_DAYS)))
 def test_each_recording_is_paid_for_on_one_day(data: st.DataObject, template: str, zone_name: str) -> None:
     zone = ZoneInfo(zone_name)

@@ -110,7 +110,8 @@ def show(
     if html is not None:
         from callphases.pages.files import call_file, day_file
 
-        known = pipeline is not None and isinstance(tables, ObjectPrefix)
-        state = ObjectPrefix(tables.client, pipeline.output.state, "output.state") if known else None
+        state = None
+        if pipeline is not None and isinstance(tables, ObjectPrefix):
+            state = ObjectPrefix(tables.client, pipeline.output.state, "output.state")
         write(html, day_file(calls, pipeline) if call is None else call_file(calls[0], pipeline, state))
         messages.print(f"Written: {html}", soft_wrap=True)

@@ -96,6 +96,17 @@ def may(rule: WhoMay, view: str, request: Request, user: Any) -> bool:
     return _may(lambda _, user: _ask_view(view, user), request, user)
 
 
+def declare_views() -> None:
+    """Make the custom views known to Airflow's FAB auth manager, which gives roles only rights to what it knows."""
+    try:
+        manager = getattr(get_auth_manager(), "security_manager", None)
+        if manager is not None:
+            for view in (TRANSCRIPTS, AUDIO):
+                manager.create_permission("can_read", view)
+    except Exception:
+        logger.exception("The custom views %r and %r can't be given to roles.", TRANSCRIPTS, AUDIO)
+
+
 def _ask_view(view: str, user: Any) -> None:
     if get_auth_manager().is_authorized_custom_view(method="GET", resource_name=view, user=user) is not True:
         raise HTTPException(403, "Forbidden")

@@ -55,6 +55,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_wrong_address)
     app.add_exception_handler(CallphasesError, _on_our_error)
     app.add_exception_handler(NothingToShow, _on_nothing)
+    airflow_rights.declare_views()
     share, plays = Share(), Plays()
 
     async def in_turn(request: Request, answer: Callable[[], Response]) -> Response:

@@ -65,38 +65,51 @@
 (() => {
   const find = document.getElementById("find");
   if (!find) return;
+  const STEP = 500; // browsers need seconds to lay out many thousands of rows
   const body = document.querySelector("table.calls tbody");
-  const rows = [...body.rows].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+  const more = document.getElementById("more");
   const shown = document.getElementById("shown");
-  find.form.hidden = false;
-  find.form.addEventListener("submit", (event) => event.preventDefault());
-  find.addEventListener("input", () => {
+  let rows = [...body.querySelectorAll("tr[data-call]")].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+  let most = STEP;
+  const show = () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
     for (const { row, text } of rows) {
-      row.hidden = !words.every((word) => text.includes(word));
-      count += row.hidden ? 0 : 1;
+      const matches = words.every((word) => text.includes(word));
+      count += matches ? 1 : 0;
+      row.hidden = !matches || count > most;
     }
     shown.textContent = `${count.toLocaleString("en")} of ${rows.length.toLocaleString("en")} calls`;
-  });
+    more.hidden = count <= most;
+    more.textContent = `Show more than the first ${most.toLocaleString("en")}`;
+  };
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     const text = cell.dataset.value ?? cell.textContent.trim();
     return text === "" ? null : Number.isNaN(Number(text)) ? text.toLowerCase() : Number(text);
   };
   const compare = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
-  for (const button of document.querySelectorAll("table.calls th button")) {
-    button.addEventListener("click", () => {
-      const header = button.parentElement;
-      const down = header.getAttribute("aria-sort") === "ascending";
-      for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
-      header.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const keyed = rows.map((one) => [valueOf(one.row, header.cellIndex), one]);
-      // Calls without a value come last in either order.
-      keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : (down ? -1 : 1) * compare(a, b)));
-      body.append(...keyed.map(([, one]) => one.row));
-    });
-  }
+  const sort = (header) => {
+    const down = header.getAttribute("aria-sort") === "ascending";
+    for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const keyed = rows.map((one) => [valueOf(one.row, header.cellIndex), one]);
+    // Calls without a value come last in either order.
+    keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : (down ? -1 : 1) * compare(a, b)));
+    rows = keyed.map(([, one]) => one);
+    body.append(...rows.map((one) => one.row));
+    show();
+  };
+  find.form.hidden = false;
+  find.form.addEventListener("submit", (event) => event.preventDefault());
+  find.addEventListener("input", show);
+  more.addEventListener("click", () => {
+    most += STEP;
+    show();
+  });
+  for (const button of document.querySelectorAll("table.calls th button"))
+    button.addEventListener("click", () => sort(button.parentElement));
+  show();
 })();
 
 // The page of a call: plays from phases and cues, shows what is playing, and follows it.

@@ -6,6 +6,7 @@ import io
 import random
 import struct
 from dataclasses import dataclass
+from functools import cache
 
 import av
 import numpy as np
@@ -93,6 +94,11 @@ def speech(seconds: float, rate_hz: int) -> Waves:
     return waves[np.newaxis]
 
 
+@cache
+def file_of(kind: str, seconds: float) -> bytes:
+    return encoded(KINDS[kind], speech(seconds, KINDS[kind].rate_hz))
+
+
 def close(seconds: float) -> object:
     return pytest.approx(seconds, rel=0.01, abs=0.15)
 
@@ -100,13 +106,13 @@ def close(seconds: float) -> object:
 @pytest.mark.parametrize("seconds", [0.1, 2.0, 61.7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_length_is_that_of_the_decoded_audio(kind: str, seconds: float) -> None:
-    body = encoded(KINDS[kind], speech(seconds, KINDS[kind].rate_hz))
+    body = file_of(kind, seconds)
     assert seconds_of(body) == close(decoded_s(body))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_length_of_a_cut_file_is_what_is_left(kind: str) -> None:
-    body = encoded(KINDS[kind], speech(61.7, KINDS[kind].rate_hz))
+    body = file_of(kind, 61.7)
     body = body[: len(body) * 6 // 10]
     try:
         left_s = decoded_s(body)
@@ -118,7 +124,7 @@ def test_length_of_a_cut_file_is_what_is_left(kind: str) -> None:
 @pytest.mark.parametrize("times", [2, 5])
 @pytest.mark.parametrize("kind", JOINED_ARE_MEASURED)
 def test_files_one_after_the_other_are_measured_together(kind: str, times: int) -> None:
-    body = encoded(KINDS[kind], speech(61.7, KINDS[kind].rate_hz))
+    body = file_of(kind, 61.7)
     assert seconds_of(body * times) == pytest.approx(61.7 * times, rel=0.03)
 
 
@@ -141,7 +147,7 @@ def test_chunks_after_the_audio_are_none() -> None:
 
 @pytest.mark.parametrize("size", [0, 65_536, 500_000])
 def test_tags_around_an_mp3_are_not_counted(size: int) -> None:
-    body = encoded(KINDS["mp3-bare"], speech(30, 16_000))
+    body = file_of("mp3-bare", 30)
     sign = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     assert seconds_of(b"ID3\x04\0\0" + sign + bytes(size) + body + b"TAG" + bytes(125)) == close(30)
 
@@ -156,7 +162,7 @@ def test_what_is_no_audio_is_not_measured(body: bytes) -> None:
 
 
 def test_mp4_without_its_index_can_not_be_decoded() -> None:
-    body = encoded(KINDS["m4a-moov-last"], speech(10, 44_100))
+    body = file_of("m4a-moov-last", 10)
     found = audio_in(File(body[: len(body) // 2]))
     assert found is not None
     assert found.seconds == 0
@@ -172,7 +178,7 @@ def test_channels_are_counted() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_stretches_of_a_file_are_read(kind: str) -> None:
-    body = encoded(KINDS[kind], speech(61.7, KINDS[kind].rate_hz))
+    body = file_of(kind, 61.7)
     file = File(body)
     audio_in(file)
     assert file.reads <= 80, "boxes of a few bytes each, which a cache of stretches holds"
@@ -181,17 +187,8 @@ def test_few_stretches_of_a_file_are_read(kind: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["wav", "mp3", "opus", "flac", "m4a", "mp4-fragments", "webm", "caf", "aiff"]), st.randoms())
 def test_damaged_files_raise_nothing(kind: str, chance: random.Random) -> None:
-    body = bytearray(_short(kind))
+    body = bytearray(file_of(kind, 2))
     for _ in range(chance.randrange(1, 40)):
         body[chance.randrange(len(body))] = chance.randrange(256)
     found = audio_in(File(bytes(body[: chance.randrange(len(body))])))
     assert found is None or found.seconds >= 0
-
-
-_SHORT: dict[str, bytes] = {}
-
-
-def _short(kind: str) -> bytes:
-    if kind not in _SHORT:
-        _SHORT[kind] = encoded(KINDS[kind], speech(2, KINDS[kind].rate_hz))
-    return _SHORT[kind]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from callphases.scoring.metrics import (
@@ -196,6 +196,7 @@ def test_confusion_sums_the_seconds_of_calls() -> None:
     assert confusion([{("A", "A"): 1.0}, {("A", "A"): 2.0, ("A", "B"): 3.0}]) == {("A", "A"): 3.0, ("A", "B"): 3.0}
 
 
+@settings(max_examples=30)
 @given(st.lists(pairs(), min_size=1, max_size=4))
 def test_mean_is_inside_its_interval_and_reproducible(
     some: list[tuple[list[Span], list[Span], float]],

@@ -17,7 +17,7 @@ from callphases.segmentation.segmenter import read_answer
 from callphases.segmentation.talk import talk_statistics
 from callphases.segmentation.timeline import LONGEST_SUMMARY, call_end_s, timeline
 
-CALLS = 100_000
+CALLS = 20_000
 NAMES = ["Introduction", "Complaint", "Resolution", "Goodbye", "Other"]
 TEXTS = [
     *("Hello.", "Hi,", "I'm", "Jack,", "my", "bill", "is", "wrong.", "你好。", "مرحبا", "🎧", "e\u0301", "", " "),

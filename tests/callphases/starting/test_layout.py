@@ -301,7 +301,7 @@ TIMES = st.sampled_from(
 WORDS = st.text("abcdefgh", min_size=1, max_size=6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)  # a second each
 @given(
     date=DATES,
     time=TIMES,

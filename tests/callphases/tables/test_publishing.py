@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
 
@@ -277,6 +277,7 @@ def cut_small(held_bytes: int) -> Iterator[None]:
         yield
 
 
+@settings(max_examples=40)  # a fifth of a second each
 @given(days(), st.sampled_from(["keep", "drop"]), st.sampled_from([0, 2_000, 1 << 20]))
 def test_day_follows_the_rules_with_any_number_of_parts_and_ranges(
     cases: list[Case], when_deleted: str, held: int
