@@ -193,7 +193,7 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
         may_replay,
         str(parameters),
     )
-    return kept_page("day", key, values, token=_token(user, dag_id))
+    return kept_page(request, "day", key, values, token=_token(user, dag_id))
 
 
 def _call(request: Request, user: Any, dag_id: str, day: dt.date, call_id: str) -> Response:

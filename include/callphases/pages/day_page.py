@@ -317,8 +317,10 @@ def _filtered(stores: Stores, version: DayVersion, of: DayTables, query: Query, 
         if may_read:
             has.append(pc.is_in(calls["call_id"], said(stores.tables, version, query.text)))
         conditions.append(functools.reduce(pc.or_kleene, has))
-    # Null, as where a call has no length, lets no call through.
-    return pc.indices_nonzero(functools.reduce(pc.and_kleene, conditions)).cast(pa.int32()) if conditions else of.rows
+    if not conditions:
+        return of.rows
+    # Null, as where a call has no length, lets no call through. In one piece: Arrow 24 crashes with a column of none.
+    return pc.indices_nonzero(_one(functools.reduce(pc.and_kleene, conditions))).cast(pa.int32())
 
 
 def _of_phase(of: DayTables, name: str) -> pa.Table:
@@ -340,7 +342,8 @@ def _sorted(of: DayTables, query: Query, rows: Any) -> Any:
 def _sort_keys(of: DayTables, sort: str) -> Any:
     calls = of.calls
     if sort.startswith(OWN):
-        return _one(calls[sort.removeprefix(OWN)])
+        column = _one(calls[sort.removeprefix(OWN)])
+        return column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column  # Arrow does not sort booleans
     if sort.startswith((LENGTH, SHARE)):
         return _of_each_call(of, sort.partition(".")[2], is_share=sort.startswith(SHARE))
     if sort == "name":
@@ -352,9 +355,8 @@ def _sort_keys(of: DayTables, sort: str) -> Any:
 
 
 def _one(column: Any) -> Any:
-    """A column in one piece; booleans as numbers, which Arrow sorts."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return whole.cast(pa.int8()) if pa.types.is_boolean(whole.type) else whole
+    """A column in one piece."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def usd_of(calls: pa.Table) -> Any:
