@@ -14,8 +14,10 @@ from itertools import dropwhile, groupby
 from callphases.inspection.calendar import Calendar, Day, State, read_calendar
 from callphases.inspection.calendar_views import FINAL, LETTERS, Step, pace_line, steps
 from callphases.inspection.day_counts import Counts, Source
+from callphases.inspection.trends import Change, DayFigures, read_trends
 from callphases.local_days import DAY, last_complete_day
 from callphases.pages.pipelines import Stores
+from callphases.pages.strips import Mark, phase_marks
 from callphases.planning.saved import planned
 from callphases.state.summaries import DaySummary
 
@@ -87,6 +89,10 @@ class Chart:
     most: float
     ticks: list[tuple[float, dt.date]]
 
+    def x_of(self, day: dt.date) -> float:
+        """Where a day begins."""
+        return next(bar.x for bar in self.bars if bar.day == day)
+
 
 @dataclass(frozen=True)
 class PipelinePage:
@@ -101,6 +107,9 @@ class PipelinePage:
         pace: how fast it goes, in a sentence.
         steps: what to do about days that are not done.
         calls, usd: charts of the last ``NIGHTS`` days; None without a publication.
+        shares: chart of the shares of phases in these days, in percent; None if no day has left any.
+        marks: how phases look.
+        changes: on these days another prompt or model took over.
         nights: the same days as figures, the last first.
     """
 
@@ -117,7 +126,10 @@ class PipelinePage:
     steps: list[Step]
     calls: Chart | None
     usd: Chart | None
-    nights: list[DaySummary]
+    shares: Chart | None
+    marks: dict[str, Mark]
+    changes: list[Change]
+    nights: list[DayFigures]
 
 
 def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime | None = None) -> PipelinePage:
@@ -141,8 +153,14 @@ def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime
     calendar = read_calendar(pipeline, stores.s3, first, last, planned=plan, counts=counts, now=now)
     # What is before the first recording says nothing.
     days = list(dropwhile(lambda day: day.state in (State.EMPTY, State.NEVER_RUN), calendar.days)) or calendar.days[-1:]
-    nights = [day.summary for day in calendar.days if day.summary is not None][-NIGHTS:]
+    trends = read_trends(stores.state, last, NIGHTS)
+    nights = trends.days
     axis = _axis(nights, last)
+    with_shares = [(one.day, {name: 100 * share for name, share in one.phase_shares.items()}) for one in nights]
+    names = [*(phase.name for phase in pipeline.phases), *(name for one in nights for name in one.phase_shares)]
+    # In the pipeline's order, so that a phase is at about the same height each day.
+    order = {name: number for number, name in enumerate(phase_marks(names))}
+    shares = [(day, dict(sorted(of_day.items(), key=lambda one: order[one[0]]))) for day, of_day in with_shares]
     return PipelinePage(
         pipeline=pipeline.pipeline,
         zone=pipeline.timezone,
@@ -157,6 +175,9 @@ def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime
         steps=list(steps(calendar, f"{pipeline.pipeline}.yaml")),
         calls=_chart(axis, [(one.day, _counts(one)) for one in nights]) if nights else None,
         usd=_chart(axis, [(one.day, _costs(one)) for one in nights]) if nights else None,
+        shares=_chart(axis, shares) if any(of_day for _, of_day in shares) else None,
+        marks=phase_marks(names),
+        changes=trends.changes,
         nights=nights[::-1],
     )
 
@@ -200,19 +221,19 @@ def _legend(days: Sequence[Day]) -> Iterator[Meaning]:
             yield Meaning(_FINAL, FINAL[0], FINAL[2], count)
 
 
-def _counts(one: DaySummary) -> dict[str, float]:
+def _counts(one: DaySummary | DayFigures) -> dict[str, float]:
     """Calls by status, the usual ones first."""
     order = [*_STATUSES, *(name for name in one.statuses if name not in _STATUSES)]
     return {name: one.statuses[name] for name in order if one.statuses.get(name)}
 
 
-def _costs(one: DaySummary) -> dict[str, float]:
+def _costs(one: DayFigures) -> dict[str, float]:
     return {"speech": one.speech_usd, "language models": one.llm_usd}
 
 
-def _axis(nights: Sequence[DaySummary], last: dt.date) -> list[dt.date]:
-    """The days of the charts, without gaps: from the first that has figures, at most ``NIGHTS``."""
-    first = max(nights[0].day, last - (NIGHTS - 1) * DAY) if nights else last
+def _axis(nights: Sequence[DayFigures], last: dt.date) -> list[dt.date]:
+    """The days of the charts, without gaps: from the first that has figures on."""
+    first = nights[0].day if nights else last
     return [first + number * DAY for number in range((last - first).days + 1)]
 
 

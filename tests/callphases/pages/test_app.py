@@ -319,13 +319,12 @@ def test_body_that_is_no_short_form_is_refused_unread(site: Site) -> None:
 @pytest.mark.parametrize("site", ["", "/af"], indirect=True)
 def test_addresses_are_paths_whatever_a_proxy_says(site: Site) -> None:
     headers = {**HTML, "X-Forwarded-Proto": "https", "X-Forwarded-Host": "calls.example", "X-Forwarded-Prefix": "/else"}
-    for path in (f"/dags/{site.dag_id}/days/{DAY}", f"/dags/{site.dag_id}/days/{DAY}/calls/{FAILED}"):
+    pipeline = f"/dags/{site.dag_id}"
+    for path in (pipeline, f"{pipeline}/days/{DAY}", f"{pipeline}/days/{DAY}/calls/{FAILED}"):
         page = site.ask("op", path, headers=headers).text
         found = set(re.findall(r'(?:href|action|src)="([^"]*)"', page))
         assert found
         assert [one for one in found if not one.startswith((f"{site.path}/", "?", "#")) and one] == []
-    answer = site.ask("op", f"/dags/{site.dag_id}", headers=headers)
-    assert answer.headers["location"] == f"{site.path}/callphases/dags/{site.dag_id}/days/{DAY}"
 
 
 @pytest.mark.parametrize("run_id", ["manual__2026-11-20T00:00:00+00:00", "a/b c", "späte Nacht", "100%", "a?b#c"])
