@@ -131,6 +131,11 @@ class PipelinePage:
     changes: list[Change]
     nights: list[DayFigures]
 
+    @property
+    def colors(self) -> dict[str, str]:
+        """The class of each phase's color."""
+        return {name: mark.classes for name, mark in self.marks.items()}
+
 
 def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime | None = None) -> PipelinePage:
     """The page of a pipeline.

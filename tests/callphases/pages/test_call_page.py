@@ -412,8 +412,7 @@ def test_cues_and_phases_say_where_they_start(s3: Store) -> None:
     assert re.findall(r'data-cue="(\d+)" data-start="([\d.]+)"', html) == [("1", "0.5"), ("2", "1.5"), ("3", "9.0")]
     assert re.findall(r'data-phase="(\d+)" data-start="([\d.]+)"', html) == [("0", "0.0"), ("1", "1.5")]
     assert (
-        f'<audio id="player" controls preload="none" src="/af/callphases/audio/call_phases_support/{DAY}/{ID}">'
-        in html
+        f'<audio id="player" controls preload="none" src="/af/callphases/audio/call_phases_support/{DAY}/{ID}">' in html
     )
     assert "/af/dags/call_phases_support/runs/scheduled__1/tasks/calls.segment/mapped" in html
 
