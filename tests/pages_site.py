@@ -11,14 +11,12 @@ import os
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import requests
 import yaml
@@ -27,6 +25,7 @@ from benchmarks.database import free_port
 from benchmarks.processes import Program
 from benchmarks.processes import running as running_program
 from callphases.starting.files import DAG, DAG_FILE
+from media import Kind, encoded, tone
 from night import CALL, CHAT
 from servers import KEY, Box, running, s3_client
 from tls_proxy import Proxy, tls_proxy
@@ -45,6 +44,8 @@ ROLES = ("viewer", "user", "op", "admin")
 """Of SimpleAuthManager, each allowed more than the one before. The users have their names."""
 BROKEN = "broken"
 """The recording that fails the first time it is transcribed, with a permanent failure."""
+MU_LAW = "agent-grace/1"
+"""A recording as telephone systems write it, which no browser plays; it is streamed in spite of ``pages.audio``."""
 HOSTILE = {
     "script": "<script>window.hostile = 1; alert(1)</script>",
     "handler": '<img src=x onerror="window.hostile = 1; alert(1)"> \'onmouseover=alert(1) "onfocus=alert(1) autofocus',
@@ -62,16 +63,10 @@ HOSTILE_NAME = "<img src=x onerror=alert(1)> & \"quoted' name"
 LONGEST_S = 300
 
 
-def tone_wav(seconds: float = CALL_S, hertz: float = 330.0, rate_hz: int = 8_000) -> bytes:
-    """A WAV file with 16 bits a sample, which every browser plays."""
-    samples = 8_000 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate_hz)) / rate_hz)
-    made = io.BytesIO()
-    with wave.open(made, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(samples.astype("<i2").tobytes())
-    return made.getvalue()
+def tone_wav(codec: str = "pcm_s16le") -> bytes:
+    """A tone as long as a call; with 16 bits a sample, as in the default, every browser plays it."""
+    kind = Kind("wav", codec, 8_000)
+    return encoded(kind, tone(330.0, CALL_S, kind.rate_hz))
 
 
 def said_in(text: str) -> list[dict[str, Any]]:
@@ -183,19 +178,18 @@ def password_of(user: str) -> str:
 
 
 @contextmanager
-def site(folder: Path, s3_url: str, audio: str = "stream", **settings: str) -> Iterator[Site]:
+def site(folder: Path, s3_url: str, **settings: str) -> Iterator[Site]:
     """Run an installation with its nights while the block lasts.
 
     Args:
         folder: for everything.
         s3_url: of an S3 server without the buckets ``pages-recordings`` and ``pages-warehouse``.
-        audio: the pipeline's ``pages.audio``.
         settings: more environment variables of all of Airflow's processes.
     """
     s3 = s3_client(s3_url)
     for bucket in ("pages-recordings", "pages-warehouse"):
         s3.create_bucket(Bucket=bucket)
-    _write_files(folder, audio)
+    _write_files(folder)
     port = free_port()
     with ExitStack() as stack:
         box = stack.enter_context(
@@ -218,7 +212,7 @@ def site(folder: Path, s3_url: str, audio: str = "stream", **settings: str) -> I
         yield made
 
 
-def _write_files(folder: Path, audio: str) -> None:
+def _write_files(folder: Path) -> None:
     (folder / "dags" / "pipelines").mkdir(parents=True)
     (folder / "dags" / DAG_FILE).write_text(DAG)
     pipeline = {
@@ -266,7 +260,11 @@ _HTML = "<script>window.hostile = 1</script>"
 
 
 def _put(made: Site, day: str, name: str) -> None:
-    made.s3.put_object(Bucket="pages-recordings", Key=f"calls/{day}/{name}.wav", Body=tone_wav())
+    made.s3.put_object(
+        Bucket="pages-recordings",
+        Key=f"calls/{day}/{name}.wav",
+        Body=tone_wav("pcm_mulaw" if name == MU_LAW else "pcm_s16le"),
+    )
 
 
 def _environment(

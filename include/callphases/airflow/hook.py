@@ -119,13 +119,18 @@ class AssemblyAIHook(BaseHook):
         return key
 
 
-def s3_client(conn_id: str) -> S3Client:
-    """The S3 client of an AWS connection; the connection's own ``config_kwargs`` win over ``client_config``."""
+def s3_client(conn_id: str, *, someone_waits: bool = False) -> S3Client:
+    """The S3 client of an AWS connection; the connection's own ``config_kwargs`` win over ``client_config``.
+
+    Args:
+        conn_id: the connection's id.
+        someone_waits: as ``client_config`` takes it.
+    """
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
     from callphases.state.s3 import client_config
 
-    config = client_config()
+    config = client_config(someone_waits=someone_waits)
     hook = S3Hook(aws_conn_id=conn_id)
     own = hook.conn_config.botocore_config
     client: S3Client = hook.get_client_type(hook.region_name, config.merge(own) if own else config)

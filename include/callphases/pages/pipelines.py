@@ -68,7 +68,7 @@ def _stores(dag_id: str, _: int) -> Stores | None:
 def _client(conn_id: str, _: int) -> S3Client:
     from callphases.airflow.hook import s3_client
 
-    return s3_client(conn_id)
+    return s3_client(conn_id, someone_waits=True)
 
 
 def why_missing(dag_id: str) -> str:

@@ -1,4 +1,4 @@
-"""How much of the API server's time pages may take: one is made at a time, and many readers wait for their turn.
+"""How much of the API server's time pages may take: they are made in turn, and many readers wait for theirs.
 
 Airflow's API server is one Python process, in which one thread runs at a time. Waiting takes none of its time.
 """
@@ -23,6 +23,10 @@ MOST_CHARGED_S = 0.15
 the next page then is not to wait for that."""
 AROUND_S = 0.006
 """What Airflow 3.3.2 takes for a request besides the page: middleware, the user's rights, the answer."""
+LONGEST_TURN_S = 1.0
+"""After this the next page is begun as well: one that takes longer waits for S3, mostly."""
+MOST_AT_ONCE = 8
+"""Pages that are being made, all but one of which have had their turn."""
 MOST_WAITING = 60
 """Readers in the queue. More would wait for longer than browsers and proxies do."""
 
@@ -30,14 +34,14 @@ _Made = TypeVar("_Made")
 
 
 class Share:
-    """Makes pages one after the other, in a thread of its own, with a share of the process's time."""
+    """Makes pages one after the other, in threads of its own, with a share of the process's time."""
 
     def __init__(self, share: float = SHARE, burst_s: float = BURST_S) -> None:
         self._share, self._burst_s = share, burst_s
         self._left_s, self._at = burst_s, time.monotonic()
         self._turn = asyncio.Lock()
         self._waiting = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="callphases-pages")
+        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="callphases-pages")
 
     async def make(self, page: Callable[[], _Made], is_gone: Callable[[], Awaitable[bool]] | None = None) -> _Made:
         """Make a page when it is its turn.
@@ -59,7 +63,9 @@ class Share:
                     await asyncio.sleep(-self._left_s / self._share)
                 if is_gone is not None and await is_gone():
                     raise ServiceUnavailable("The reader has given up.")
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._charged, page)
+                made = asyncio.get_running_loop().run_in_executor(self._threads, self._charged, page)
+                await asyncio.wait([made], timeout=LONGEST_TURN_S)
+            return await made
         finally:
             self._waiting -= 1
 

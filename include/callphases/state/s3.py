@@ -14,21 +14,26 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
 ATTEMPTS = 6
 
 
-def client_config() -> Config:
+def client_config(*, someone_waits: bool = False) -> Config:
     """Signatures, checksums, retries and timeouts of every client.
 
     SigV4 presigns for every region and is what every server checks. Checksums are sent only where S3 wants them, as not
     every S3 server knows the newer ones.
+
+    Args:
+        someone_waits: a person waits for the answer, and rather reads after 20 seconds that S3 does not answer.
     """
     return Config(
         signature_version="s3v4",
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": ATTEMPTS},
-        connect_timeout=CONNECT_TIMEOUT_S,
+        retries={"mode": "standard", "max_attempts": 2 if someone_waits else ATTEMPTS},
+        connect_timeout=3 if someone_waits else CONNECT_TIMEOUT_S,
+        read_timeout=10 if someone_waits else READ_TIMEOUT_S,
     )
 
 
