@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -31,12 +30,11 @@ from callphases.pages.pipeline_page import pipeline_page
 from callphases.pages.pipelines import DAG_PREFIX, Stores, stores_of, why_missing
 from callphases.pages.plays import Plays
 from callphases.pages.share import Share
+from callphases.pages.threads import Threads
 from callphases.state.storage import split_uri
 from callphases.tables.one_call import rows_of_call
 
 READ = ["GET", "HEAD"]
-SEES = [Depends(airflow_rights.see_dag)]
-TRIGGERS = [Depends(airflow_rights.trigger_dag)]
 
 
 class NothingToShow(Exception):
@@ -47,16 +45,26 @@ class NothingToShow(Exception):
         self.title, self.status = title, status
 
 
+async def _is_ours(dag_id: str) -> None:
+    """Dependency: Airflow shows the tabs on every Dag, also on those of others."""
+    if not dag_id.startswith(DAG_PREFIX):
+        text = f"{dag_id} is no pipeline of callphases, so there are no calls."
+        raise NothingToShow("Not a Dag of callphases", text, 200)
+
+
+SEES = [Depends(airflow_rights.see_dag), Depends(_is_ours)]
+TRIGGERS = [Depends(airflow_rights.trigger_dag), Depends(_is_ours)]
+
+
 def create_app() -> FastAPI:
     """The app, without FastAPI's own pages, which would be open to anybody, and its redirects to other slashes."""
     app = FastAPI(title="callphases", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_middleware(Guard)
     app.add_exception_handler(AnyHTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_wrong_address)
     app.add_exception_handler(CallphasesError, _on_our_error)
     app.add_exception_handler(NothingToShow, _on_nothing)
     airflow_rights.declare_views()
-    share, plays = Share(), Plays()
+    share, threads, plays = Share(), Threads(), Plays()
 
     async def in_turn(request: Request, answer: Callable[[], Response]) -> Response:
         return await share.make(answer, request.is_disconnected)
@@ -66,8 +74,8 @@ def create_app() -> FastAPI:
         return await in_turn(request, lambda: _pipeline(request, dag_id, _date(until)))
 
     @app.api_route("/dags/{dag_id}/days/{day}", methods=READ, dependencies=SEES)
-    async def day(request: Request, user: User, dag_id: str, day: dt.date) -> Response:
-        return await in_turn(request, lambda: _day(request, user, dag_id, day))
+    async def day(request: Request, user: User, dag_id: str, day: str) -> Response:
+        return await in_turn(request, lambda: _day(request, user, dag_id, _day_of(day)))
 
     # An id may have a slash where [scheduler] allowed_run_id_pattern allows it.
     @app.api_route("/dags/{dag_id}/runs/{run_id:path}", methods=READ, dependencies=SEES)
@@ -75,17 +83,17 @@ def create_app() -> FastAPI:
         return await in_turn(request, lambda: _day(request, user, dag_id, _date(day), run_id))
 
     @app.api_route("/dags/{dag_id}/days/{day}/calls/{call_id}", methods=READ, dependencies=SEES)
-    async def call(request: Request, user: User, dag_id: str, day: dt.date, call_id: str) -> Response:
-        return await in_turn(request, lambda: _call(request, user, dag_id, day, call_id))
+    async def call(request: Request, user: User, dag_id: str, day: str, call_id: str) -> Response:
+        return await in_turn(request, lambda: _call(request, user, dag_id, _day_of(day), call_id))
 
     @app.api_route("/audio/{dag_id}/{day}/{call_id}", methods=READ, dependencies=SEES)
-    def audio(request: Request, user: User, dag_id: str, day: dt.date, call_id: str) -> Response:
-        return _audio(request, user, plays, dag_id, day, call_id)
+    async def audio(request: Request, user: User, dag_id: str, day: str, call_id: str) -> Response:
+        return await threads.run(lambda: _audio(request, user, plays, threads, dag_id, _day_of(day), call_id))
 
     @app.post("/dags/{dag_id}/replay", dependencies=TRIGGERS)
     async def start_replay(request: Request, user: User, dag_id: str) -> Response:
         form = await _form(request)
-        return await run_in_threadpool(_replay, request, user, dag_id, form)
+        return await threads.run(lambda: _replay(request, user, dag_id, form))
 
     return app
 
@@ -101,12 +109,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return of_http_error(request, error)
 
 
-def _on_wrong_address(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    wrong = [f"{part['loc'][-1]}: {part['msg']}" for part in error.errors()]
-    return told(request, 422, f"{'; '.join(wrong)}.")
-
-
 def _on_our_error(request: Request, error: Exception) -> Response:
     return told(request, 503, str(error))
 
@@ -116,19 +118,20 @@ def _on_nothing(request: Request, error: Exception) -> Response:
     return told(request, error.status, str(error), error.title)
 
 
-def _date(text: str | None) -> dt.date | None:
-    """The date in a parameter; None if it is none."""
+def _day_of(text: str) -> dt.date:
+    """The date in an address."""
     try:
-        return dt.date.fromisoformat(text) if text else None
+        return dt.date.fromisoformat(text)
     except ValueError:
-        return None
+        raise HTTPException(422, f"{text!r} is not a date; expected one such as 2026-11-20.") from None
+
+
+def _date(text: str | None) -> dt.date | None:
+    """The date in a parameter, if it has one."""
+    return _day_of(text) if text else None
 
 
 def _stores(dag_id: str) -> Stores:
-    if not dag_id.startswith(DAG_PREFIX):
-        # Airflow shows the tabs on every Dag.
-        text = f"{dag_id} is no pipeline of callphases, so there are no calls."
-        raise NothingToShow("Not a Dag of callphases", text, 200)
     stores = stores_of(dag_id)
     if stores is None:
         raise NothingToShow("The pipeline file is missing", why_missing(dag_id), 503)
@@ -223,7 +226,9 @@ def _call(request: Request, user: Any, dag_id: str, day: dt.date, call_id: str) 
     )
 
 
-def _audio(request: Request, user: Any, plays: Plays, dag_id: str, day: dt.date, call_id: str) -> Response:
+def _audio(
+    request: Request, user: Any, plays: Plays, threads: Threads, dag_id: str, day: dt.date, call_id: str
+) -> Response:
     stores = _stores(dag_id)
     who = str(user.get_name())
     if not _may_listen(stores, request, user):
@@ -249,7 +254,7 @@ def _audio(request: Request, user: Any, plays: Plays, dag_id: str, day: dt.date,
         )
     if isinstance(found, Redirect):
         return RedirectResponse(found.url, found.status, found.headers)
-    return _Streaming(found.body, found.status, found.headers)
+    return _Streaming(found.body, threads, found.status, found.headers)
 
 
 async def _form(request: Request) -> dict[str, str]:
@@ -280,11 +285,15 @@ def _replay(request: Request, user: Any, dag_id: str, form: dict[str, str]) -> R
 
 
 class _Streaming(StreamingResponse):
-    """Frees what the bytes come from, also when the browser goes away."""
+    """Reads each piece in a thread, and frees what the bytes come from, also when the browser goes away."""
 
-    def __init__(self, body: Body, status: int, headers: dict[str, str]) -> None:
-        super().__init__(body, status, headers)
-        self._body = body
+    def __init__(self, body: Body, threads: Threads, status: int, headers: dict[str, str]) -> None:
+        super().__init__(self._pieces(), status, headers)
+        self._body, self._threads = body, threads
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while piece := await self._threads.go_on(lambda: next(self._body, b"")):
+            yield piece
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
