@@ -60,7 +60,7 @@ GROUPS := demo postgres bench samples engines airflows dev
 SEEDS ?= $(shell seq 1 60)
 EXAMPLES ?= 350
 
-.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-airflows airflow-lists test-fast ledger e2e settings samples lock clean
+.PHONY: help setup demo up down cluster cluster-demo cluster-check cluster-down bench check lowest test test-airflows airflow-lists test-fast ledger e2e settings screenshots samples lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -188,6 +188,9 @@ e2e: setup  ## Run whole nights on a cluster whose machines are killed (45 minut
 
 settings: setup  ## Write docs/settings.md and its JSON schema from the models of the pipeline file
 	@PYTHONPATH=include $(BIN)/python -m tools.settings
+
+screenshots: setup  ## Take the pictures of docs/pages.md in Chromium, of Airflow's UI as `make up` shows it
+	@PYTHONPATH=include:. $(BIN)/python -m tools.screenshots
 
 samples: setup  ## Regenerate the sample calls from their scripts
 	@$(BIN)/python include/samples/make_samples.py

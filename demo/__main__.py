@@ -118,8 +118,8 @@ def up() -> None:
         f"""==> Running.
     Airflow   http://127.0.0.1:{_up_port()} (no password), Dag {DAG_ID}
     Look at   http://127.0.0.1:{_up_port()}/dags/{DAG_ID}/runs/{urllib.parse.quote(run)}
-              the nightly run of {night}, with a transcribe and a segment task for each new call
-              (copies of the samples); it takes a minute or two
+              the nightly run of {night} on new calls (copies of the samples); it takes a minute
+              or two. Its tab Calls then shows them, and plays them
 
     Next:
       . ./env.sh

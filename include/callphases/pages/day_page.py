@@ -145,7 +145,7 @@ class DayPage:
         axis_s: the end of the strips' time axis.
         searched: what a text is looked for in.
         notes: what of the query is not understood.
-        warnings: texts of ``calls.warnings`` with their counts.
+        warnings: texts of ``calls.warnings`` with their counts, for who may read what services say of calls.
         speech_usd, llm_usd: what the day's calls cost, as far as it is known.
         speech_models, llm_models: those that answered, with counts of calls.
         fallbacks: sentences about models that answered instead of the first.
@@ -194,7 +194,7 @@ def day_page(
         stores: of the pipeline.
         version: of the day's tables.
         parameters: of the page's address.
-        may_read: whether summaries and failure messages may be searched.
+        may_read: whether summaries and failure messages may be searched, and warnings shown.
 
     Raises:
         ConfigurationError, ServiceUnavailable: the tables can't be read.
@@ -274,7 +274,7 @@ def _page(
         ],
         facets=[_facet(of, query, name) for name in of.own],
         searched=", ".join(["names of recordings", "call ids", *of.own, *(_READ if shown.may_read else [])]),
-        warnings=_choices(of.counts("warnings"))[:MOST_WARNINGS],
+        warnings=_choices(of.counts("warnings"))[:MOST_WARNINGS] if shown.may_read else [],
         speech_usd=speech_usd,
         llm_usd=llm_usd,
         budget_usd=pipeline.budget.usd_per_run if pipeline else None,

@@ -23,8 +23,8 @@ from callphases.state.summaries import DaySummary
 
 MONTHS = 12
 """Months on a page."""
-NIGHTS = 92
-"""Days of the charts."""
+NIGHTS, FEWEST_NIGHTS = 92, 14
+"""The most and the fewest days of the charts."""
 _FINAL = "failed_for_good"
 _STATUSES = ("completed", "no_speech", "failed")
 
@@ -237,8 +237,8 @@ def _costs(one: DayFigures) -> dict[str, float]:
 
 
 def _axis(nights: Sequence[DayFigures], last: dt.date) -> list[dt.date]:
-    """The days of the charts, without gaps: from the first that has figures on."""
-    first = nights[0].day if nights else last
+    """The days of the charts, without gaps: at least ``FEWEST_NIGHTS``, as one bar alone would fill a chart."""
+    first = min([last - (FEWEST_NIGHTS - 1) * DAY, *(one.day for one in nights[:1])])
     return [first + number * DAY for number in range((last - first).days + 1)]
 
 

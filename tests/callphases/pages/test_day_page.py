@@ -197,7 +197,8 @@ def test_row_has_name_start_length_status_phases_cost_and_own_columns() -> None:
 
 
 def test_page_says_what_became_of_the_day_and_what_it_cost() -> None:
-    page = shown(stores_with([*CALLS, call(5, warnings="decoded 61.5 s of 90.0 s")], budget={"usd_per_run": 5}))
+    stores = stores_with([*CALLS, call(5, warnings="decoded 61.5 s of 90.0 s")], budget={"usd_per_run": 5})
+    page = shown(stores, may_read=True)
     assert {one.value: one.count for one in page.statuses} == {"completed": 4, "no_speech": 1, "failed": 1}
     [failures] = page.failures
     assert (failures.failure_class, failures.count) == ("bad_audio", 1)
@@ -206,6 +207,7 @@ def test_page_says_what_became_of_the_day_and_what_it_cost() -> None:
     assert (page.speech_usd, page.llm_usd) == (pytest.approx(0.5), pytest.approx(0.08))
     assert page.budget_usd == 5
     assert page.speech_models == {"universal-3-5-pro": 5}
+    assert shown(stores).warnings == []
 
 
 def test_page_says_which_models_answered_instead_of_the_first() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from callphases.local_days import DAY
 from callphases.pages.links import Links
-from callphases.pages.pipeline_page import MONTHS, _chart, _months_before, pipeline_page
+from callphases.pages.pipeline_page import FEWEST_NIGHTS, MONTHS, _chart, _months_before, pipeline_page
 from callphases.pages.pipelines import Stores
 from callphases.pages.rendering import render
 from callphases.pipeline import Pipeline
@@ -58,7 +58,8 @@ def test_days_failures_costs_and_changes_are_shown(stores: Stores) -> None:
         ("2026-11", ["D", "f", "D"])
     ]
     assert page.calls.most == 13
-    assert [part.size for part in page.shares.bars[0].parts] == [75.0, 25.0]
+    assert (len(page.shares.bars), page.shares.bars[0].parts) == (FEWEST_NIGHTS, [])
+    assert [part.size for part in page.shares.bars[-1].parts] == [75.0, 25.0]
     assert [(one.day, one.before, one.after) for one in page.changes] == [(LAST, "one", "two")]
     html = html_of(page)
     assert f'href="/af/callphases/dags/call_phases_support/days/{LAST}"' in html
