@@ -12,8 +12,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from callphases.cues import Cue, cues_of_captions
-from callphases.errors import REMEDIES, ProviderError, TranscriptGone
+from callphases.errors import REMEDIES, ProviderError, TranscriptGone, failure_classes
 from callphases.pages.audio import Unavailable, state_of
+from callphases.pages.day_page import local, name_of
 from callphases.pages.pipelines import Stores
 from callphases.segmentation.talk import TURN_EDGE_MS, turns
 from callphases.state.storage import ObjectPrefix, split_uri
@@ -59,7 +60,7 @@ class PhaseOfCall:
     name: str
     start_s: float
     end_s: float
-    share_of_call: float
+    share_of_call: float | None
     summary: str | None
     row: Row
     cues: list[Line]
@@ -111,10 +112,11 @@ class Talk:
 class Failure:
     """What failed and what to do. ``message`` is None for who may not read it.
 
-    ``task_id``: of the Dag's task that came to it. ``command``: tries the call again, in a terminal.
+    ``failure_class`` is None where the table has none that this version knows. ``task_id``: of the Dag's task that came
+    to it. ``command``: tries the call again, in a terminal.
     """
 
-    failure_class: str
+    failure_class: str | None
     message: str | None
     remedy: str | None
     task_id: str
@@ -256,9 +258,9 @@ def page_of_call(
     return CallPage(
         day=day,
         call_id=call["call_id"],
-        name=str(call["recording_uri"]).rpartition("/")[2],
-        started_at=_local(call["call_started_at"], zone),
-        processed_at=_local(call["processed_at"], zone),
+        name=name_of(call),
+        started_at=local(call["call_started_at"], zone),
+        processed_at=local(call["processed_at"], zone),
         end_s=end_s,
         row={name: None if name in _CONTENT and not may_read else value for name, value in call.items()},
         phase_names=list(dict.fromkeys([*phase_names, *(phase["phase_name"] for phase in phases)])),
@@ -451,11 +453,11 @@ def _end_s(call: Row, phases: Sequence[Row], cues: Sequence[Cue]) -> float:
 
 
 def _failure(call: Row, command: str, may_read: bool) -> Failure:
-    failure_class = call["failure_class"] or "failed"
+    failure_class = call["failure_class"]
     return Failure(
-        failure_class=failure_class,
+        failure_class=failure_class if failure_class in failure_classes() else None,
         message=call["failure_message"] if may_read else None,
-        remedy=REMEDIES.get(failure_class),
+        remedy=REMEDIES.get(failure_class or ""),
         task_id="calls.segment" if call["transcript_uri"] else "calls.transcribe",
         command=command,
     )
@@ -469,10 +471,6 @@ def _as_text(value: Any, zone: ZoneInfo) -> str:
     if isinstance(value, dt.datetime):
         return f"{value.astimezone(zone):%Y-%m-%d %H:%M:%S}"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _local(moment: dt.datetime | None, zone: ZoneInfo) -> dt.datetime | None:
-    return moment.astimezone(zone) if moment else None
 
 
 def _ms(seconds: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import compute
 
 from callphases.airflow.report import fallbacks
-from callphases.errors import REMEDIES
+from callphases.errors import REMEDIES, failure_classes
 from callphases.pages.arrow import float64, float64s, int32, null, string
 from callphases.pages.day_query import LENGTH, OWN, SHARE, STARTED, Query, length_text
 from callphases.pages.day_tables import DayTables, DayVersion, as_text, day_tables, said
@@ -53,7 +53,7 @@ class CallOfDay:
     """A call on the page.
 
     Attributes:
-        started_at: in the pipeline's zone.
+        started_at: in the pipeline's zone; None in tables that others have written without it.
         usd: what it cost; None if that is not known.
         own: the values of ``DayPage.own``, as text.
         is_longer: than the axis of the strips.
@@ -61,7 +61,7 @@ class CallOfDay:
 
     call_id: str
     name: str
-    started_at: dt.datetime
+    started_at: dt.datetime | None
     status: str
     failure_class: str | None
     duration_s: float | None
@@ -73,11 +73,12 @@ class CallOfDay:
 
 @dataclass(frozen=True)
 class Failures:
-    """Failed calls of a class, and what to do about them."""
+    """Failed calls of a class, and what to do about them. ``is_known``: this version has the class."""
 
     failure_class: str
     count: int
     remedy: str
+    is_known: bool
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class DayPage:
         searched: what a text is looked for in.
         notes: what of the query is not understood.
         warnings: texts of ``calls.warnings`` with their counts, for who may read what services say of calls.
-        speech_usd, llm_usd: what the day's calls cost, as far as it is known.
+        speech_usd, llm_usd: what the day's calls cost, as far as it is known; None if no price is.
         speech_models, llm_models: those that answered, with counts of calls.
         fallbacks: sentences about models that answered instead of the first.
         previous, next: addresses of pages, empty if there is none.
@@ -177,12 +178,18 @@ class DayPage:
     facets: list[Facet]
     searched: str
     warnings: list[Choice]
-    speech_usd: float
-    llm_usd: float
+    speech_usd: float | None
+    llm_usd: float | None
     budget_usd: float | None
     speech_models: dict[str, int]
     llm_models: dict[str, int]
     fallbacks: list[str]
+
+    @property
+    def usd(self) -> float | None:
+        """What the day's calls cost, as far as it is known; None if no price is."""
+        known = [one for one in (self.speech_usd, self.llm_usd) if one is not None]
+        return sum(known) if known else None
 
 
 def day_page(
@@ -269,7 +276,7 @@ def _page(
         ],
         statuses=_choices(of.counts("status")),
         failures=[
-            Failures(name, count, REMEDIES.get(name, "see the failure message of the call"))
+            Failures(name, count, REMEDIES.get(name, "see the failure message of the call"), name in failure_classes())
             for name, count in of.counts("failure_class").items()
         ],
         facets=[_facet(of, query, name) for name in of.own],
@@ -389,8 +396,8 @@ def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzi
     return [
         CallOfDay(
             call_id=call["call_id"],
-            name=call["recording_uri"].rpartition("/")[2],
-            started_at=call["call_started_at"].astimezone(zone),
+            name=name_of(call),
+            started_at=local(call["call_started_at"], zone),
             status=call["status"],
             failure_class=call["failure_class"],
             duration_s=call["duration_s"],
@@ -401,6 +408,16 @@ def _calls(of: DayTables, rows: Any, own: list[str], axis_s: float, zone: dt.tzi
         )
         for number, (call, parts) in enumerate(zip(calls.to_pylist(), phases.values(), strict=True))
     ]
+
+
+def name_of(call: Mapping[str, Any]) -> str:
+    """What a call is called: its recording without folders."""
+    return (call["recording_uri"] or "").rpartition("/")[2] or str(call["call_id"])
+
+
+def local(moment: dt.datetime | None, zone: dt.tzinfo) -> dt.datetime | None:
+    """A moment in a zone."""
+    return moment.astimezone(zone) if moment else None
 
 
 def _headers(query: Query, own: Sequence[str]) -> list[Header]:

@@ -108,10 +108,10 @@ class DayTables:
         return found
 
     @cached_property
-    def usd(self) -> tuple[float, float]:
-        """What the day's calls cost, as far as prices are known: speech, and language models."""
-        speech, llm = (pc.sum(self.calls[name]).as_py() or 0.0 for name in ("speech_usd", "llm_usd"))
-        return float(speech), float(llm)
+    def usd(self) -> tuple[float | None, float | None]:
+        """What the day's calls cost, as far as prices are known: speech, and language models. None if no price is."""
+        speech, llm = (pc.sum(self.calls[name]).as_py() for name in ("speech_usd", "llm_usd"))
+        return speech, llm
 
 
 def as_text(column: Any) -> Any:
@@ -216,7 +216,7 @@ def in_order(calls: pa.Table, phases: pa.Table, own: Iterable[str]) -> DayTables
 def _in_order(calls: pa.Table, phases: pa.Table) -> tuple[pa.Table, list[str]]:
     """``DayTables.phases`` and ``phase_names``."""
     of = pc.index_in(phases["call_id"], calls["call_id"].combine_chunks()).combine_chunks()
-    names = phases["phase_name"].combine_chunks().dictionary_encode()
+    names = phases["phase_name"].combine_chunks().fill_null("").dictionary_encode()
     found = pa.table(
         {
             "of": of.cast(pa.int32()),

@@ -23,6 +23,8 @@ from callphases.state.summaries import DaySummary
 
 MONTHS = 12
 """Months on a page."""
+OLDEST = dt.date(1970, 1, 1)
+"""No calls are older, and a page needs some days before its last."""
 NIGHTS, FEWEST_NIGHTS = 92, 14
 """The most and the fewest days of the charts."""
 _FINAL = "failed_for_good"
@@ -151,7 +153,7 @@ def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime
     pipeline = stores.pipeline
     now = now or dt.datetime.now(dt.UTC)
     today = last_complete_day(now, pipeline.zone)
-    last = min(until or today, today)
+    last = max(min(until or today, today), OLDEST)
     first = _months_before(last, MONTHS - 1)
     plan = planned(stores.state)
     counts = Counts({}, Source.NOTHING) if plan is None else Counts(plan.days, Source.PLAN, plan.made_at)
@@ -171,7 +173,7 @@ def pipeline_page(stores: Stores, until: dt.date | None = None, now: dt.datetime
         zone=pipeline.timezone,
         first=first,
         last=last,
-        older=first - DAY,
+        older=first - DAY if first > OLDEST else None,
         newer=min(_months_before(last, -MONTHS), today) if last < today else None,
         calendar=calendar,
         months=list(_months(days)),

@@ -194,6 +194,9 @@ def test_head_is_answered_as_get(site: Site) -> None:
     [
         (None, f"/days/{DAY}", 401, "You are not logged in"),
         ("viewer", "/days/2026-02-30", 422, "The address or the form has a mistake"),
+        ("viewer", "/days/0", 422, "The address or the form has a mistake"),
+        ("viewer", "/runs/no-such?day=soon", 422, "The address or the form has a mistake"),
+        ("viewer", "?until=soon", 422, "The address or the form has a mistake"),
         ("viewer", "/days/2026-11-19", 404, "is not published"),
         ("viewer", "/runs/no-such", 404, "No such run"),
         ("viewer", f"/days/{DAY}/calls/{'0' * 16}", 404, "There is no such call"),

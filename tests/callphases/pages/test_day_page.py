@@ -368,6 +368,25 @@ def test_phases_of_a_call_that_is_no_longer_there_are_left_out() -> None:
     assert next(one.calls for one in page.phases if one.name == "Complaint") == 1
 
 
+def test_row_that_others_have_left_holes_in_does_not_hide_the_day() -> None:
+    nameless: Any = [(None, 0.0, 30.0)]
+    odd = call(1, phases=nameless, call_started_at=None, recording_uri=None, status="failed", failure_class="of_2031")
+    page = shown(stores_with([odd, call(2, phases=[("Intro", 0.0, 30.0)])]), may_read=True)
+    assert {one.name for one in page.calls} >= {odd["call_id"]}
+    assert page.total == 2
+    made = html(page, may_replay=True)
+    assert "of 2031" in made
+    assert 'value="of_2031"><input' not in made
+
+
+def test_costs_without_a_price_are_not_zero() -> None:
+    page = shown(stores_with([call(1, speech_usd=None, llm_usd=None)]))
+    assert (page.speech_usd, page.llm_usd, page.usd) == (None, None, None)
+    assert "$0.00" not in html(page)
+    page = shown(stores_with([call(1, speech_usd=0.5, llm_usd=None), call(2, speech_usd=None, llm_usd=None)]))
+    assert (page.speech_usd, page.llm_usd, page.usd) == (0.5, None, 0.5)
+
+
 def test_table_can_be_read_by_a_screen_reader() -> None:
     text = html(shown(stores_with(CALLS), "sort=duration&desc=1"))
     assert text[text.index("<main") : text.index("</main>")].count("aria-sort=") == 1

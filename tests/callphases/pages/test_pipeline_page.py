@@ -92,6 +92,13 @@ def test_earlier_and_later_pages_meet(stores: Stores) -> None:
     assert (before.last, before.newer) == (page.first - DAY, LAST)
 
 
+@pytest.mark.parametrize("until", [dt.date.min, dt.date.max])
+def test_page_of_any_day_is_made(stores: Stores, until: dt.date) -> None:
+    page = pipeline_page(stores, until, now=NOW)
+    assert (page.older is None) == (until == dt.date.min)
+    assert page.last <= LAST
+
+
 @given(st.dates(dt.date(1990, 1, 1), dt.date(2100, 1, 1)), st.integers(1, 48))
 def test_months_are_counted_back_and_forth(day: dt.date, months: int) -> None:
     first = _months_before(day, months)
