@@ -66,13 +66,13 @@ User = Annotated[Any, Depends(user_of)]
 
 def see_dag(request: Request, user: User) -> None:
     """Dependency: the user may read the Dag in the path; otherwise 403."""
-    _ask(_asks_to_read, request, user)
+    _ask(_asks_to_read, request, user, "read this Dag")
 
 
 def trigger_dag(request: Request, user: User) -> None:
     """Dependency: the user may read and trigger the Dag in the path; otherwise 403."""
-    _ask(_asks_to_read, request, user)
-    _ask(_asks_to_trigger, request, user)
+    see_dag(request, user)
+    _ask(_asks_to_trigger, request, user, "trigger this Dag")
 
 
 def may_trigger(request: Request, user: Any) -> bool:
@@ -112,10 +112,12 @@ def _ask_view(view: str, user: Any) -> None:
         raise HTTPException(403, "Forbidden")
 
 
-def _ask(right: Callable[[Request, Any], Any], request: Request, user: Any) -> None:
+def _ask(right: Callable[[Request, Any], Any], request: Request, user: Any, to_do: str) -> None:
     try:
         right(request, user)
-    except HTTPException:
+    except HTTPException as error:
+        if error.detail == "Forbidden":  # Airflow's own, which says no more
+            raise HTTPException(403, f"This needs the right to {to_do}. Ask who gives rights in Airflow.") from None
         raise
     except Exception:
         logger.exception("Airflow can't say whether the user has the right.")
@@ -124,7 +126,7 @@ def _ask(right: Callable[[Request, Any], Any], request: Request, user: Any) -> N
 
 def _may(right: Callable[[Request, Any], Any], request: Request, user: Any) -> bool:
     try:
-        _ask(right, request, user)
+        _ask(right, request, user, "do this")
     except HTTPException:
         return False
     return True

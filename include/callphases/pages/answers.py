@@ -6,6 +6,7 @@ import gzip
 import logging
 import secrets
 from collections.abc import Callable, Hashable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
@@ -134,4 +135,6 @@ def told(
 def of_http_error(request: Request, error: HTTPException) -> Response:
     """Airflow's and FastAPI's errors, with a sentence."""
     text = error.detail if isinstance(error.detail, str) else _TITLES.get(error.status_code, "Not possible")
+    if text == HTTPStatus.NOT_FOUND.phrase:
+        text = "The address is not one of callphases' pages."
     return told(request, error.status_code, text, headers=dict(error.headers or {}))

@@ -134,7 +134,7 @@ def _date(text: str | None) -> dt.date | None:
 def _stores(dag_id: str) -> Stores:
     stores = stores_of(dag_id)
     if stores is None:
-        raise NothingToShow("The pipeline file is missing", why_missing(dag_id), 503)
+        raise NothingToShow("The pipeline file can't be read", why_missing(dag_id), 503)
     return stores
 
 

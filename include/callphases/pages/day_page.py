@@ -16,7 +16,7 @@ from pyarrow import compute
 from callphases.airflow.report import fallbacks
 from callphases.errors import REMEDIES, failure_classes
 from callphases.pages.arrow import float64, float64s, int32, null, string
-from callphases.pages.day_query import LENGTH, OWN, SHARE, STARTED, Query, length_text
+from callphases.pages.day_query import LENGTH, OWN, SHARE, STARTED, Query, is_askable, length_text
 from callphases.pages.day_tables import DayTables, DayVersion, as_text, day_tables, said
 from callphases.pages.pipelines import Stores
 from callphases.pipeline import Pipeline
@@ -28,6 +28,8 @@ MOST_CHOICES = 50
 """Values of an own column in a list to choose from; if there are more, they are typed."""
 MOST_OWN = 3
 """Own columns in the table; by the others calls can be filtered, and the page of a call shows them."""
+MOST_FACETS = 6
+"""Own columns in the filter; the others are folded away."""
 MOST_WARNINGS = 10
 LONG_TAIL = 3.0
 """If the longest call is more than this many times as long as 98 of 100 calls, the axis is for those."""
@@ -144,6 +146,7 @@ class DayPage:
         page, pages: from 1 on.
         own: names of the own columns in the table.
         axis_s: the end of the strips' time axis.
+        facets, more_facets: own columns to filter by; the second are folded away.
         searched: what a text is looked for in.
         notes: what of the query is not understood.
         warnings: texts of ``calls.warnings`` with their counts, for who may read what services say of calls.
@@ -176,6 +179,7 @@ class DayPage:
     statuses: list[Choice]
     failures: list[Failures]
     facets: list[Facet]
+    more_facets: list[Facet]
     searched: str
     warnings: list[Choice]
     speech_usd: float | None
@@ -242,6 +246,7 @@ def _page(
     speech_models, llm_models = of.counts("speech_model"), of.counts("llm_model")
     speech_usd, llm_usd = of.usd
     seconds = sum(phase.seconds for phase in totals)
+    facets = [_facet(of, query, name) for name in of.own]
     answered = {"dt": day, "run_speech_models": speech_models, "run_llm_models": llm_models}
     return DayPage(
         day=day,
@@ -279,7 +284,8 @@ def _page(
             Failures(name, count, REMEDIES.get(name, "see the failure message of the call"), name in failure_classes())
             for name, count in of.counts("failure_class").items()
         ],
-        facets=[_facet(of, query, name) for name in of.own],
+        facets=facets[:MOST_FACETS],
+        more_facets=facets[MOST_FACETS:],
         searched=", ".join(["names of recordings", "call ids", *of.own, *(_READ if shown.may_read else [])]),
         warnings=_choices(of.counts("warnings"))[:MOST_WARNINGS] if shown.may_read else [],
         speech_usd=speech_usd,
@@ -437,7 +443,7 @@ def _facet(of: DayTables, query: Query, column: str) -> Facet:
         column,
         OWN + column,
         query.own_value(column),
-        _choices(counts) if len(counts) <= MOST_CHOICES else [],
+        [one for one in _choices(counts) if is_askable(one.value)] if len(counts) <= MOST_CHOICES else [],
     )
 
 

@@ -23,6 +23,11 @@ _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _CLOCK = re.compile(r"(?:([0-9]{1,3}):)?([0-9]{1,6}):([0-5]?[0-9](?:\.[0-9]{1,6})?)")
 
 
+def is_askable(value: str) -> bool:
+    """Whether a form can ask for a value: parameters are stripped and cut, and forms write line breaks as CR LF."""
+    return value == value.strip() and len(value) <= LONGEST_TEXT and not set(value) & {"\r", "\n"}
+
+
 @dataclass(frozen=True)
 class Query:
     """A filter, an order and a page. Each part that is None or empty lets every call through.

@@ -44,12 +44,14 @@ class DayVersion:
     Attributes:
         place: ``output.tables``.
         own: names of the pipeline's own columns.
+        zone: of the pipeline.
         etags: of the objects of ``calls`` and ``phases``; None for one that is not there.
     """
 
     place: str
     day: dt.date
     own: tuple[str, ...]
+    zone: str
     etags: tuple[str | None, str | None]
 
 
@@ -71,7 +73,7 @@ class DayTables:
         phases: in the order of the calls and within each; ``of`` is the row of the call in ``calls``, ``name`` a number
             in ``phase_names``, then ``start_s`` and ``end_s``.
         phase_names: in the order in which they first appear.
-        own: the pipeline's own columns that the day has.
+        own: the pipeline's own columns that the day has; timestamps in the pipeline's zone.
     """
 
     calls: pa.Table
@@ -120,7 +122,7 @@ def as_text(column: Any) -> Any:
     if pa.types.is_string(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("s", tz=kind.tz), safe=False).cast(pa.string())
+        return pc.strftime(column.cast(pa.timestamp("s", tz=kind.tz), safe=False), format="%Y-%m-%d %H:%M:%S")
     return column.cast(pa.string())
 
 
@@ -148,7 +150,7 @@ def day_version(stores: Stores, day: dt.date) -> DayVersion | None:
             "share the API server with Airflow. Query the tables instead, or use callphases show."
         )
     own = tuple(stores.pipeline.recordings.columns)
-    return DayVersion(tables.uri, day, own, (calls.etag, phases.etag if phases else None))
+    return DayVersion(tables.uri, day, own, stores.pipeline.timezone, (calls.etag, phases.etag if phases else None))
 
 
 def day_tables(tables: ObjectPrefix, version: DayVersion) -> DayTables:
@@ -193,24 +195,34 @@ def _read(tables: ObjectPrefix, version: DayVersion) -> DayTables:
         raise ConfigurationError(f"{tables.uri}: {version.day} has just been deleted: load the page again.")
     if phases is None:
         phases = no_rows(pa.schema([(name, pa.string()) for name in _PHASES]))
-    return in_order(calls, phases, version.own)
+    return in_order(calls, phases, version.own, version.zone)
 
 
-def tables_of_rows(calls: Sequence[Mapping[str, Any]]) -> DayTables:
-    """A day of rows of ``calls``, each with its ``phases``; columns that are not ours are the pipeline's own."""
+def tables_of_rows(calls: Sequence[Mapping[str, Any]], zone: str) -> DayTables:
+    """A day of rows of ``calls``, each with its ``phases``; columns that are not ours are the pipeline's own.
+
+    ``zone`` is the pipeline's.
+    """
     own = list(dict.fromkeys(name for call in calls for name in call if name not in {"dt", "phases", *CALLS.names}))
     ours = [{name: call[name] for name in _CALLS} for call in calls]
     phases = [{name: phase[name] for name in _PHASES} for call in calls for phase in call["phases"]]
     table = pa.Table.from_pylist(ours, pa.schema([CALLS.field(name) for name in _CALLS]))
     for name in own:
         table = table.append_column(name, pa.array([call.get(name) for call in calls]))
-    return in_order(table, pa.Table.from_pylist(phases, pa.schema([PHASES.field(name) for name in _PHASES])), own)
+    phases_table = pa.Table.from_pylist(phases, pa.schema([PHASES.field(name) for name in _PHASES]))
+    return in_order(table, phases_table, own, zone)
 
 
-def in_order(calls: pa.Table, phases: pa.Table, own: Iterable[str]) -> DayTables:
+def in_order(calls: pa.Table, phases: pa.Table, own: Iterable[str], zone: str) -> DayTables:
     """The columns of a day that pages need, in order."""
+    own = [name for name in own if name in calls.column_names]
+    for name in own:
+        kind = calls[name].type
+        if pa.types.is_timestamp(kind) and kind.tz:
+            local = calls[name].cast(pa.timestamp(kind.unit, tz=zone))
+            calls = calls.set_column(calls.column_names.index(name), name, local)
     calls = calls.sort_by([("call_started_at", "ascending"), ("call_id", "ascending")]).combine_chunks()
-    return DayTables(calls, *_in_order(calls, phases), [name for name in own if name in calls.column_names])
+    return DayTables(calls, *_in_order(calls, phases), own)
 
 
 def _in_order(calls: pa.Table, phases: pa.Table) -> tuple[pa.Table, list[str]]:

@@ -26,7 +26,7 @@ def day_file(calls: Sequence[Row], pipeline: Pipeline | None) -> str:
         pipeline: None if it is not known: times are then in UTC.
     """
     day = calls[0]["dt"]
-    page = whole_day(tables_of_rows(calls), day, pipeline)
+    page = whole_day(tables_of_rows(calls, pipeline.timezone if pipeline else "UTC"), day, pipeline)
     summaries = {call["call_id"]: [phase["summary"] for phase in call["phases"]] for call in calls}
     shown = [
         replace(

@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,9 +26,9 @@ MOST_WAITING = 8
 """Requests of a server process that wait for one; each takes a thread from the server."""
 WAIT_S = 20.0
 """How long such a request waits."""
+UNUSED_S = 3600
+"""After how long without a listener a recording is removed; also of a conversion whose process was killed."""
 _MOST_REFUSED = 1000
-_STALE_S = 3600
-"""The age of a folder of a conversion whose process was killed."""
 _HEADER_BYTES = 44
 
 
@@ -45,6 +46,7 @@ class WavCache:
         self._slots = threading.Semaphore(at_once)
         self._waiting = threading.Semaphore(MOST_WAITING)
         self._lock = threading.Lock()
+        self._cleaning: threading.Timer | None = None
         self._making: dict[str, Future[None]] = {}
         self._refused: dict[str, str] = {}
 
@@ -119,6 +121,7 @@ class WavCache:
         finally:
             self._slots.release()
         self._clean_up(name)
+        self._clean_up_later()
 
     def _prepare(self) -> None:
         """Create the folder, or check that it is nobody else's: the system's folder for such files is everybody's."""
@@ -144,22 +147,37 @@ class WavCache:
             os.utime(path)
         return file
 
-    def _clean_up(self, newest: str) -> None:
-        """Remove what was not used for the longest time, and what killed processes have left."""
+    def _clean_up_later(self) -> None:
+        """Clean up now and then, as long as there is something: nobody may listen again."""
+        with self._lock:
+            if self._cleaning is not None and self._cleaning.is_alive():
+                return
+            self._cleaning = threading.Timer(UNUSED_S / 4, self._clean_up_again)
+            self._cleaning.daemon = True
+            self._cleaning.start()
+
+    def _clean_up_again(self) -> None:
+        self._clean_up()
+        if any(self._folder.iterdir()):
+            self._cleaning = None
+            self._clean_up_later()
+
+    def _clean_up(self, newest: str | None = None) -> None:
+        """Remove what nobody has used for an hour; if there is too much, also what was not used for the longest time."""
         found: list[tuple[float, int, Path]] = []
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process removes them too
                 details = path.stat()
                 found.append((details.st_mtime, details.st_size, path))
-        now = max((time for time, _, _ in found), default=0.0)
+        oldest = time.time() - UNUSED_S
         left = 0
-        for time, size, path in sorted(found, key=lambda one: (one[2].name == newest, one[0]), reverse=True):
+        for used_at, size, path in sorted(found, key=lambda one: (one[2].name == newest, one[0]), reverse=True):
             if path.is_dir():
-                if time < now - _STALE_S:
+                if used_at < oldest:
                     shutil.rmtree(path, ignore_errors=True)
                 continue
             left += size
-            if left > self._most_bytes and path.name != newest:
+            if (left > self._most_bytes or used_at < oldest) and path.name != newest:
                 path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -143,7 +143,7 @@ CALLS = [
         ("own.agent=a1", [0, 2]),
         ("own.score=9", [1]),
         ("own.vip=true", [0]),
-        ("own.at=2026-11-20 12:00:00Z", [0]),
+        ("own.at=2026-11-20 13:00:00", [0]),
         ("own.agent=a1&status=completed", [0]),
         ("own.nobody=x", [0, 1, 2, 3, 4]),
         ("q=CALL-3", [3]),
@@ -236,6 +236,25 @@ def test_own_columns_are_chosen_from_or_typed_if_there_are_many_values() -> None
     assert [(one.value, one.count) for one in agent.choices] == [("a0", 20), ("a1", 20), ("a2", 20)]
     assert (score.parameter, score.value, score.choices) == ("own.score", "7", [])
     assert (vip.choices, at.choices) == ([], [])
+
+
+def test_every_choice_finds_its_calls_and_no_other_is_offered() -> None:
+    values = ["plain", " spaced", "two\nlines", "x" * 201, "a&b=c", "100 %"]
+    stores = stores_with([call(number, agent=value) for number, value in enumerate(values)])
+    [agent] = [one for one in shown(stores).facets if one.column == "agent"]
+    assert {one.value for one in agent.choices} == {"plain", "a&b=c", "100 %"}
+    for one in agent.choices:
+        assert shown(stores, urlencode({agent.parameter: one.value})).found == one.count
+
+
+def test_many_own_columns_are_folded_away() -> None:
+    columns = {f"c{number}": {"key_pattern": f"(?P<c{number}>x)"} for number in range(9)}
+    of = pipeline(recordings={"columns": columns})
+    tables = Objects()
+    publish(tables, of, [call(1, **dict.fromkeys(columns, "x"))])
+    page = shown(SimpleNamespace(pipeline=of, tables=tables))
+    assert [one.column for one in (*page.facets, *page.more_facets)] == list(columns)
+    assert "<summary>3 more columns</summary>" in html(page)
 
 
 calls = st.lists(
@@ -433,7 +452,7 @@ def test_page_is_made_without_pandas_and_without_threads_of_arrow() -> None:
     """In a process of its own: here, other tests have imported pandas."""
     program = """
 import os, sys
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 sys.path[:0] = {path!r}
 import test_day_page as here
 sys.modules.pop("pandas", None)

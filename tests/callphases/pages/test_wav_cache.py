@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import wave
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from callphases.pages import wav_cache as module
 from callphases.pages.conversion import NotConvertible
 from callphases.pages.wav_cache import Busy, WavCache
 
@@ -131,7 +133,7 @@ def test_recording_not_listened_to_for_longest_goes_first(tmp_path: Path) -> Non
     for number, uri in enumerate(["s3://b/1", "s3://b/2"]):
         read(cache, uri, makes(calls))
         for path in (tmp_path / "kept").iterdir():
-            os.utime(path, (number, number))
+            os.utime(path, (time.time() - 100 + number,) * 2)
     read(cache, "s3://b/1", makes(calls))
     read(cache, "s3://b/3", makes(calls))
     assert len(names(tmp_path / "kept")) == 2
@@ -139,6 +141,16 @@ def test_recording_not_listened_to_for_longest_goes_first(tmp_path: Path) -> Non
     assert len(calls) == 3, "it was used, so it stays"
     read(cache, "s3://b/2", makes(calls))
     assert len(calls) == 4
+
+
+def test_recording_that_nobody_listens_to_any_more_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNUSED_S", 0.2)
+    read(WavCache(tmp_path / "kept"), "s3://b/1", makes([]))
+    assert len(names(tmp_path / "kept")) == 1
+    give_up = time.monotonic() + 20
+    while names(tmp_path / "kept"):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
 
 
 def test_recording_larger_than_the_cache_is_served_and_stays_until_the_next(tmp_path: Path) -> None:
