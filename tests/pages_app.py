@@ -177,7 +177,18 @@ def served(path: str, s3: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         _APPS[key] = api.create_app(apps="core")
     site.app = _APPS[key]
     monkeypatch.setattr(site.pages, "_made", None)  # what it remembers is of another test
+    _forget_runs(pipeline.dag_id)
     yield site
+
+
+def _forget_runs(dag_id: str) -> None:
+    """Delete the runs of other tests, some of which wait."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session(scoped=False) as session:
+        session.execute(delete(DagRun).where(DagRun.dag_id == dag_id))
 
 
 def publish_day(s3: Store, pipeline: Pipeline) -> None:

@@ -12,6 +12,7 @@ from callphases.day_range import DayRange
 from callphases.pipeline import Pipeline
 
 MOST_FAILED_TASKS = 20
+_PARAMS = ("date", "from", "to", "replay", "again")
 _TASKS = ("list", "calls.transcribe", "calls.segment", "publish", "verify")
 
 
@@ -47,6 +48,9 @@ class Run:
 
     Attributes:
         state: Airflow's, such as ``running``.
+        params: that it was given, as text; without ``calls``.
+        calls: ids of the calls that it was to try again, all of the day ``params["date"]``.
+        user: who triggered it; None for Airflow itself.
         began_at, ended_at: in the pipeline's zone; None if it has not.
         days: of its calls; empty if it has not listed them.
         late: other days that it has published again.
@@ -61,6 +65,9 @@ class Run:
 
     run_id: str
     state: str
+    params: dict[str, str]
+    calls: list[str]
+    user: str | None
     began_at: dt.datetime | None
     ended_at: dt.datetime | None
     days: list[dt.date]
@@ -92,7 +99,7 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
     is_of_run = (task.dag_id == pipeline.dag_id) & (task.run_id == run_id)
     with create_session(scoped=False) as session:
         run = session.execute(
-            select(DagRun.state, DagRun.start_date, DagRun.end_date).where(
+            select(DagRun.state, DagRun.conf, DagRun.triggering_user_name, DagRun.start_date, DagRun.end_date).where(
                 DagRun.dag_id == pipeline.dag_id, DagRun.run_id == run_id
             )
         ).one_or_none()
@@ -102,7 +109,7 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
         states: dict[str, dict[str, int]] = {}
         counted = select(task.task_id, task.state, func.count()).where(is_of_run).group_by(task.task_id, task.state)
         for task_id, state, count in session.execute(counted):
-            states.setdefault(task_id, {})[str(state or "none")] = count
+            states.setdefault(task_id, {})[str(state or "not started")] = count
         failed = session.execute(
             select(task.task_id, task.map_index, task.rendered_map_index)
             .where(is_of_run & (task.state == "failed"))
@@ -111,10 +118,15 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
         ).all()
     published = xcoms.get(("publish", "return_value"))
     published = published if isinstance(published, dict) else {}
+    conf = run.conf if isinstance(run.conf, dict) else {}
+    params, calls = _params(conf), conf.get("calls")
     is_over = str(run.state) in ("success", "failed")
     return Run(
         run_id=run_id,
         state=str(run.state),
+        params=params,
+        calls=[one for one in calls if isinstance(one, str)] if "date" in params and isinstance(calls, list) else [],
+        user=run.triggering_user_name,
         began_at=_in_zone(run.start_date, pipeline),
         ended_at=_in_zone(run.end_date, pipeline),
         days=_days(published, xcoms),
@@ -129,6 +141,31 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
             FailedTask(name, index, label or "", str(xcoms.get((name, PROBLEM)) or "")) for name, index, label in failed
         ],
     )
+
+
+def _params(conf: Mapping[str, Any]) -> dict[str, str]:
+    """Our Params as text; what else somebody has given a run is not for pages."""
+    given = {name: value for name in _PARAMS if (value := conf.get(name))}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()
+    }
+
+
+def unfinished(dag_id: str, beginning: str) -> str | None:
+    """The last run whose id begins so and that waits or runs; None if there is none."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session(scoped=False) as session:
+        found: str | None = session.scalar(
+            select(DagRun.run_id)
+            .where(DagRun.dag_id == dag_id, DagRun.state.in_(("queued", "running")))
+            .where(DagRun.run_id.startswith(beginning, autoescape=True))
+            .order_by(DagRun.id.desc())
+            .limit(1)
+        )
+        return found
 
 
 def _days(published: Mapping[str, Any], xcoms: Mapping[tuple[str, str], Any]) -> list[dt.date]:

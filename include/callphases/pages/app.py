@@ -19,7 +19,7 @@ from callphases.airflow import server
 from callphases.errors import CallphasesError
 from callphases.pages import airflow_rights, replay
 from callphases.pages.airflow_rights import User
-from callphases.pages.airflow_runs import run_of
+from callphases.pages.airflow_runs import run_of, unfinished
 from callphases.pages.answers import Guard, kept_page, links_of, of_http_error, page, told
 from callphases.pages.audio import Asked, Body, Redirect, Unavailable, audio_of, origin_of
 from callphases.pages.call_page import call_page
@@ -223,6 +223,7 @@ def _call(request: Request, user: Any, dag_id: str, day: dt.date, call_id: str) 
         links=links_of(request),
         dag_id=dag_id,
         token=_token(user, dag_id),
+        replaying=unfinished(dag_id, replay.Asked(day, call_id, None).beginning) if shown.failure else None,
     )
 
 
@@ -279,8 +280,10 @@ def _replay(request: Request, user: Any, dag_id: str, form: dict[str, str]) -> R
         replay.check(asked, stores.tables)
     except replay.WrongForm as error:
         raise NothingToShow("This can't be tried again", str(error), 422) from None
-    run_id = asked.run_id(clicked)
-    server.trigger(request, user, dag_id, run_id, asked.params)
+    run_id = unfinished(dag_id, asked.beginning)
+    if run_id is None:
+        run_id = asked.run_id(clicked)
+        server.trigger(request, user, dag_id, run_id, asked.params)
     return RedirectResponse(links_of(request).run(dag_id, run_id), 303)
 
 

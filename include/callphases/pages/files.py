@@ -63,7 +63,7 @@ def call_file(call: Row, pipeline: Pipeline | None, state: ObjectPrefix | None) 
         may_read=True,
         may_replay=False,
     )
-    return render_file("call", page=page)
+    return render_file("call", page=page, replaying=None)
 
 
 def _heard(call: Row, state: ObjectPrefix | None) -> Heard:

@@ -34,10 +34,14 @@ class Asked:
             return {"date": str(self.day), "calls": [self.call_id]}
         return {"date": str(self.day), "replay": [self.failure_class]}
 
+    @property
+    def beginning(self) -> str:
+        """What the ids of its Dag runs begin with."""
+        return f"replay__{self.day}__{self.call_id or self.failure_class}__"
+
     def run_id(self, at_s: float) -> str:
         """The id of the Dag run, the same for each click on a page that was loaded then."""
-        when = dt.datetime.fromtimestamp(at_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return f"replay__{self.day}__{self.call_id or self.failure_class}__{when}"
+        return self.beginning + dt.datetime.fromtimestamp(at_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def asked(form: Mapping[str, str]) -> Asked:

@@ -163,7 +163,7 @@ class WavCache:
             self._clean_up_later()
 
     def _clean_up(self, newest: str | None = None) -> None:
-        """Remove what nobody has used for an hour; if there is too much, also what was not used for the longest time."""
+        """Remove what nobody has used for an hour; of too much, also what was not used for the longest time."""
         found: list[tuple[float, int, Path]] = []
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process removes them too

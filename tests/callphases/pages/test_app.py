@@ -71,6 +71,16 @@ def test_replay_of_a_call_creates_a_run_in_the_users_name(site: Site) -> None:
     page = site.ask("user", answer.headers["location"].removeprefix(f"{site.path}/callphases"), headers=HTML)
     assert page.status_code == 200
     assert "the Dag is paused" in page.text
+    assert f'<a href="{site.path}/callphases/dags/{site.dag_id}/days/{DAY}/calls/{FAILED}">' in page.text
+
+
+def test_replay_that_waits_is_shown_and_not_started_again(site: Site) -> None:
+    first = replay(site, "user", call=FAILED)
+    later = replay(site, "op", call=FAILED, token=token_of(site, "op", time.time() + 2))
+    assert later.headers["location"] == first.headers["location"]
+    page = site.ask("op", f"/dags/{site.dag_id}/days/{DAY}/calls/{FAILED}", headers=HTML)
+    assert first.headers["location"] in page.text
+    assert "Try this call again" not in page.text
 
 
 def test_second_click_leads_to_the_run_of_the_first(site: Site) -> None:

@@ -381,9 +381,8 @@ def test_every_cue_is_in_the_phase_that_the_table_says(words: list[Any], starts:
 
 
 def rendered(page: CallPage, **more: Any) -> str:
-    return render(
-        "call", page=page, **{"links": Links("/af"), "dag_id": "call_phases_support", "token": "tok", **more}
-    ).html
+    usual = {"links": Links("/af"), "dag_id": "call_phases_support", "token": "tok", "replaying": None}
+    return render("call", page=page, **{**usual, **more}).html
 
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)>" onclick="alert(3)\' {{ 7*7 }} \u202e'
