@@ -1,8 +1,9 @@
 """Registers the pages in Airflow's UI where the package is on the path but not installed.
 
-An installed package registers the same plugin through its entry point; Airflow takes one of the two.
+An installed package does it by its entry point. Airflow 3.2 warns of a plugin that it finds twice, 3.3 shows an error.
 """
 
-from callphases.pages.plugin import CallphasesPages
+from importlib.metadata import entry_points
 
-__all__ = ["CallphasesPages"]
+if not entry_points(group="airflow.plugins", name="callphases_pages"):
+    from callphases.pages.plugin import CallphasesPages as CallphasesPages

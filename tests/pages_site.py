@@ -44,6 +44,8 @@ ROLES = ("viewer", "user", "op", "admin")
 """Of SimpleAuthManager, each allowed more than the one before. The users have their names."""
 BROKEN = "broken"
 """The recording that fails the first time it is transcribed, with a permanent failure."""
+ORDINARY = "agent-ada/0"
+"""A recording of the night in which nothing is unusual."""
 MU_LAW = "agent-grace/1"
 """A recording as telephone systems write it, which no browser plays; it is streamed in spite of ``pages.audio``."""
 HOSTILE = {
@@ -141,6 +143,20 @@ class Site:
         """The row of the night's call whose recording has this name, without its suffix."""
         [row] = [row for row in self.rows("calls") if row["recording_uri"].endswith(f"/{name}.wav")]
         return row
+
+    def call_page(self, name: str) -> str:
+        """The address of the page of the night's call whose recording has this name."""
+        return self.page(f"/days/{NIGHT}/calls/{self.call(name)['call_id']}")
+
+    def pages(self) -> dict[str, str]:
+        """An address of each kind of page."""
+        return {
+            "run": self.page(f"/runs/{requests.utils.quote(RUN_ID, safe='')}"),
+            "day": self.page(f"/days/{NIGHT}"),
+            "call": self.call_page(ORDINARY),
+            "failed call": self.call_page(BROKEN),
+            "pipeline": self.page(""),
+        }
 
     def run(self, run_id: str, **conf: Any) -> None:
         """Trigger a run and wait for its end."""

@@ -1,7 +1,7 @@
 """Takes the pictures of the pages in the docs, in Airflow's UI as ``make up`` shows it: ``make screenshots``.
 
-``make up`` must be running. The demo's two days and some nights before the last one are run first, in one Dag run, unless
-they are published; so the page of a pipeline has something to show. Browser: tests/chromium.py.
+``make up`` must be running. Some nights before the last one are run first, in one Dag run, unless that was done before, so
+that the page of the pipeline has something to show. That takes some minutes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from demo.stack import DAG_ID, add_calls, client, last_night
 
 DOCS = Path(__file__).parents[1] / "docs"
 THEMES = ("light", "dark")
-WIDTH_PX, HEIGHT_PX = 1280, 800
+WIDTH_PX, HEIGHT_PX = 1280, 1080
 NIGHTS = 9
 """Run before the last one."""
 CALL = "091405-broadband-outage.mp3"
@@ -52,6 +52,8 @@ def main() -> None:
             with _window(browser, url, theme) as page:
                 page.goto(f"{url}/dags/{DAG_ID}/runs/{urllib.parse.quote(run, safe='')}")
                 view = _tab(page, "Calls")
+                # What is above is in Airflow's own heading as well.
+                view.locator("#day-heading").evaluate("heading => heading.scrollIntoView()")
                 _take(page, "run", theme)
                 view.get_by_role("link", name=CALL).first.click()
                 view.locator("audio").wait_for()
@@ -132,6 +134,7 @@ def _tab(page: Page, name: str) -> FrameLocator:
 
 def _take(page: Page, name: str, theme: str) -> None:
     page.wait_for_load_state("networkidle")
+    page.mouse.move(0, 0)  # away from what was clicked, which would be highlighted
     path = DOCS / f"pages-{name}-{theme}.png"
     page.screenshot(path=path, animations="disabled", caret="hide")
     size = path.stat().st_size

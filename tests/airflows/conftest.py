@@ -14,6 +14,9 @@ COLUMNS = {
     "Assets": "test_asset_starts_its_consumer",
     "deadline": "test_missed_deadline_is_reported",
     "notes, notify": "test_failed_night_is_noted_and_told_once_with_its_remedy",
+    "pages": "test_pages_show_the_night_to_a_viewer",
+    "tabs": "test_tabs_are_in_the_list_of_plugins_that_the_ui_reads",
+    "replay": "test_replay_is_for_who_may_trigger_and_in_their_name",
 }
 
 
@@ -22,7 +25,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     outcomes: dict[str, str] = {}
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            if "airflows/test_real_airflow.py" in getattr(report, "nodeid", ""):
+            if "tests/airflows/" in getattr(report, "nodeid", ""):
                 outcomes[report.nodeid.rpartition("::")[2]] = "✓" if outcome == "passed" else "✗"
     if outcomes:
         row = [f"Airflow {version('apache-airflow')}", f"Python {platform.python_version()}"]

@@ -10,11 +10,10 @@ import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from chromium import Open
-from pages_site import BROKEN, DAG_ID, HOSTILE, HOSTILE_NAME, MU_LAW, NIGHT, RUN_ID, Site
+from pages_site import BROKEN, DAG_ID, HOSTILE, HOSTILE_NAME, MU_LAW, NIGHT, ORDINARY, RUN_ID, Site
 
 pytestmark = pytest.mark.e2e
 
-ORDINARY = "agent-ada/0"
 WIDTH_PX = 400
 THEMES = ("light", "dark")
 BRIGHTNESS = """html => {
@@ -33,21 +32,6 @@ LATE_S = 2.0
 
 def run_address(airflow: Site) -> str:
     return f"{airflow.url}/dags/{DAG_ID}/runs/{urllib.parse.quote(RUN_ID, safe='')}"
-
-
-def call_address(airflow: Site, name: str) -> str:
-    return airflow.page(f"/days/{NIGHT}/calls/{airflow.call(name)['call_id']}")
-
-
-def addresses(airflow: Site) -> dict[str, str]:
-    """Of each kind of page."""
-    return {
-        "run": airflow.page(f"/runs/{urllib.parse.quote(RUN_ID, safe='')}"),
-        "day": airflow.page(f"/days/{NIGHT}"),
-        "call": call_address(airflow, ORDINARY),
-        "failed call": call_address(airflow, BROKEN),
-        "pipeline": airflow.page(""),
-    }
 
 
 def tab(page: Page, name: str) -> FrameLocator:
@@ -108,7 +92,7 @@ def test_tab_of_a_run_leads_to_a_call_that_plays_from_a_phase(airflow: Site, ope
 
 
 def test_recording_that_browsers_do_not_play_is_converted(airflow: Site, open_as: Open) -> None:
-    page = open_as("viewer", call_address(airflow, MU_LAW))
+    page = open_as("viewer", airflow.call_page(MU_LAW))
     phase_of(page, "Resolution").click()
     at_s = playing_at(page.locator("audio"))
     assert 5.4 <= at_s <= 5.5 + LATE_S
@@ -116,7 +100,7 @@ def test_recording_that_browsers_do_not_play_is_converted(airflow: Site, open_as
 
 
 def test_cue_plays_from_its_start_and_is_marked_while_it_plays(airflow: Site, open_as: Open) -> None:
-    page = open_as("viewer", call_address(airflow, ORDINARY))
+    page = open_as("viewer", airflow.call_page(ORDINARY))
     cue = page.locator("[data-cue]").filter(has_text="My invoice is wrong.").first
     cue.click()
     at_s = playing_at(page.locator("audio"))
@@ -142,7 +126,7 @@ def test_filter_by_status_and_phase_and_search(airflow: Site, open_as: Open) -> 
 
 
 def test_viewer_may_not_replay(airflow: Site, open_as: Open) -> None:
-    page = open_as("viewer", call_address(airflow, BROKEN))
+    page = open_as("viewer", airflow.call_page(BROKEN))
     expect(page.get_by_text("bad audio").first).to_be_visible()
     expect(page.locator("button[name=replay]:enabled")).to_have_count(0)
 
@@ -162,14 +146,14 @@ def test_failed_call_is_replayed_by_the_user_and_its_result_shown(airflow: Site,
     assert airflow.ended(run["dag_run_id"]) == "success"
     assert airflow.call(BROKEN)["status"] == "completed"
 
-    page = open_as("user", call_address(airflow, BROKEN))
+    page = open_as("user", airflow.call_page(BROKEN))
     expect(phase_of(page, "Complaint")).to_be_visible()
     expect(page.locator("button[name=replay]:enabled")).to_have_count(0)
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, HOSTILE_NAME])
 def test_what_callers_say_is_shown_as_they_said_it(name: str, airflow: Site, open_as: Open) -> None:
-    page = open_as("admin", call_address(airflow, name))
+    page = open_as("admin", airflow.call_page(name))
     expect(page.locator("[data-cue]").first).to_be_visible()
     harmless(page)
     if name in HOSTILE:
@@ -178,7 +162,7 @@ def test_what_callers_say_is_shown_as_they_said_it(name: str, airflow: Site, ope
 
 
 def test_no_page_runs_what_callers_and_models_say(airflow: Site, open_as: Open) -> None:
-    for kind, address in addresses(airflow).items():
+    for kind, address in airflow.pages().items():
         page = open_as("admin", address)
         expect(page.locator("main")).to_be_visible()
         harmless(page)
@@ -195,7 +179,7 @@ def harmless(page: Page) -> None:
 
 
 def test_links_stay_below_the_path_that_airflow_is_served_at(airflow: Site, open_as: Open) -> None:
-    for address in addresses(airflow).values():
+    for address in airflow.pages().values():
         page = open_as("user", address)
         for link in page.locator("a[href], form[action], audio[src]").evaluate_all(
             "all => all.map(one => one.href || one.currentSrc || one.src || one.action)"
@@ -205,7 +189,7 @@ def test_links_stay_below_the_path_that_airflow_is_served_at(airflow: Site, open
 
 def test_every_link_between_pages_leads_somewhere(airflow: Site, open_as: Open) -> None:
     links: set[str] = set()
-    for address in addresses(airflow).values():
+    for address in airflow.pages().values():
         page = open_as("user", address)
         links |= set(page.locator("a[href]").evaluate_all("all => all.map(one => one.href)"))
     ours = {link for link in links if link.startswith(f"{airflow.url}/callphases/")}
@@ -219,14 +203,14 @@ def test_pages_need_no_other_server(airflow: Site, open_as: Open) -> None:
     asked: list[str] = []
     page = open_as("viewer", airflow.page(f"/days/{NIGHT}"))
     page.on("request", lambda request: asked.append(request.url))
-    for address in addresses(airflow).values():
+    for address in airflow.pages().values():
         page.goto(address)
     assert [url for url in asked if not url.startswith((airflow.url, "data:"))] == []
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_pages_fit_into_a_narrow_window(theme: Any, airflow: Site, open_as: Open) -> None:
-    for kind, address in addresses(airflow).items():
+    for kind, address in airflow.pages().items():
         page = open_as("viewer", address, color_scheme=theme, viewport={"width": WIDTH_PX, "height": 800})
         wide = page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
         assert max(wide) <= WIDTH_PX, kind
@@ -252,7 +236,7 @@ def test_tab_of_a_dag_shows_its_pipeline(airflow: Site, open_as: Open) -> None:
 
 
 def test_phase_is_chosen_with_the_keyboard(airflow: Site, open_as: Open) -> None:
-    page = open_as("viewer", call_address(airflow, ORDINARY))
+    page = open_as("viewer", airflow.call_page(ORDINARY))
     phase_of(page, "Resolution").focus()
     page.keyboard.press("Enter")
     assert 5.4 <= playing_at(page.locator("audio")) <= 5.5 + LATE_S

@@ -25,8 +25,8 @@ from callphases.state.bucket import Opening, RecordingBucket
 
 URL_LIFE_S = 300
 """Of a presigned URL: long enough to begin, too short to be passed on."""
-PIECE_BYTES = 1 << 20
-"""What of a recording is in memory at a time."""
+PIECE_BYTES = 256 << 10
+"""What of a recording is in memory at a time, and one GET request of a stream: players that are paused hold some."""
 _OURS = {
     "Cache-Control": "private, no-store",
     "Content-Disposition": "inline",

@@ -257,5 +257,5 @@ def _chart(axis: Sequence[dt.date], values: Iterable[tuple[dt.date, dict[str, fl
             below += size
             parts.append(Part(name, 100 - below, size, f"{day}: {value:,.4g} {name.replace('_', ' ')}"))
         bars.append(Bar(day, number * width, width, parts))
-    step = max(len(axis) // 6, 1)
+    step = max(len(axis) // 3, 1)  # there is room for four dates in a narrow window
     return Chart(bars, most, [(bar.x + width / 2, bar.day) for bar in bars[::step]])

@@ -82,13 +82,13 @@ def drawn(phases: Sequence[Phase], axis_s: float, marks: Mapping[str, Mark], pla
     for one in segments(phases, axis_s, marks):
         says = escape(f"{one.phase.name}, {clock(one.phase.start_s)} to {clock(one.phase.end_s)}")
         summary = escape(f": {said}") if (said := getattr(one.phase, "summary", None)) else ""
-        button = f' role="button" tabindex="0" aria-label="Play from {says}"' if playable else ""
+        button, plays = (' role="button" tabindex="0"', "Play from ") if playable else ("", "")
         place = f'x="{percent(one.x)}" width="{percent(one.width)}" height="100%"'
         pattern = f'<rect class="q{one.mark.pattern}" {place}/>' if one.mark.pattern else ""
         letter = f'<text x="{percent(one.middle)}" y="50%">{escape(one.mark.letter)}</text>' if one.lettered else ""
         found.append(
             f'<g class="{one.mark.classes}" data-phase="{one.index}" data-start="{one.phase.start_s}"{button}>'
-            f"<title>{says}{summary}</title><rect {place}/>{pattern}{letter}</g>"
+            f"<title>{plays}{says}{summary}</title><rect {place}/>{pattern}{letter}</g>"
         )
     return Markup("".join(found))  # noqa: S704 - names and letters are escaped
 
