@@ -1,7 +1,7 @@
 """Takes the pictures of the pages in the docs, in Airflow's UI as ``make up`` shows it: ``make screenshots``.
 
-``make up`` must be running. Some nights before the last one are run first, in one Dag run, unless that was done before, so
-that the page of the pipeline has something to show. That takes some minutes.
+``make up`` must be running. Some nights before the last one are run first, in one Dag run, so that the page of the
+pipeline has something to show. That takes some minutes the first time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import requests
 from playwright.sync_api import Browser, FrameLocator, Page
@@ -33,7 +32,7 @@ NIGHTS = 9
 CALL = "091405-broadband-outage.mp3"
 LONGEST_S = 1200
 MOST_BYTES = 200_000
-"""Of a picture, as they stay in the repository."""
+"""Of a picture: all of them stay in the repository."""
 
 
 def main() -> None:
@@ -49,7 +48,7 @@ def main() -> None:
     run = _nightly_run(url, night)
     with chromium() as browser:
         for theme in THEMES:
-            with _window(browser, url, theme) as page:
+            with _window(browser, theme) as page:
                 page.goto(f"{url}/dags/{DAG_ID}/runs/{urllib.parse.quote(run, safe='')}")
                 view = _tab(page, "Calls")
                 # What is above is in Airflow's own heading as well.
@@ -89,7 +88,7 @@ def _nightly_run(url: str, night: dt.date) -> str:
     """The id of the scheduled run of a night, once it has ended."""
     answer = requests.get(
         f"{url}/api/v2/dags/{DAG_ID}/dagRuns",
-        params={"run_type": "scheduled", "order_by": "-run_after", "limit": 1},
+        params={"run_type": "scheduled", "order_by": "-run_after", "limit": "1"},
         timeout=60,
     )
     answer.raise_for_status()
@@ -114,7 +113,7 @@ def _wait_for(url: str, run: str) -> None:
 
 
 @contextmanager
-def _window(browser: Browser, url: str, theme: str) -> Iterator[Page]:
+def _window(browser: Browser, theme: str) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": WIDTH_PX, "height": HEIGHT_PX}, reduced_motion="reduce")
     # Airflow keeps a user's choice here.
     context.add_init_script(f"localStorage.setItem('theme', '{theme}')")

@@ -38,6 +38,12 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_of_a_page_are_there_and_are_small(page: Path) -> None:
+    for picture in re.findall(r'(?:src|srcset)="([^"]+)"', prose(page)):
+        assert 0 < (page.parent / picture).stat().st_size < 200_000, picture
+
+
 def test_index_has_every_page() -> None:
     index = (DOCS / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index] == []
