@@ -86,8 +86,8 @@ class Site:
 
         return TestClient(self.app, base_url="http://airflow.test", follow_redirects=False).get(address)
 
-    def create_run(self, run_id: str) -> None:
-        """A run that is queued."""
+    def create_run(self, run_id: str, state: str = "queued", **conf: Any) -> None:
+        """A run in a state, with its Params."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
         from airflow.utils.state import DagRunState
@@ -95,7 +95,8 @@ class Site:
 
         with create_session() as session:
             session.query(DagRun).filter(DagRun.dag_id == self.dag_id, DagRun.run_id == run_id).delete()
-            run = DagRun(self.dag_id, run_id, run_type=DagRunType.MANUAL, state=DagRunState.QUEUED, run_after=NOON)
+            kind, in_state = DagRunType.MANUAL, DagRunState(state)
+            run = DagRun(self.dag_id, run_id, run_type=kind, state=in_state, run_after=NOON, conf=conf)
             session.add(run)
 
     def write(self, **pages: str) -> None:
@@ -182,13 +183,15 @@ def served(path: str, s3: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _forget_runs(dag_id: str) -> None:
-    """Delete the runs of other tests, some of which wait."""
+    """Delete the runs of other tests, some of which wait, and their lines in the audit log."""
+    from airflow.models import Log
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import delete
 
     with create_session(scoped=False) as session:
         session.execute(delete(DagRun).where(DagRun.dag_id == dag_id))
+        session.execute(delete(Log).where(Log.dag_id == dag_id))
 
 
 def publish_day(s3: Store, pipeline: Pipeline) -> None:

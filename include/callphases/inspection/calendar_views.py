@@ -25,7 +25,7 @@ LETTERS = {
     State.FAILED: ("F", "bold #D55E00", "failed: it needs another run"),
     State.UNREADABLE: ("U", "bold #CC79A7", "unreadable: recordings are to be restored first"),
     State.PUBLISHED: ("P", "", "published by an earlier version, no figures"),
-    State.NEVER_RUN: ("N", "", "never run, and not known whether it has recordings"),
+    State.NEVER_RUN: ("N", "", "never run, recordings not counted"),
     State.EMPTY: (".", "dim", "without recordings"),
 }
 FINAL = ("f", "#D55E00", "failed for good: only a new recording or new settings help")

@@ -5,13 +5,20 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 from callphases.airflow.report import DAY, PROBLEM, Report, counts, fallbacks
 from callphases.day_range import DayRange
+from callphases.errors import CallphasesError
 from callphases.pipeline import Pipeline
 
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+
 MOST_FAILED_TASKS = 20
+MOST_DAYS = 1000
+"""Of a run; more than three years are an archive in one run."""
 _PARAMS = ("date", "from", "to", "replay", "again")
 _TASKS = ("list", "calls.transcribe", "calls.segment", "publish", "verify")
 
@@ -52,7 +59,8 @@ class Run:
         calls: ids of the calls that it was to try again, all of the day ``params["date"]``.
         user: who triggered it; None for Airflow itself.
         began_at, ended_at: in the pipeline's zone; None if it has not.
-        days: of its calls; empty if it has not listed them.
+        is_listed: it has listed its calls.
+        days: of its calls, those that it is to list if it has not; at most ``MOST_DAYS``.
         late: other days that it has published again.
         report: what it has come to, or what is known of it so far.
         usd: what it has spent; None if it has not published.
@@ -70,6 +78,7 @@ class Run:
     user: str | None
     began_at: dt.datetime | None
     ended_at: dt.datetime | None
+    is_listed: bool
     days: list[dt.date]
     late: list[LateDay]
     report: str
@@ -98,11 +107,7 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
     task = TaskInstance.__table__.c
     is_of_run = (task.dag_id == pipeline.dag_id) & (task.run_id == run_id)
     with create_session(scoped=False) as session:
-        run = session.execute(
-            select(DagRun.state, DagRun.conf, DagRun.triggering_user_name, DagRun.start_date, DagRun.end_date).where(
-                DagRun.dag_id == pipeline.dag_id, DagRun.run_id == run_id
-            )
-        ).one_or_none()
+        run = session.scalar(select(DagRun).where(DagRun.dag_id == pipeline.dag_id, DagRun.run_id == run_id))
         if run is None:
             return None
         xcoms = stored_xcoms(session, pipeline.dag_id, run_id)
@@ -116,8 +121,7 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
             .order_by(task.task_id, task.map_index)
             .limit(MOST_FAILED_TASKS)
         ).all()
-    published = xcoms.get(("publish", "return_value"))
-    published = published if isinstance(published, dict) else {}
+    published = _published(xcoms)
     conf = run.conf if isinstance(run.conf, dict) else {}
     params, calls = _params(conf), conf.get("calls")
     is_over = str(run.state) in ("success", "failed")
@@ -129,9 +133,10 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
         user=run.triggering_user_name,
         began_at=_in_zone(run.start_date, pipeline),
         ended_at=_in_zone(run.end_date, pipeline),
-        days=_days(published, xcoms),
+        is_listed=bool(published or xcoms.get(("list", DAY))),
+        days=_days(published, xcoms) or _due(run, pipeline),
         late=[LateDay(dt.date.fromisoformat(day["dt"]), counts(day)) for day in published.get("late", [])],
-        report=Report.of(lambda name, key: xcoms.get((name, key)), lambda: None).text if is_over else "",
+        report=_report(str(run.state), published, xcoms) if is_over else "",
         usd=published["run_speech_usd"] + published["run_llm_usd"] if published else None,
         budget_usd=pipeline.budget.usd_per_run,
         stopped=published.get("stopped") or "",
@@ -173,10 +178,47 @@ def _days(published: Mapping[str, Any], xcoms: Mapping[tuple[str, str], Any]) ->
     if (of_range := published.get("days")) is not None:
         return [dt.date.fromisoformat(day) for day in of_range]
     text = published.get("dt") or xcoms.get(("list", DAY))
-    if not text:
-        return []
     first, _, last = str(text).partition(" to ")
-    return list(DayRange(dt.date.fromisoformat(first), dt.date.fromisoformat(last or first)))
+    try:
+        return _of_range(DayRange(dt.date.fromisoformat(first), dt.date.fromisoformat(last or first)))
+    except ValueError:  # there is no such XCom, or somebody has written another
+        return []
+
+
+def _due(run: DagRun, pipeline: Pipeline) -> list[dt.date]:
+    """The days that a run is to list, or has listed before its XComs were deleted."""
+    from callphases.airflow.schedule import span_of_dag_run
+
+    try:
+        span = span_of_dag_run(run, pipeline.zone)
+    except (CallphasesError, ValueError, TypeError):  # its Params are no dates
+        return []
+    return _of_range(span) if isinstance(span, DayRange) else [span]
+
+
+def _of_range(days: DayRange) -> list[dt.date]:
+    return list(islice(days, MOST_DAYS))
+
+
+def _published(xcoms: Mapping[tuple[str, str], Any]) -> Mapping[str, Any]:
+    """What ``publish`` has returned; empty if it has not, or if somebody has written something else in its place."""
+    found: Any = xcoms.get(("publish", "return_value"))
+    try:
+        for day in (found, *found.get("late", [])):
+            counts(day)
+            dt.date.fromisoformat(day["dt"].partition(" to ")[0])
+        [dt.date.fromisoformat(day) for day in found.get("days") or []]
+        float(found["run_speech_usd"] + found["run_llm_usd"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+    return cast(Mapping[str, Any], found)
+
+
+def _report(state: str, published: Mapping[str, Any], xcoms: Mapping[tuple[str, str], Any]) -> str:
+    if state == "success" and not published:
+        return "What the run came to is no longer known: its XComs were deleted."
+    known = {**xcoms, ("publish", "return_value"): published}
+    return Report.of(lambda name, key: known.get((name, key)), lambda: None).text
 
 
 def _in_zone(moment: dt.datetime | None, pipeline: Pipeline) -> dt.datetime | None:

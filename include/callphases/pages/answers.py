@@ -126,7 +126,8 @@ def told(
     if "text/html" not in request.headers.get("accept", ""):
         answer: Response = JSONResponse({"detail": text}, status)
     else:
-        login = links_of(request).log_in(request.url.path) if status == 401 else None
+        here = f"{request.url.path}?{request.url.query}".rstrip("?")
+        login = links_of(request).log_in(here) if status == 401 else None
         answer = page("message", status, title=title, text=text, login=login)
     answer.headers.update(headers or {})
     return answer
