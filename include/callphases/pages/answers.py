@@ -86,19 +86,16 @@ def links_of(request: Request) -> Links:
     return Links(str(request.scope.get("root_path", "")).removesuffix(PREFIX))
 
 
-def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page as a response; ``values`` as ``rendering.render`` takes them."""
     made = render(template, **values)
-    return HTMLResponse(made.html, status, {"Content-Security-Policy": made.policy})
+    return _response(request, made.html, made.policy, status)
 
 
 def kept_page(
     request: Request, template: str, key: Hashable, values: Callable[[], dict[str, Any]], token: str
 ) -> HTMLResponse:
     """A page as a response; for the next reader with the same ``key``, it is not made again.
-
-    It is compressed here, in the thread of the pages. Airflow would do it where all its requests wait for that, and
-    for three times as long.
 
     Args:
         request: says whether the answer may be compressed.
@@ -111,11 +108,19 @@ def kept_page(
     if made is None:
         made = render(template, token=_TOKEN, **values())
         _kept.keep((template, key), made, len(made.html) + len(str(key)))
-    body, headers = made.html.replace(_TOKEN, token).encode(), {"Content-Security-Policy": made.policy}
+    return _response(request, made.html.replace(_TOKEN, token), made.policy)
+
+
+def _response(request: Request, document: str, policy: str, status: int = 200) -> HTMLResponse:
+    """The response, compressed here, in the thread of the pages.
+
+    Airflow would do it where all its requests wait for that, and for three times as long.
+    """
+    body, headers = document.encode(), {"Content-Security-Policy": policy}
     if "gzip" in request.headers.get("accept-encoding", ""):
         body = gzip.compress(body, 1)
         headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-    return HTMLResponse(body, headers=headers)
+    return HTMLResponse(body, status, headers)
 
 
 def told(
@@ -128,7 +133,7 @@ def told(
     else:
         here = f"{request.url.path}?{request.url.query}".rstrip("?")
         login = links_of(request).log_in(here) if status == 401 else None
-        answer = page("message", status, title=title, text=text, login=login)
+        answer = page(request, "message", status, title=title, text=text, login=login)
     answer.headers.update(headers or {})
     return answer
 

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -19,7 +19,7 @@ from callphases.airflow import server
 from callphases.errors import CallphasesError
 from callphases.pages import airflow_rights, replay
 from callphases.pages.airflow_rights import User
-from callphases.pages.airflow_runs import run_of, unfinished
+from callphases.pages.airflow_runs import Run, run_of, unfinished
 from callphases.pages.answers import Guard, kept_page, links_of, of_http_error, page, told
 from callphases.pages.audio import Asked, Body, Redirect, Unavailable, audio_of, origin_of
 from callphases.pages.call_page import call_page
@@ -152,7 +152,7 @@ def _token(user: Any, dag_id: str) -> str:
 
 def _pipeline(request: Request, dag_id: str, until: dt.date | None) -> Response:
     shown = pipeline_page(_stores(dag_id), until)
-    return page("pipeline", page=shown, links=links_of(request), dag_id=dag_id)
+    return page(request, "pipeline", page=shown, links=links_of(request), dag_id=dag_id)
 
 
 def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: str | None = None) -> Response:
@@ -163,14 +163,30 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
         raise NothingToShow("No such run", f"Airflow has no run {run_id} of {dag_id}.")
     if run is not None and day not in (*run.days, *(late.day for late in run.late)):
         day = run.days[0] if run.days else None
-    links = links_of(request)
-    action = links.day(dag_id, day) if run is None and day is not None else links.run(dag_id, run_id or "")
+    try:
+        return _published_day(request, user, stores, day, run)
+    except CallphasesError as error:
+        if run is None:
+            raise
+        # What Airflow knows of the run is shown all the same: it may say what is wrong.
+        known = {"run": run, "day": day, "waits": _waits(run, dag_id), "problem": str(error)}
+        of_page = {"page": None, "links": links_of(request), "dag_id": dag_id, "action": "", "may_replay": False}
+        return page(request, "day", **{**known, **of_page})
+
+
+def _waits(run: Run | None, dag_id: str) -> bool:
+    return run is not None and run.state == "queued" and server.is_paused(dag_id)
+
+
+def _published_day(request: Request, user: Any, stores: Stores, day: dt.date | None, run: Run | None) -> Response:
+    dag_id, links = stores.pipeline.dag_id, links_of(request)
+    action = links.run(dag_id, run.run_id) if run is not None else links.day(dag_id, cast(dt.date, day))
     version = day_version(stores, day) if day is not None else None
     if version is None and run is None:
         raise NothingToShow(f"{day} is not published", "No run has published calls of this day.")
     parameters = request.query_params.multi_items()
     may_read, may_replay = _may_read(stores, request, user), airflow_rights.may_trigger(request, user)
-    waits = run is not None and run.state == "queued" and server.is_paused(dag_id)
+    waits = _waits(run, dag_id)
 
     def values() -> dict[str, Any]:
         return {
@@ -178,6 +194,7 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
             "run": run,
             "waits": waits,
             "day": day,
+            "problem": None,
             "links": links,
             "dag_id": dag_id,
             "action": action,
@@ -211,14 +228,16 @@ def _call(request: Request, user: Any, dag_id: str, day: dt.date, call_id: str) 
     )
     if shown is None:
         raise NothingToShow("There is no such call", f"{day} has no call {call_id}.")
-    origins = []
+    origin = None
     if shown.audio.plays and stores.pipeline.pages.audio == "redirect":
         # Without credentials there are no redirects either, and the player says why.
         with contextlib.suppress(CallphasesError):
-            origins.append(origin_of(stores.bucket))
+            origin = origin_of(stores.bucket)
     return page(
+        request,
         "call",
-        media_origins=origins,
+        media_origins=[origin] if origin else [],
+        origin=origin,
         page=shown,
         links=links_of(request),
         dag_id=dag_id,

@@ -12,7 +12,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from callphases.cues import Cue, cues_of_captions
-from callphases.errors import REMEDIES, ProviderError, TranscriptGone, failure_classes
+from callphases.errors import (
+    REMEDIES,
+    ConfigurationError,
+    ProviderError,
+    ServiceUnavailable,
+    TranscriptGone,
+    failure_classes,
+)
 from callphases.pages.audio import Unavailable, state_of
 from callphases.pages.day_page import local, name_of
 from callphases.pages.pipelines import Stores
@@ -192,7 +199,7 @@ def call_page(
         may_replay: the user may try failed calls again.
 
     Raises:
-        ConfigurationError, ServiceUnavailable: the tables or the state area can't be read.
+        ConfigurationError, ServiceUnavailable: the tables can't be read.
     """
     calls = rows_of_call(stores.tables, "calls", day, call_id)
     if calls is None or not calls.num_rows:
@@ -307,9 +314,6 @@ def heard_in(state: ObjectPrefix, call: Row, phases: Sequence[Row]) -> Heard:
         state: ``output.state``.
         call: a row of ``calls``.
         phases: its rows of ``phases``.
-
-    Raises:
-        ConfigurationError, ServiceUnavailable: the state area can't be read.
     """
     uri = call["transcript_uri"]
     if call["status"] == "no_speech":
@@ -327,6 +331,8 @@ def heard_in(state: ObjectPrefix, call: Row, phases: Sequence[Row]) -> Heard:
         return Heard(note=f"The transcript is no longer there: {uri} was deleted, or moved.")
     except ProviderError:
         return Heard(note=f"The transcript can't be read: {uri} or its captions beside it are damaged.")
+    except (ConfigurationError, ServiceUnavailable) as error:
+        return Heard(note=f"The transcript can't be read. {error}")
 
 
 def _cues(transcript: Transcript, phases: Sequence[Row]) -> list[Cue]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from callphases.errors import ConfigurationError, ServiceUnavailable
 from callphases.pages.call_page import Audio, Heard, heard_in, page_of_call
 from callphases.pages.day_page import whole_day
 from callphases.pages.day_tables import tables_of_rows
@@ -38,7 +37,7 @@ def day_file(calls: Sequence[Row], pipeline: Pipeline | None) -> str:
         )
         for call in page.calls
     ]
-    return render_file("day", page=replace(page, calls=shown), run=None, day=day)
+    return render_file("day", page=replace(page, calls=shown), run=None, day=day, problem=None)
 
 
 def call_file(call: Row, pipeline: Pipeline | None, state: ObjectPrefix | None) -> str:
@@ -63,13 +62,10 @@ def call_file(call: Row, pipeline: Pipeline | None, state: ObjectPrefix | None) 
         may_read=True,
         may_replay=False,
     )
-    return render_file("call", page=page, replaying=None)
+    return render_file("call", page=page, replaying=None, origin=None)
 
 
 def _heard(call: Row, state: ObjectPrefix | None) -> Heard:
     if state is None:
         return Heard(note="The transcript is not shown: that needs the pipeline file, which says where it is.")
-    try:
-        return heard_in(state, call, call["phases"])
-    except (ConfigurationError, ServiceUnavailable) as error:
-        return Heard(note=f"The transcript can't be read: {error}")
+    return heard_in(state, call, call["phases"])

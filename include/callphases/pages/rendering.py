@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from callphases.pages.strips import Mark, Phase, phase_marks, segments, ticks
 from callphases.recordings import counted
+
+if TYPE_CHECKING:
+    from callphases.pages.call_page import Line
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,23 @@ def drawn(phases: Sequence[Phase], axis_s: float, marks: Mapping[str, Mark], pla
     return Markup("".join(found))  # noqa: S704 - names and letters are escaped
 
 
+def lines(cues: Sequence[Line]) -> Markup:
+    """Cues as items of a list. In Python, as a call of some hours has thousands of them."""
+    return Markup("".join(map(_line, cues)))  # noqa: S704 - speakers and texts are escaped
+
+
+def _line(cue: Line) -> str:
+    number, cut = cue.number, ""
+    if cue.interrupts:
+        cut = ' <span class="cut" title="starts before another speaker has finished">interrupts</span>'
+    return (
+        f'<li id="cue-{number}" class="cue lane-{cue.lane % 8}" data-cue="{number}" data-start="{cue.start_s}" '
+        f'data-end="{cue.end_s}" tabindex="-1"><a href="#cue-{number}" class="number">{clock(cue.start_s)}</a>\n'
+        f'<span class="who">{escape(cue.speaker or "–")}{cut}</span>\n'
+        f'<span class="said" dir="auto">{escape(cue.text)}</span></li>\n'
+    )
+
+
 def words(name: str) -> str:
     """A status or a failure class as words: ``no_speech`` as ``no speech``."""
     return name.replace("_", " ")
@@ -103,6 +123,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "count": "{:,}".format,
     "counted": counted,
     "drawn": drawn,
+    "lines": lines,
     "marks": phase_marks,
     "percent": percent,
     "spoken": spoken,

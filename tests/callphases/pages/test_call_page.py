@@ -381,7 +381,7 @@ def test_every_cue_is_in_the_phase_that_the_table_says(words: list[Any], starts:
 
 
 def rendered(page: CallPage, **more: Any) -> str:
-    usual = {"links": Links("/af"), "dag_id": "call_phases_support", "token": "tok", "replaying": None}
+    usual = {"links": Links("/af"), "dag_id": "call_phases_support", "token": "tok", "replaying": None, "origin": None}
     return render("call", page=page, **{**usual, **more}).html
 
 

@@ -113,7 +113,14 @@ def numbers(page: DayPage) -> list[int]:
 
 
 def html(page: DayPage, **more: Any) -> str:
-    values: Row = {"run": None, "waits": False, "day": page.day, "links": Links(""), "dag_id": "call_phases_support"}
+    values: Row = {
+        "run": None,
+        "waits": False,
+        "problem": None,
+        "day": page.day,
+        "links": Links(""),
+        "dag_id": "call_phases_support",
+    }
     values |= {"action": "/here", "may_replay": False, "token": ""} | more
     return render("day", page=page, **values).html
 
