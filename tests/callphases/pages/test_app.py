@@ -266,6 +266,16 @@ def test_unreadable_tables_are_told_with_the_setting(site: Site) -> None:
     assert "Traceback" not in answer.text
 
 
+def test_run_is_shown_when_its_tables_can_not_be_read(site: Site) -> None:
+    site.create_run("night", "failed", date=str(DAY))
+    name = f"tables/calls/dt={DAY}/calls.parquet"
+    site.s3.client.put_object(Bucket=site.s3.warehouse, Key=name, Body=b"no table")
+    answer = site.ask("viewer", f"/dags/{site.dag_id}/runs/night", headers=HTML)
+    assert answer.status_code == 200
+    assert "The calls can’t be shown." in answer.text
+    assert "not published" in answer.text  # what the run came to
+
+
 @pytest.mark.parametrize(
     ("rule", "who"),
     [
