@@ -169,15 +169,9 @@ def _day(request: Request, user: Any, dag_id: str, day: dt.date | None, run_id: 
         if run is None:
             raise
         # What Airflow knows of the run is shown all the same: it may say what is wrong.
-        known: dict[str, Any] = {"run": run, "day": day, "waits": _waits(run, dag_id), "problem": str(error)}
-        of_page: dict[str, Any] = {
-            "page": None,
-            "links": links_of(request),
-            "dag_id": dag_id,
-            "action": "",
-            "may_replay": False,
-        }
-        return page(request, "day", **known, **of_page)
+        known: dict[str, Any] = {"run": run, "day": day, "waits": _waits(run, dag_id), "page": None}
+        known |= {"links": links_of(request), "dag_id": dag_id, "action": "", "may_replay": False}
+        return page(request, "day", problem=str(error), **known)
 
 
 def _waits(run: Run | None, dag_id: str) -> bool:
