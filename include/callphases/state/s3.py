@@ -31,7 +31,7 @@ def client_config(*, someone_waits: bool = False) -> Config:
         signature_version="s3v4",
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": 2 if someone_waits else ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": 2 if someone_waits else ATTEMPTS},
         connect_timeout=3 if someone_waits else CONNECT_TIMEOUT_S,
         read_timeout=10 if someone_waits else READ_TIMEOUT_S,
     )
