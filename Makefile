@@ -52,6 +52,8 @@ AIRFLOW_3.2 := 3.2.2 2026-05-30
 AIRFLOW_3.3 := 3.3.2 2026-09-18
 AIRFLOW_EXTRAS := amazon,celery,cncf.kubernetes,openlineage,slack,smtp
 AIRFLOW_ENVS := .callphases/airflows
+# Of the pages' tests, those that ask Airflow.
+PAGES_TESTS := tests/callphases/pages/test_app.py tests/callphases/pages/test_fab.py
 
 # The dependency groups of pyproject.toml that tests, bench and samples need.
 GROUPS := demo postgres bench samples engines airflows dev
@@ -164,7 +166,7 @@ test-airflows: setup  ## The Dags on each supported Airflow, with its real proce
 	@for one in $(AIRFLOWS); do \
 		$(MAKE) --no-print-directory $(AIRFLOW_ENVS)/$$one/.ready || exit 1; \
 		echo "==> pytest: Airflow $$one"; \
-		$(AIRFLOW_ENVS)/$$one/bin/python -m pytest $(or $(AIRFLOW_TESTS),tests/callphases/airflow tests/dags tests/airflows) \
+		$(AIRFLOW_ENVS)/$$one/bin/python -m pytest $(or $(AIRFLOW_TESTS),tests/callphases/airflow $(PAGES_TESTS) tests/dags tests/airflows) \
 			--basetemp=.callphases/pytest-airflows -p no:cacheprovider || exit 1; \
 	done
 
@@ -172,7 +174,7 @@ test-airflows: setup  ## The Dags on each supported Airflow, with its real proce
 .PHONY: test-oldest-airflow
 test-oldest-airflow:
 	@$(MAKE) --no-print-directory test-airflows AIRFLOWS=$(firstword $(AIRFLOWS)) \
-		AIRFLOW_TESTS="tests/callphases/airflow tests/dags/test_call_phases.py tests/airflows"
+		AIRFLOW_TESTS="tests/callphases/airflow $(PAGES_TESTS) tests/dags/test_call_phases.py tests/airflows"
 
 test-fast: setup  ## Only the tests that start no server
 	@$(BIN)/python -m pytest -m "not integration and not slow and not e2e"

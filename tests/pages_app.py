@@ -158,7 +158,7 @@ def served(path: str, s3: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     """The site, with whatever auth manager is configured."""
     from airflow.api_fastapi import app as api
 
-    from versions import parsed, store
+    from versions import parsed, store, use_auth_manager
 
     extra = {"endpoint_url": s3.url, "region_name": "us-east-1"}
     connection = {"conn_type": "aws", "login": "x", "password": "x", "extra": extra}
@@ -172,7 +172,7 @@ def served(path: str, s3: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     publish_day(s3, pipeline)
     key = (path, api.get_auth_manager_cls())
     if key in _APPS:
-        api.init_auth_manager()  # in place of another test's
+        use_auth_manager(_APPS[key].state.auth_manager)  # in place of another test's
     else:
         store(parsed(str(ROOT / "dags" / "call_phases.py")))
         _APPS[key] = api.create_app(apps="core")

@@ -81,12 +81,15 @@ class Site:
     """A running installation.
 
     Attributes:
+        recordings, warehouse: buckets, of this installation alone.
         url: of Airflow through the proxy, without a slash at its end.
         direct: of the API server itself.
     """
 
     folder: Path
     s3: Any
+    recordings: str
+    warehouse: str
     box: Box
     proxy: Proxy
     port: int
@@ -136,7 +139,7 @@ class Site:
     def rows(self, table: str, day: str = NIGHT) -> list[dict[str, Any]]:
         """The published rows of a day."""
         key = f"tables/{table}/dt={day}/{table}.parquet"
-        body = self.s3.get_object(Bucket="pages-warehouse", Key=key)["Body"].read()
+        body = self.s3.get_object(Bucket=self.warehouse, Key=key)["Body"].read()
         return pq.read_table(io.BytesIO(body)).to_pylist()
 
     def call(self, name: str) -> dict[str, Any]:
@@ -199,20 +202,30 @@ def site(folder: Path, s3_url: str, **settings: str) -> Iterator[Site]:
 
     Args:
         folder: for everything.
-        s3_url: of an S3 server without the buckets ``pages-recordings`` and ``pages-warehouse``.
+        s3_url: of an S3 server, which several installations may share.
         settings: more environment variables of all of Airflow's processes.
     """
     s3 = s3_client(s3_url)
-    for bucket in ("pages-recordings", "pages-warehouse"):
-        s3.create_bucket(Bucket=bucket)
-    _write_files(folder)
     port = free_port()
+    recordings, warehouse = f"pages-recordings-{port}", f"pages-warehouse-{port}"
+    for bucket in (recordings, warehouse):
+        s3.create_bucket(Bucket=bucket)
+    _write_files(folder, recordings, warehouse)
     with ExitStack() as stack:
         box = stack.enter_context(
             running(folder / "box", "--engine", "scripted", "--script", str(folder / "script.yaml"))
         )
         proxy = stack.enter_context(tls_proxy(folder, port))
-        made = Site(folder, s3, box, proxy, port, _environment(folder, s3_url, box, proxy, port, settings))
+        made = Site(
+            folder,
+            s3,
+            recordings,
+            warehouse,
+            box,
+            proxy,
+            port,
+            _environment(folder, s3_url, box, proxy, port, settings),
+        )
         _put_calls(made)
         made.command("airflow", "db", "migrate")
         for name, arguments in {
@@ -228,7 +241,7 @@ def site(folder: Path, s3_url: str, **settings: str) -> Iterator[Site]:
         yield made
 
 
-def _write_files(folder: Path) -> None:
+def _write_files(folder: Path, recordings: str, warehouse: str) -> None:
     (folder / "dags" / "pipelines").mkdir(parents=True)
     (folder / "dags" / DAG_FILE).write_text(DAG)
     pipeline = {
@@ -236,12 +249,12 @@ def _write_files(folder: Path) -> None:
         "schedule": None,
         "timezone": "Europe/Berlin",
         "recordings": {
-            "bucket": "pages-recordings",
+            "bucket": recordings,
             "prefix": "calls/{date:%Y-%m-%d}/",
             "columns": {"agent": {"key_pattern": "/agent-(?P<agent>[^/]+)/"}},
             "look_back_days": 0,
         },
-        "output": {"tables": "s3://pages-warehouse/tables/", "state": "s3://pages-warehouse/state/"},
+        "output": {"tables": f"s3://{warehouse}/tables/", "state": f"s3://{warehouse}/state/"},
         "limits": {"ramp": False, "max_failed_ratio": 1.0},
         "budget": {"usd_per_run": 20},
     }
@@ -277,7 +290,7 @@ _HTML = "<script>window.hostile = 1</script>"
 
 def _put(made: Site, day: str, name: str) -> None:
     made.s3.put_object(
-        Bucket="pages-recordings",
+        Bucket=made.recordings,
         Key=f"calls/{day}/{name}.wav",
         Body=tone_wav("pcm_mulaw" if name == MU_LAW else "pcm_s16le"),
     )

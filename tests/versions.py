@@ -35,3 +35,13 @@ def serialized(dag: Any) -> Any:
     except ImportError:  # 3.1
         from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
     return DagSerialization.from_dict(DagSerialization.to_dict(dag))
+
+
+def use_auth_manager(manager: Any) -> None:
+    """Make an auth manager that an app has made that of the process again."""
+    from airflow.api_fastapi import app as api
+
+    try:
+        api._AuthManagerState.instance = manager
+    except AttributeError:  # 3.1
+        api.auth_manager = manager  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from markupsafe import escape
@@ -84,11 +84,11 @@ def test_replay_that_waits_is_shown_and_not_started_again(site: Site) -> None:
 
 
 def test_second_click_leads_to_the_run_of_the_first(site: Site) -> None:
-    token = token_of(site, "op")
+    token, before = token_of(site, "op"), len(site.logged("trigger_dag_run"))
     first, second = (replay(site, "op", **{"class": "bad_audio", "token": token}) for _ in range(2))
     assert (first.status_code, second.status_code) == (303, 303)
     assert first.headers["location"] == second.headers["location"]
-    assert len(site.logged("trigger_dag_run")) == len({line.run_id for line in site.logged("trigger_dag_run")})
+    assert len(site.logged("trigger_dag_run")) == before + 1
 
 
 def test_viewer_may_not_replay(site: Site) -> None:
@@ -234,7 +234,7 @@ def test_link_to_log_in_leads_to_airflows_login_and_back(site: Site) -> None:
     assert link is not None
     answer = site.open(link[1])
     assert answer.status_code == 307
-    assert f"{quote(path, safe='')}" in answer.headers["location"]
+    assert path in unquote(answer.headers["location"])  # 3.1 does not quote it
 
 
 def test_what_a_user_sends_is_escaped_in_error_pages(site: Site) -> None:
