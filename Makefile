@@ -38,6 +38,7 @@ LOWEST := .callphases/lowest
 LOWEST_PYTHON ?= $(firstword $(foreach p,$(BIN)/python python3.11 python3.12,$(shell \
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 && echo $(p))))
 LOWEST_WITHOUT := airflow inspection/test_day_counts.py limits/test_quota.py scoring/test_score.py \
+	$(patsubst %,pages/test_%.py,airflow_runs app audio_formats conversion fab plugin threads wav_cache) \
 	$(patsubst %,segmentation/test_%.py,answers any_call chunk_segmenter hostile_calls real_gateway talk timeline windows) \
 	starting/test_layout.py state/test_ledger_machine.py test_changed_models.py test_day_run.py test_days.py \
 	test_nights_first.py test_previous_version.py test_range_run.py test_vendor_layouts.py \

@@ -89,7 +89,7 @@ notify:
     hook: {slack_webhook_conn_id: slack_default, slack_conn_id: null, channel: null}
     api: {slack_webhook_conn_id: null, slack_conn_id: slack_api_default, channel: "#calls"}
     mail: {to: [oncall@example.com], from_email: airflow@example.com, smtp_conn_id: smtp_default}
-pages: {audio: redirect}
+pages: {audio: redirect, transcripts: read, listening: read}
 """
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from doubles import Store
-from pages_app import Site, served
+
+if TYPE_CHECKING:
+    from pages_app import Site
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,8 @@ def site(
     """With SimpleAuthManager; users have the names of their roles. The parameter is the path Airflow is served at."""
     from airflow.api_fastapi import app as api
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    from pages_app import served
 
     path = getattr(request, "param", "")
     roles = ("viewer", "user", "op", "admin")
