@@ -31,7 +31,8 @@ COVERAGE_FLOOR := 95
 
 # What is not the core's, and what runs the whole product. Pytest collects a path of testpaths even if --ignore names it.
 OTHER_TESTS := $(filter-out tests/test_boundaries.py tests/callphases/ tests/e2e/,$(wildcard tests/test_*.py tests/*/))
-WHOLE_TESTS = $(sort $(shell grep -rlF mark.e2e tests --include='test_*.py'))
+# The newest Airflow's pages are those of tests/browser.
+WHOLE_TESTS = $(filter-out tests/airflows/test_pages.py,$(sort $(shell grep -rlF mark.e2e tests --include='test_*.py')))
 
 # `make lowest`: its environment, a Python for which the oldest allowed versions have wheels, and what the tests need.
 LOWEST := .callphases/lowest

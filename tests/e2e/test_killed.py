@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).parents[1] / "one_night.py"
 CALLS = 21
-"""The smallest number of recordings that share chunks."""
+"""Of each day."""
 CHUNK = "PutObject state/ledger/.*/chunk-.*"
 STEPS = {
     "2026-11-01": ("before the claim", "PutObject state/ledger/.*/lease.json", "before", 1),
@@ -37,7 +37,7 @@ STEPS = {
     "2026-11-04": ("after a POST", "POST /v2/transcript", "after", 8),
     "2026-11-05": ("after the last POST", "POST /v2/transcript", "after", CALLS),
     "2026-11-06": ("between an id and its being saved", CHUNK, "before", 2),
-    "2026-11-07": ("while waiting", "GET /v2/transcript", "after", 3),
+    "2026-11-07": ("while waiting", "GET /v2/transcript", "after", 1),
     "2026-11-08": ("while collecting", "PutObject state/transcripts/.*json", "after", 7),
     "2026-11-09": ("while segmenting", "POST /v1/chat/completions", "after", 2),
     "2026-11-10": ("while publishing", "PutObject tables/calls/.*", "before", 1),
