@@ -43,7 +43,7 @@ _TITLES = {
 
 
 KEPT_BYTES = 8 << 20
-"""Of pages for their next readers; a page of 100 calls has 200 KB."""
+"""Of pages for their next readers; a page of 60 calls has 130 KB."""
 _kept: Kept[Page] = Kept(KEPT_BYTES)
 _TOKEN = secrets.token_hex(16)
 """Stands for the reader's token in pages that are kept."""

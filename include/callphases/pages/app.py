@@ -26,7 +26,6 @@ from callphases.pages.call_page import call_page
 from callphases.pages.day_page import day_page
 from callphases.pages.day_tables import day_version
 from callphases.pages.form_token import form_token, loaded_at
-from callphases.pages.pipeline_page import pipeline_page
 from callphases.pages.pipelines import DAG_PREFIX, Stores, stores_of, why_missing
 from callphases.pages.plays import Plays
 from callphases.pages.share import Share
@@ -151,6 +150,9 @@ def _token(user: Any, dag_id: str) -> str:
 
 
 def _pipeline(request: Request, dag_id: str, until: dt.date | None) -> Response:
+    # It takes 0.3 s to import, for which the first page of a day need not wait.
+    from callphases.pages.pipeline_page import pipeline_page
+
     shown = pipeline_page(_stores(dag_id), until)
     return page(request, "pipeline", page=shown, links=links_of(request), dag_id=dag_id)
 

@@ -23,7 +23,7 @@ from callphases.pipeline import Pipeline
 
 pc: Any = compute  # the stubs know it as far narrower than it is
 
-CALLS_A_PAGE = 100
+CALLS_A_PAGE = 60
 MOST_CHOICES = 50
 """Values of an own column in a list to choose from; if there are more, they are typed."""
 MOST_OWN = 3

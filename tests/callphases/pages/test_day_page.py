@@ -341,8 +341,9 @@ def test_axis_ends_at_a_round_number_that_nearly_all_calls_fit_into(lengths: lis
 
 
 def test_call_that_is_longer_than_the_axis_says_so() -> None:
-    page = shown(stores_with([*(call(number, duration_s=100.0) for number in range(99)), call(99, duration_s=9000.0)]))
-    assert [one.is_longer for one in page.calls] == [False] * 99 + [True]
+    usual = [call(number, duration_s=100.0) for number in range(CALLS_A_PAGE - 1)]
+    page = shown(stores_with([*usual, call(CALLS_A_PAGE, duration_s=9000.0)]))
+    assert [one.is_longer for one in page.calls] == [False] * len(usual) + [True]
 
 
 def test_day_without_phases_and_without_calls_of_today_s_columns_is_shown() -> None:
