@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from callphases.errors import ServiceUnavailable
 
-SHARE = 0.05
+SHARE = 0.03
 """Of a processor's time, on average: readers are to slow Airflow down by 10 % at most, and changes of threads cost
 something too."""
 BURST_S = 0.5
