@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from callphases.airflow.report import DAY, PROBLEM, Report, counts, fallbacks
 from callphases.day_range import DayRange
 from callphases.errors import CallphasesError
+from callphases.pages.day_page import local
 from callphases.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def run_of(pipeline: Pipeline, run_id: str) -> Run | None:
         params=params,
         calls=[one for one in calls if isinstance(one, str)] if "date" in params and isinstance(calls, list) else [],
         user=run.triggering_user_name,
-        began_at=_in_zone(run.start_date, pipeline),
-        ended_at=_in_zone(run.end_date, pipeline),
+        began_at=local(run.start_date, pipeline.zone),
+        ended_at=local(run.end_date, pipeline.zone),
         is_listed=bool(published or xcoms.get(("list", DAY))),
         days=_days(published, xcoms) or _due(run, pipeline),
         late=[LateDay(dt.date.fromisoformat(day["dt"]), counts(day)) for day in published.get("late", [])],
@@ -219,7 +220,3 @@ def _report(state: str, published: Mapping[str, Any], xcoms: Mapping[tuple[str, 
         return "What the run came to is no longer known: its XComs were deleted."
     known = {**xcoms, ("publish", "return_value"): published}
     return Report.of(lambda name, key: known.get((name, key)), lambda: None).text
-
-
-def _in_zone(moment: dt.datetime | None, pipeline: Pipeline) -> dt.datetime | None:
-    return None if moment is None else moment.astimezone(pipeline.zone)

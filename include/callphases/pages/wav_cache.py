@@ -23,7 +23,7 @@ MOST_BYTES = 1 << 30
 AT_ONCE = 2
 """Conversions of a server process at the same time."""
 MOST_WAITING = 8
-"""Requests of a server process that wait for one; each takes a thread from the server."""
+"""Requests of a server process that wait for one; each takes one of ``threads.COUNT``."""
 WAIT_S = 20.0
 """How long such a request waits."""
 UNUSED_S = 3600
